@@ -1,0 +1,262 @@
+//! What the function answers: a partial batch response, or a report.
+//!
+//! Owns the answers' forms (contract, section 3). It must not decide what
+//! became of anything.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use aws_lambda_events::event::sqs::SqsBatchResponse;
+use serde::Serialize;
+
+use crate::outcome::Failure;
+use crate::settle::{Destination, Rest, Settlement, Subject};
+
+/// Largest answer, in bytes: Lambda's limit is 6 MB for a synchronous
+/// invocation (Lambda quotas), and a larger one would be an error instead.
+pub const ANSWER_LIMIT: usize = 6_000_000;
+
+/// What is given back to Lambda.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub enum Answer {
+    /// The records that SQS must deliver again.
+    PartialBatch(SqsBatchResponse),
+    /// What became of one request.
+    Report(Box<Report>),
+    /// What became of several; Lambda itself sends one SNS record an event.
+    Reports(Vec<Report>),
+}
+
+/// A record that must be redelivered has no `messageId` to name it by.
+#[derive(Debug)]
+pub struct Nameless;
+
+/// Names the records to deliver again, each once.
+///
+/// # Errors
+///
+/// A record without an id must be redelivered: an empty identifier would be
+/// worse than failing the whole invocation, by which Lambda keeps every record.
+pub fn partial_batch<'a>(
+    redelivered: impl Iterator<Item = Option<&'a str>>,
+) -> Result<SqsBatchResponse, Nameless> {
+    let mut response = SqsBatchResponse::default();
+    let mut named = HashSet::new();
+    for id in redelivered {
+        let id = id.ok_or(Nameless)?;
+        if named.insert(id) {
+            response.add_failure(id);
+        }
+    }
+    Ok(response)
+}
+
+/// What became of one request.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// The Lambda request id.
+    pub request_id: String,
+    /// The project, `null` where the request gives none.
+    pub project_id: Option<String>,
+    /// The whole in a word.
+    pub status: Status,
+    /// The counts.
+    pub assets: Counts,
+    /// Calls made, without the SDK's retries.
+    pub calls: usize,
+    /// Everything that failed, by reason.
+    pub failures: Vec<ReportedFailure>,
+}
+
+/// The state of a request as a whole.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// Every asset is disassociated.
+    Succeeded,
+    /// Nothing failed for good; some assets are in the work queue.
+    Accepted,
+    /// Some assets failed.
+    Partial,
+    /// Nothing was achieved.
+    Failed,
+}
+
+/// How many assets, counted once each:
+/// `requested = disassociated + rejected + unfinished + queued`.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
+pub struct Counts {
+    /// distinct ids asked for
+    pub requested: usize,
+    /// ids that repeat an earlier one
+    pub duplicates: usize,
+    /// out of the project
+    pub disassociated: usize,
+    /// failed for good
+    pub rejected: usize,
+    /// worth another try
+    pub unfinished: usize,
+    /// in the work queue
+    pub queued: usize,
+}
+
+/// Assets that failed for one reason.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReportedFailure {
+    /// the assets; none where the request failed as a whole
+    pub asset_ids: Vec<String>,
+    /// the service's code, or one of ours
+    pub code: String,
+    /// what the service said
+    pub message: String,
+    /// whether another try may help
+    pub retryable: bool,
+    /// whether the dead-letter queue has them
+    pub dead_lettered: bool,
+    /// whether the work queue has them
+    pub queued: bool,
+    /// how many more assets failed so, where the answer has no room for them
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub omitted: Option<usize>,
+}
+
+/// What a report tells that the settlement does not know.
+#[derive(Clone, Debug)]
+pub struct Heading<'a> {
+    /// the Lambda request id
+    pub request_id: &'a str,
+    /// the project as the request gives it
+    pub project: Option<String>,
+    /// ids that repeat an earlier one
+    pub duplicates: usize,
+    /// calls made
+    pub calls: usize,
+}
+
+impl Report {
+    /// Reports a settlement that has been carried out.
+    pub fn new(heading: Heading<'_>, settlement: &Settlement) -> Self {
+        let mut counts = Counts {
+            duplicates: heading.duplicates,
+            disassociated: settlement.disassociated,
+            ..Counts::default()
+        };
+        for rest in &settlement.rest {
+            if rest.subject == Subject::Message {
+                continue;
+            }
+            if is_queued(rest) {
+                counts.queued += 1;
+            } else if rest.retryable {
+                counts.unfinished += 1;
+            } else {
+                counts.rejected += 1;
+            }
+        }
+        counts.requested =
+            counts.disassociated + counts.rejected + counts.unfinished + counts.queued;
+        let mut report = Self {
+            request_id: heading.request_id.to_owned(),
+            project_id: heading.project,
+            status: status(&counts, settlement),
+            assets: counts,
+            calls: heading.calls,
+            failures: failures(settlement),
+        };
+        report.shrink(ANSWER_LIMIT);
+        report
+    }
+
+    /// Makes the report fit: first failures of one code share the message of
+    /// the first, then asset ids are left out and counted instead.
+    fn shrink(&mut self, limit: usize) {
+        if self.size() <= limit {
+            return;
+        }
+        let mut merged: BTreeMap<(String, bool, bool, bool), ReportedFailure> = BTreeMap::new();
+        for failure in self.failures.drain(..) {
+            let key = (
+                failure.code.clone(),
+                failure.retryable,
+                failure.dead_lettered,
+                failure.queued,
+            );
+            match merged.get_mut(&key) {
+                Some(known) => known.asset_ids.extend(failure.asset_ids),
+                None => {
+                    merged.insert(key, failure);
+                }
+            }
+        }
+        self.failures = merged.into_values().collect();
+        while self.size() > limit
+            && let Some(largest) = self
+                .failures
+                .iter_mut()
+                .max_by_key(|failure| failure.asset_ids.len())
+            && !largest.asset_ids.is_empty()
+        {
+            let kept = largest.asset_ids.len() / 2;
+            let left_out = largest.asset_ids.len() - kept;
+            largest.asset_ids.truncate(kept);
+            largest.omitted = Some(largest.omitted.unwrap_or_default() + left_out);
+        }
+    }
+
+    fn size(&self) -> usize {
+        serde_json::to_vec(self).map_or(usize::MAX, |text| text.len())
+    }
+}
+
+fn is_queued(rest: &Rest) -> bool {
+    rest.is_kept && rest.destination == Destination::WorkQueue
+}
+
+fn status(counts: &Counts, settlement: &Settlement) -> Status {
+    let failed_whole = settlement
+        .rest
+        .iter()
+        .any(|rest| rest.subject == Subject::Message);
+    if failed_whole || (counts.disassociated == 0 && counts.queued == 0) {
+        Status::Failed
+    } else if counts.rejected + counts.unfinished > 0 {
+        Status::Partial
+    } else if counts.queued > 0 {
+        Status::Accepted
+    } else {
+        Status::Succeeded
+    }
+}
+
+/// Groups what failed by its reason, in the order of first mention.
+fn failures(settlement: &Settlement) -> Vec<ReportedFailure> {
+    let mut failures: Vec<ReportedFailure> = Vec::new();
+    let mut known: HashMap<(&Failure, bool, bool, bool), usize> = HashMap::new();
+    for rest in &settlement.rest {
+        let Some(failure) = &rest.failure else {
+            continue;
+        };
+        let queued = is_queued(rest);
+        let dead_lettered = rest.is_kept && rest.destination == Destination::DeadLetter;
+        let index = *known
+            .entry((failure, rest.retryable, dead_lettered, queued))
+            .or_insert_with(|| {
+                failures.push(ReportedFailure {
+                    asset_ids: Vec::new(),
+                    code: failure.code().to_owned(),
+                    message: failure.message().to_owned(),
+                    retryable: rest.retryable,
+                    dead_lettered,
+                    queued,
+                    omitted: None,
+                });
+                failures.len() - 1
+            });
+        if rest.subject != Subject::Message {
+            failures[index].asset_ids.push(rest.subject.to_string());
+        }
+    }
+    failures
+}

@@ -1,0 +1,337 @@
+//! The function's configuration: every environment variable, read once.
+//!
+//! Owns the variables' names, defaults and limits. It must not be called per
+//! invocation. The AWS SDK reads its own variables (credentials, Region);
+//! those that the contract names are checked here all the same.
+
+use std::fmt;
+use std::ops::RangeInclusive;
+
+use http::Uri;
+use thiserror::Error;
+use tracing_subscriber::EnvFilter;
+
+/// Where dead letters go.
+pub const DEAD_LETTER_QUEUE_URL: &str = "DEAD_LETTER_QUEUE_URL";
+/// Where parts of large requests and unfinished work go.
+pub const WORK_QUEUE_URL: &str = "WORK_QUEUE_URL";
+/// The largest request worked off at once.
+pub const FAN_OUT_ASSETS: &str = "FAN_OUT_ASSETS";
+/// Calls in flight in one invocation.
+pub const MAX_CONCURRENCY: &str = "MAX_CONCURRENCY";
+
+/// The endpoints that the SDK takes from the environment.
+const ENDPOINTS: [&str; 3] = [
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_IOTSITEWISE",
+    "AWS_ENDPOINT_URL_SQS",
+];
+
+/// The variables that may set the log level, the strongest first.
+const LOG_LEVELS: [&str; 2] = ["AWS_LAMBDA_LOG_LEVEL", "POWERTOOLS_LOG_LEVEL"];
+const LOG_FILTER: &str = "RUST_LOG";
+
+const DEFAULT_FAN_OUT_ASSETS: usize = 1_000;
+const FAN_OUT_ASSETS_ALLOWED: RangeInclusive<usize> = 100..=25_000;
+
+const DEFAULT_MAX_CONCURRENCY: usize = 8;
+const MAX_CONCURRENCY_ALLOWED: RangeInclusive<usize> = 1..=64;
+
+/// The function's configuration.
+#[derive(Debug)]
+pub struct Config {
+    /// The URL of the queue for dead letters; without it failures are only
+    /// returned.
+    pub dead_letter_queue_url: Option<String>,
+    /// The URL of the queue for parts of large requests and unfinished work;
+    /// without it requests of any size are worked off where they arrive.
+    pub work_queue_url: Option<String>,
+    /// The largest request, in assets, that is worked off at once where there
+    /// is a work queue.
+    pub fan_out_assets: usize,
+    /// Calls in flight in one invocation.
+    pub max_concurrency: usize,
+    /// Which lines are logged.
+    pub log_filter: EnvFilter,
+}
+
+/// A variable with a value that is not allowed.
+#[derive(Debug, Error, Eq, PartialEq)]
+#[error("{variable}: expected {expected}, found {value:?}")]
+pub struct InvalidVariable {
+    /// the variable's name
+    pub variable: &'static str,
+    /// its value
+    pub value: String,
+    /// what is allowed
+    pub expected: String,
+}
+
+impl Config {
+    /// Reads the configuration from the process's environment.
+    pub fn from_env() -> Result<Self, InvalidVariable> {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the one place where the environment is read"
+        )]
+        Self::from_lookup(|name| std::env::var_os(name).map(|value| value.to_string_lossy().into()))
+    }
+
+    /// Reads the configuration through `lookup`. An empty value counts as none.
+    pub fn from_lookup(
+        lookup: impl Fn(&'static str) -> Option<String>,
+    ) -> Result<Self, InvalidVariable> {
+        let lookup = |name| lookup(name).filter(|value| !value.is_empty());
+        let dead_letter_queue_url = url(DEAD_LETTER_QUEUE_URL, &lookup)?;
+        let work_queue_url = url(WORK_QUEUE_URL, &lookup)?;
+        if let Some(url) = &work_queue_url
+            && dead_letter_queue_url.as_ref() == Some(url)
+        {
+            return Err(InvalidVariable {
+                variable: WORK_QUEUE_URL,
+                value: url.clone(),
+                expected: format!("another queue than {DEAD_LETTER_QUEUE_URL}"),
+            });
+        }
+        for variable in ENDPOINTS {
+            url(variable, &lookup)?;
+        }
+        Ok(Self {
+            dead_letter_queue_url,
+            work_queue_url,
+            fan_out_assets: number(
+                FAN_OUT_ASSETS,
+                DEFAULT_FAN_OUT_ASSETS,
+                FAN_OUT_ASSETS_ALLOWED,
+                &lookup,
+            )?,
+            max_concurrency: number(
+                MAX_CONCURRENCY,
+                DEFAULT_MAX_CONCURRENCY,
+                MAX_CONCURRENCY_ALLOWED,
+                &lookup,
+            )?,
+            log_filter: log_filter(&lookup)?,
+        })
+    }
+}
+
+fn url(
+    variable: &'static str,
+    lookup: &impl Fn(&'static str) -> Option<String>,
+) -> Result<Option<String>, InvalidVariable> {
+    let Some(value) = lookup(variable) else {
+        return Ok(None);
+    };
+    let is_valid = value.parse::<Uri>().is_ok_and(|uri| {
+        matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some()
+    });
+    if is_valid {
+        Ok(Some(value))
+    } else {
+        Err(InvalidVariable {
+            variable,
+            value,
+            expected: "a URL with http or https".to_owned(),
+        })
+    }
+}
+
+fn number(
+    variable: &'static str,
+    default: usize,
+    allowed: RangeInclusive<usize>,
+    lookup: &impl Fn(&'static str) -> Option<String>,
+) -> Result<usize, InvalidVariable> {
+    let Some(value) = lookup(variable) else {
+        return Ok(default);
+    };
+    match value.parse() {
+        Ok(number) if allowed.contains(&number) => Ok(number),
+        _ => Err(InvalidVariable {
+            variable,
+            value,
+            expected: format!(
+                "a whole number from {} to {}",
+                allowed.start(),
+                allowed.end()
+            ),
+        }),
+    }
+}
+
+/// Chooses the log's filter: Lambda's level over Powertools' over `RUST_LOG`.
+fn log_filter(
+    lookup: &impl Fn(&'static str) -> Option<String>,
+) -> Result<EnvFilter, InvalidVariable> {
+    for variable in LOG_LEVELS {
+        if let Some(value) = lookup(variable) {
+            let level = Level::of(&value).ok_or_else(|| InvalidVariable {
+                variable,
+                value,
+                expected: "one of TRACE, DEBUG, INFO, WARN, ERROR, FATAL".to_owned(),
+            })?;
+            return Ok(EnvFilter::new(level.to_string()));
+        }
+    }
+    let Some(value) = lookup(LOG_FILTER) else {
+        return Ok(EnvFilter::new("info"));
+    };
+    EnvFilter::try_new(&value).map_err(|error| InvalidVariable {
+        variable: LOG_FILTER,
+        value,
+        expected: format!("a filter such as info or sitewise_disassociator=debug ({error})"),
+    })
+}
+
+/// A log level by any of the names that Lambda and Powertools have for it.
+struct Level(&'static str);
+
+impl Level {
+    fn of(name: &str) -> Option<Self> {
+        Some(Self(match name.to_ascii_uppercase().as_str() {
+            "TRACE" => "trace",
+            "DEBUG" => "debug",
+            "INFO" => "info",
+            "WARN" | "WARNING" => "warn",
+            "ERROR" | "FATAL" | "CRITICAL" => "error",
+            _ => return None,
+        }))
+    }
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashMap;
+
+    fn config(variables: &[(&'static str, &str)]) -> Result<Config, String> {
+        let variables: HashMap<_, _> = variables.iter().copied().collect();
+        Config::from_lookup(|name| variables.get(name).map(ToString::to_string))
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn defaults_are_the_contracts() {
+        for nothing in [
+            &[][..],
+            &[(DEAD_LETTER_QUEUE_URL, ""), (MAX_CONCURRENCY, "")],
+        ] {
+            let config = config(nothing).expect("the defaults");
+            assert_eq!(config.dead_letter_queue_url, None);
+            assert_eq!(config.work_queue_url, None);
+            assert_eq!(config.fan_out_assets, 1000);
+            assert_eq!(config.max_concurrency, 8);
+            assert_eq!(config.log_filter.to_string(), "info");
+        }
+    }
+
+    #[test]
+    fn values_are_taken_to_their_limits() {
+        let config = config(&[
+            (
+                DEAD_LETTER_QUEUE_URL,
+                "https://sqs.eu-west-1.amazonaws.com/1/dead",
+            ),
+            (WORK_QUEUE_URL, "http://127.0.0.1:9000/1/work.fifo"),
+            (FAN_OUT_ASSETS, "25000"),
+            (MAX_CONCURRENCY, "64"),
+        ])
+        .expect("valid");
+        assert_eq!(
+            config.dead_letter_queue_url.as_deref(),
+            Some("https://sqs.eu-west-1.amazonaws.com/1/dead")
+        );
+        assert_eq!(
+            config.work_queue_url.as_deref(),
+            Some("http://127.0.0.1:9000/1/work.fifo")
+        );
+        assert_eq!(
+            (config.fan_out_assets, config.max_concurrency),
+            (25_000, 64)
+        );
+    }
+
+    #[test]
+    fn a_wrong_value_names_variable_value_and_what_is_allowed() {
+        for (variable, value, expected) in [
+            (FAN_OUT_ASSETS, "99", "a whole number from 100 to 25000"),
+            (FAN_OUT_ASSETS, "25001", "a whole number from 100 to 25000"),
+            (FAN_OUT_ASSETS, "1e3", "a whole number from 100 to 25000"),
+            (MAX_CONCURRENCY, "0", "a whole number from 1 to 64"),
+            (MAX_CONCURRENCY, "65", "a whole number from 1 to 64"),
+            (MAX_CONCURRENCY, "-1", "a whole number from 1 to 64"),
+            (
+                DEAD_LETTER_QUEUE_URL,
+                "arn:aws:sqs:eu-west-1:1:dead",
+                "a URL with http or https",
+            ),
+            (WORK_QUEUE_URL, "/queue", "a URL with http or https"),
+            (
+                "AWS_ENDPOINT_URL",
+                "localhost:9000",
+                "a URL with http or https",
+            ),
+            (
+                "AWS_ENDPOINT_URL_IOTSITEWISE",
+                "ftp://x",
+                "a URL with http or https",
+            ),
+            (
+                "AWS_ENDPOINT_URL_SQS",
+                "not a URL",
+                "a URL with http or https",
+            ),
+            (
+                "AWS_LAMBDA_LOG_LEVEL",
+                "LOUD",
+                "one of TRACE, DEBUG, INFO, WARN, ERROR, FATAL",
+            ),
+            (
+                "POWERTOOLS_LOG_LEVEL",
+                "LOUD",
+                "one of TRACE, DEBUG, INFO, WARN, ERROR, FATAL",
+            ),
+        ] {
+            assert_eq!(
+                config(&[(variable, value)]).map(drop),
+                Err(format!("{variable}: expected {expected}, found {value:?}"))
+            );
+        }
+        let queue = "https://sqs.eu-west-1.amazonaws.com/1/one";
+        assert_eq!(
+            config(&[(DEAD_LETTER_QUEUE_URL, queue), (WORK_QUEUE_URL, queue)]).map(drop),
+            Err(format!(
+                "WORK_QUEUE_URL: expected another queue than DEAD_LETTER_QUEUE_URL, found {queue:?}"
+            ))
+        );
+        let error = config(&[("RUST_LOG", "a=b=c")])
+            .map(drop)
+            .expect_err("no filter");
+        assert!(
+            error.starts_with("RUST_LOG: expected a filter such as info"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn lambdas_log_level_wins_over_powertools_over_rust_log() {
+        let filter = |variables: &[(&'static str, &str)]| {
+            config(variables)
+                .map(|config| config.log_filter.to_string())
+                .expect("valid")
+        };
+        let lambda = ("AWS_LAMBDA_LOG_LEVEL", "FATAL");
+        let powertools = ("POWERTOOLS_LOG_LEVEL", "Warning");
+        let rust = ("RUST_LOG", "sitewise_disassociator=trace");
+        assert_eq!(filter(&[rust, powertools, lambda]), "error");
+        assert_eq!(filter(&[rust, powertools]), "warn");
+        assert_eq!(filter(&[rust]), "sitewise_disassociator=trace");
+    }
+}

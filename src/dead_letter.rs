@@ -1,0 +1,342 @@
+//! The dead letter: a message that names only the assets that were not
+//! disassociated, and is itself a request.
+//!
+//! Owns the letter's form (contract, section 6). It must not decide who gets
+//! one, and does not send it.
+
+use std::ops::Range;
+use std::time::SystemTime;
+
+use aws_smithy_types::DateTime;
+use aws_smithy_types::date_time::Format;
+use serde::Serialize;
+
+use crate::event::Message;
+use crate::outcome::Failure;
+use crate::plan::Derivation;
+use crate::queue::{MESSAGE_LIMIT, Parcel, escape_refused};
+use crate::request::ProjectId;
+
+/// Longest `ErrorMessage` attribute, in bytes, as Lambda's own dead letters
+/// have it ("the first 1 KB of the error message").
+const ERROR_MESSAGE_LIMIT: usize = 1024;
+
+/// Longest asset id that an entry of `errors` repeats, in bytes. `assetIds`
+/// always has it whole; a valid one has 36.
+const REPEATED_ID_LIMIT: usize = 128;
+
+/// Where a dead letter is from.
+#[derive(Clone, Copy, Debug)]
+pub struct Source<'a> {
+    /// the message it stands for
+    pub message: &'a Message<'a>,
+    /// the Lambda request id of the invocation that wrote it
+    pub request_id: &'a str,
+    /// when it was written
+    pub now: SystemTime,
+}
+
+impl Source<'_> {
+    fn written_at(&self) -> String {
+        let seconds = DateTime::from(self.now).secs();
+        DateTime::from_secs(seconds)
+            .fmt(Format::DateTime)
+            .unwrap_or_default()
+    }
+
+    fn message_id(&self) -> Option<&str> {
+        self.message.id.as_deref()
+    }
+
+    fn parcel(
+        &self,
+        body: String,
+        project: Option<&str>,
+        failure: &Failure,
+        deduplication: Derivation,
+    ) -> Parcel {
+        let body = escape_refused(body);
+        let attribute = |name, value: &str| {
+            let value = escape_refused(value.to_owned());
+            let end = value.floor_char_boundary(ERROR_MESSAGE_LIMIT);
+            (end > 0).then(|| (name, value[..end].to_owned()))
+        };
+        let mut parcel = Parcel {
+            deduplication: deduplication.finish().as_str().to_owned(),
+            group: self
+                .message
+                .fifo_group
+                .as_deref()
+                .unwrap_or("sitewise-disassociator")
+                .to_owned(),
+            attributes: [
+                attribute("RequestID", self.request_id),
+                attribute("ErrorCode", failure.code()),
+                attribute("ErrorMessage", failure.message()),
+                attribute("ProjectId", project.unwrap_or_default()),
+                attribute("SourceMessageId", self.message_id().unwrap_or_default()),
+            ]
+            .into_iter()
+            .flatten()
+            .collect(),
+            body,
+        };
+        // The body counts more than what is told about it.
+        while parcel.size() > MESSAGE_LIMIT && parcel.attributes.pop().is_some() {}
+        parcel
+    }
+
+    /// What was not done of a message is, at each of its deliveries, the same
+    /// letter to a FIFO queue.
+    fn deduplication(&self) -> Derivation {
+        let mut derivation = Derivation::new("dead letter");
+        derivation.text(self.message_id().unwrap_or(self.request_id));
+        derivation
+    }
+}
+
+/// An asset to name in a letter.
+#[derive(Clone, Debug)]
+pub struct NamedAsset<'a> {
+    /// its id as it came, valid or not
+    pub asset: String,
+    /// why it was not disassociated
+    pub failure: &'a Failure,
+}
+
+/// A letter, and which of the assets it was written for it names.
+#[derive(Debug)]
+pub struct Letter {
+    /// the message to store
+    pub parcel: Parcel,
+    /// the places of its assets
+    pub names: Range<usize>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Body<'a> {
+    project_id: &'a str,
+    asset_ids: Vec<&'a str>,
+    errors: Vec<AssetErrorBody<'a>>,
+    source: SourceBody<'a>,
+    dead_lettered_at: &'a str,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct AssetErrorBody<'a> {
+    asset_id: &'a str,
+    code: &'a str,
+    message: &'a str,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct SourceBody<'a> {
+    event_source: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message_id: Option<&'a str>,
+    request_id: &'a str,
+}
+
+/// Writes the letters for one request: one, or as many as it takes to keep
+/// each within what SQS stores.
+pub fn letters(source: Source<'_>, project: ProjectId, assets: &[NamedAsset<'_>]) -> Vec<Letter> {
+    let mut letters = Vec::new();
+    let project = project.to_string();
+    let written_at = source.written_at();
+    let mut pending = vec![0..assets.len()];
+    while let Some(names) = pending.pop() {
+        let Some(first) = assets[names.clone()].first() else {
+            continue;
+        };
+        let body = body(source, &project, &written_at, &assets[names.clone()]);
+        let mut deduplication = source.deduplication();
+        for named in &assets[names.clone()] {
+            deduplication.text(&named.asset);
+        }
+        let parcel = source.parcel(body, Some(&project), first.failure, deduplication);
+        // Half of what does not fit, again and again: an asset alone is stored
+        // or refused by the queue as it is.
+        if names.len() > 1 && parcel.size() > MESSAGE_LIMIT {
+            let middle = names.start + names.len() / 2;
+            pending.push(middle..names.end);
+            pending.push(names.start..middle);
+        } else {
+            letters.push(Letter { parcel, names });
+        }
+    }
+    letters
+}
+
+fn body(source: Source<'_>, project: &str, written_at: &str, assets: &[NamedAsset<'_>]) -> String {
+    let body = Body {
+        project_id: project,
+        asset_ids: assets.iter().map(|named| named.asset.as_str()).collect(),
+        errors: assets
+            .iter()
+            .map(|named| AssetErrorBody {
+                asset_id: &named.asset[..named.asset.floor_char_boundary(REPEATED_ID_LIMIT)],
+                code: named.failure.code(),
+                message: named.failure.message(),
+            })
+            .collect(),
+        source: SourceBody {
+            event_source: source.message.origin.as_str(),
+            message_id: source.message_id(),
+            request_id: source.request_id,
+        },
+        dead_lettered_at: written_at,
+    };
+    serde_json::to_string(&body).expect("strings and lists of strings are JSON")
+}
+
+/// Writes the letter for a message that cannot be read: the message as it came.
+pub fn as_it_came(source: Source<'_>, project: Option<&str>, failure: &Failure) -> Parcel {
+    let body = source.message.as_it_came().to_owned();
+    let mut deduplication = source.deduplication();
+    deduplication.text(&body);
+    source.parcel(body, project, failure, deduplication)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Event, read};
+    use serde_json::value::RawValue;
+    use std::time::Duration;
+
+    const PROJECT: &str = "1f2e3d4c-5b6a-4798-8796-a5b4c3d2e1f0";
+
+    fn with_message<R>(body: &str, run: impl FnOnce(Source<'_>) -> R) -> R {
+        let payload = serde_json::json!({"Records": [{
+            "messageId": "m-1", "eventSource": "aws:sqs", "body": body,
+        }]});
+        let payload = RawValue::from_string(payload.to_string()).expect("JSON");
+        let event = read(&payload).expect("an event");
+        let Event::Queue(messages) = &event else {
+            panic!("an SQS event");
+        };
+        run(Source {
+            message: &messages[0],
+            request_id: "r-1",
+            now: SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_407_660_999),
+        })
+    }
+
+    #[test]
+    fn a_letter_has_the_contracts_form() {
+        let failure = Failure::new("INTERNAL_FAILURE", "try later");
+        let letters = with_message("{}", |source| {
+            letters(
+                source,
+                PROJECT.parse().expect("an id"),
+                &[NamedAsset {
+                    asset: "a".to_owned(),
+                    failure: &failure,
+                }],
+            )
+        });
+        assert_eq!(letters.len(), 1);
+        let body: serde_json::Value =
+            serde_json::from_str(&letters[0].parcel.body).expect("a JSON body");
+        assert_eq!(
+            body,
+            serde_json::json!({
+                "projectId": PROJECT,
+                "assetIds": ["a"],
+                "errors": [{"assetId": "a", "code": "INTERNAL_FAILURE", "message": "try later"}],
+                "source": {"eventSource": "aws:sqs", "messageId": "m-1", "requestId": "r-1"},
+                "deadLetteredAt": "2026-11-23T04:21:00Z",
+            })
+        );
+        let attributes: Vec<(&str, &str)> = letters[0]
+            .parcel
+            .attributes
+            .iter()
+            .map(|(name, value)| (*name, value.as_str()))
+            .collect();
+        assert_eq!(
+            attributes,
+            [
+                ("RequestID", "r-1"),
+                ("ErrorCode", "INTERNAL_FAILURE"),
+                ("ErrorMessage", "try later"),
+                ("ProjectId", PROJECT),
+                ("SourceMessageId", "m-1"),
+            ]
+        );
+    }
+
+    #[test]
+    fn letters_are_split_to_fit_and_name_every_asset_once() {
+        let failure = Failure::new("X", "m".repeat(1024));
+        let named: Vec<NamedAsset<'_>> = (0..5000)
+            .map(|number| NamedAsset {
+                asset: format!("{number:036}"),
+                failure: &failure,
+            })
+            .collect();
+        let letters = with_message("{}", |source| {
+            letters(source, PROJECT.parse().expect("an id"), &named)
+        });
+        assert!(letters.len() > 4);
+        let mut next = 0;
+        for letter in &letters {
+            assert!(letter.parcel.size() <= MESSAGE_LIMIT);
+            assert_eq!(letter.names.start, next);
+            next = letter.names.end;
+            let body: serde_json::Value =
+                serde_json::from_str(&letter.parcel.body).expect("a JSON body");
+            let ids: Vec<String> = letter.names.clone().map(|n| format!("{n:036}")).collect();
+            assert_eq!(body["assetIds"], serde_json::json!(ids));
+            assert_eq!(body["errors"].as_array().map(Vec::len), Some(ids.len()));
+        }
+        assert_eq!(next, 5000);
+    }
+
+    #[test]
+    fn a_huge_bad_id_is_kept_whole_and_repeated_in_short() {
+        let failure = Failure::new("InvalidAssetId", "bad");
+        let huge = "é".repeat(400_000);
+        let letters = with_message("{}", |source| {
+            letters(
+                source,
+                PROJECT.parse().expect("an id"),
+                &[NamedAsset {
+                    asset: huge.clone(),
+                    failure: &failure,
+                }],
+            )
+        });
+        assert!(letters[0].parcel.size() <= MESSAGE_LIMIT);
+        let body: serde_json::Value =
+            serde_json::from_str(&letters[0].parcel.body).expect("a JSON body");
+        assert_eq!(body["assetIds"][0], serde_json::json!(huge));
+        assert_eq!(
+            body["errors"][0]["assetId"],
+            serde_json::json!("é".repeat(64))
+        );
+    }
+
+    #[test]
+    fn an_unreadable_message_is_kept_as_it_came_even_where_attributes_do_not_fit() {
+        let failure = Failure::new("InvalidRequest", "no JSON\u{1b}\u{ffff}");
+        let parcel = with_message("not JSON", |source| as_it_came(source, None, &failure));
+        assert_eq!(parcel.body, "not JSON");
+        assert_eq!(
+            parcel.attributes,
+            [
+                ("RequestID", "r-1".to_owned()),
+                ("ErrorCode", "InvalidRequest".to_owned()),
+                ("ErrorMessage", "no JSON\\u001b\\uffff".to_owned()),
+                ("SourceMessageId", "m-1".to_owned()),
+            ]
+        );
+        let full = "x".repeat(MESSAGE_LIMIT);
+        let parcel = with_message(&full, |source| as_it_came(source, None, &failure));
+        assert_eq!(parcel.body, full);
+        assert_eq!(parcel.attributes, []);
+    }
+}

@@ -1,0 +1,652 @@
+//! Runs a plan: which call next, and what became of every asset.
+//!
+//! Owns concurrency, the retry of named assets, the narrowing down of refused
+//! batches and the stop before the deadline. It must not know about SQS.
+//!
+//! A refused call (400, 404) does not say whose fault it is. The rules by
+//! which the culprits are found:
+//!
+//! 1. An asset is rejected when a call with it alone is refused.
+//! 2. A refused batch is split: into what the message names and the rest,
+//!    else between requests, else in the middle; the parts are tried again.
+//! 3. While nothing shows that the project exists, a few assets are tried
+//!    alone first. When each of [`PROBES`] assets was refused and none ever
+//!    accepted, the project is presumed to be the culprit, so that a project
+//!    that does not exist costs a handful of calls. One request's assets say
+//!    nothing about another's: they are presumed only from their own
+//!    request's refusals, or where every message names the project itself.
+//! 4. While a project is in doubt, its other batches wait.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::panic::AssertUnwindSafe;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use crate::outcome::{Failure, Outcome, code};
+use crate::plan::Batch;
+use crate::request::{AssetId, ProjectId};
+use crate::sdk_error::{CallFailure, FailureClass};
+use crate::sitewise::{AssetError, SiteWise};
+
+/// How often an asset is tried that a 200 names among its errors, the first
+/// time included.
+pub const ASSET_ATTEMPTS: u32 = 3;
+
+/// The pause before the first retry of named assets; it doubles each time.
+pub const ASSET_RETRY_PAUSE: Duration = Duration::from_millis(250);
+
+/// How many assets, refused alone, make a project the presumed culprit.
+pub const PROBES: usize = 5;
+
+/// A call is not started with less time than this before the stop: no attempt
+/// over a new connection would be likely to finish.
+pub const SHORTEST_CALL: Duration = Duration::from_millis(400);
+
+/// Runs `batches`, at most `concurrency` calls at a time, and returns what
+/// became of each batch's assets, in their order.
+///
+/// Nothing runs past `stop`: what has no answer by then is unfinished.
+pub async fn dispatch(
+    sitewise: &SiteWise,
+    batches: &[Batch],
+    concurrency: usize,
+    stop: Instant,
+) -> Dispatched {
+    let calls = Calls {
+        sitewise,
+        batches,
+        stop,
+        state: Mutex::default(),
+    };
+    let mut outcomes: Vec<Vec<Option<Outcome>>> = batches
+        .iter()
+        .map(|batch| vec![None; batch.assets.len()])
+        .collect();
+    let mut schedule = Schedule::new(batches);
+    let mut running = FuturesUnordered::new();
+    loop {
+        while running.len() < concurrency.max(1)
+            && let Some(job) = schedule.next(&calls)
+        {
+            let (batch, finds_culprits) = (job.batch, job.finds_culprits);
+            let run = AssertUnwindSafe(calls.run(job)).catch_unwind();
+            running.push(run.map(move |done| (batch, finds_culprits, done)));
+        }
+        let Some((batch, finds_culprits, done)) = running.next().await else {
+            break;
+        };
+        // A job that panicked leaves its assets without an outcome.
+        let done = done.unwrap_or_default();
+        for (place, outcome) in done.outcomes {
+            outcomes[batch][usize::from(place)] = Some(outcome);
+        }
+        schedule.finished(&calls, batch, finds_culprits, done.refused);
+    }
+    drop(running);
+
+    let state = calls
+        .state
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner);
+    Dispatched {
+        outcomes: outcomes
+            .into_iter()
+            .map(|batch| {
+                batch
+                    .into_iter()
+                    .map(|found| found.unwrap_or_else(panicked))
+                    .collect()
+            })
+            .collect(),
+        calls: state.calls,
+    }
+}
+
+/// What came of a plan.
+#[derive(Debug)]
+pub struct Dispatched {
+    /// For each batch, the outcome of each of its assets.
+    pub outcomes: Vec<Vec<Outcome>>,
+    /// Calls made; the SDK's retries of a call are not counted.
+    pub calls: usize,
+}
+
+fn panicked() -> Outcome {
+    Outcome::Unfinished(panic_failure())
+}
+
+fn panic_failure() -> Failure {
+    Failure::new(
+        code::INTERNAL_ERROR,
+        "the function failed while it worked on this batch",
+    )
+}
+
+/// Assets of one batch that go into one call.
+#[derive(Clone, Debug)]
+struct Subset {
+    /// their places in the batch
+    places: Vec<u8>,
+    /// how often they were named in a 200's errors
+    round: u32,
+    /// what the service last said of one of them
+    last_error: Option<Failure>,
+}
+
+#[derive(Debug)]
+struct Refusal {
+    subset: Subset,
+    failure: Failure,
+}
+
+/// Work on one batch.
+#[derive(Debug)]
+struct Job {
+    batch: usize,
+    start: Vec<Subset>,
+    refused: Vec<Refusal>,
+    finds_culprits: bool,
+}
+
+/// What came of a job.
+#[derive(Debug, Default)]
+struct Done {
+    outcomes: Vec<(u8, Outcome)>,
+    /// Refused subsets that the job left for one that finds culprits.
+    refused: Vec<Refusal>,
+}
+
+/// Which job is next: those of a project in doubt wait until one of them has
+/// found out whether the project exists.
+struct Schedule<'a> {
+    batches: &'a [Batch],
+    ready: VecDeque<Job>,
+    in_doubt: HashMap<ProjectId, Vec<Job>>,
+}
+
+impl<'a> Schedule<'a> {
+    fn new(batches: &'a [Batch]) -> Self {
+        let ready = batches
+            .iter()
+            .enumerate()
+            .map(|(index, batch)| Job {
+                batch: index,
+                start: vec![Subset {
+                    places: (0..).take(batch.assets.len()).collect(),
+                    round: 0,
+                    last_error: None,
+                }],
+                refused: Vec::new(),
+                finds_culprits: false,
+            })
+            .collect();
+        Self {
+            batches,
+            ready,
+            in_doubt: HashMap::new(),
+        }
+    }
+
+    fn next(&mut self, calls: &Calls<'_>) -> Option<Job> {
+        while let Some(job) = self.ready.pop_front() {
+            let project = self.batches[job.batch].project;
+            match self.in_doubt.get_mut(&project) {
+                Some(waiting) if !job.finds_culprits && !calls.state().exists(project) => {
+                    waiting.push(job);
+                }
+                _ => return Some(job),
+            }
+        }
+        None
+    }
+
+    fn finished(
+        &mut self,
+        calls: &Calls<'_>,
+        batch: usize,
+        finds_culprits: bool,
+        refused: Vec<Refusal>,
+    ) {
+        let project = self.batches[batch].project;
+        if finds_culprits || calls.state().exists(project) {
+            let released = self.in_doubt.remove(&project).unwrap_or_default();
+            self.ready.extend(released);
+        }
+        if refused.is_empty() {
+            return;
+        }
+        let job = Job {
+            batch,
+            start: Vec::new(),
+            refused,
+            finds_culprits: true,
+        };
+        if calls.state().exists(project) {
+            self.ready.push_back(job);
+        } else if let Some(waiting) = self.in_doubt.get_mut(&project) {
+            waiting.push(job);
+        } else {
+            self.in_doubt.insert(project, Vec::new());
+            self.ready.push_front(job);
+        }
+    }
+}
+
+/// What all jobs know together.
+#[derive(Debug, Default)]
+struct State {
+    calls: usize,
+    evidence: HashMap<ProjectId, Evidence>,
+}
+
+/// What the answers so far say about one project.
+#[derive(Debug, Default)]
+struct Evidence {
+    /// Some call was answered with a 200.
+    exists: bool,
+    /// For each request, how many of its assets were refused alone.
+    refused_alone: HashMap<usize, usize>,
+    /// For each message that names the project and none of the call's assets,
+    /// how many assets were refused alone with it.
+    project_named: HashMap<Failure, usize>,
+    /// What the service last said of an asset refused alone.
+    refusal: Option<Failure>,
+}
+
+impl State {
+    fn exists(&self, project: ProjectId) -> bool {
+        self.evidence
+            .get(&project)
+            .is_some_and(|evidence| evidence.exists)
+    }
+}
+
+impl Evidence {
+    /// Tells whether an asset of `requests` may be taken for refused because
+    /// its project is: see the module's rule 3.
+    fn presumes_refused(&self, requests: &[usize]) -> bool {
+        let is_enough = |count: &usize| *count >= PROBES;
+        !self.exists
+            && (self.project_named.values().any(is_enough)
+                || requests
+                    .iter()
+                    .all(|request| self.refused_alone.get(request).is_some_and(is_enough)))
+    }
+}
+
+/// Why a call gave no list of errors.
+enum Missed {
+    /// The time left was too short to start.
+    TooLate,
+    /// The call failed.
+    Failed(CallFailure),
+}
+
+struct Calls<'a> {
+    sitewise: &'a SiteWise,
+    batches: &'a [Batch],
+    stop: Instant,
+    state: Mutex<State>,
+}
+
+impl Calls<'_> {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn run(&self, job: Job) -> Done {
+        let mut work = Work {
+            calls: self,
+            batch: &self.batches[job.batch],
+            finds_culprits: job.finds_culprits,
+            stack: job.start,
+            done: Done::default(),
+        };
+        for refusal in job.refused {
+            work.find_culprits(refusal).await;
+        }
+        while let Some(subset) = work.stack.pop() {
+            work.attempt(subset).await;
+        }
+        work.done
+    }
+
+    async fn call(
+        &self,
+        batch: &Batch,
+        places: &[u8],
+        round: u32,
+    ) -> Result<Vec<AssetError>, Missed> {
+        if Instant::now() + SHORTEST_CALL > self.stop {
+            return Err(Missed::TooLate);
+        }
+        self.state().calls += 1;
+        let assets: Vec<AssetId> = places
+            .iter()
+            .map(|place| batch.assets[usize::from(*place)])
+            .collect();
+        let token = batch.token(&assets, round);
+        let call = self.sitewise.disassociate(batch.project, &assets, &token);
+        let answer = timeout_at(self.stop, AssertUnwindSafe(call).catch_unwind()).await;
+        match answer {
+            Ok(Ok(Ok(errors))) => {
+                self.state()
+                    .evidence
+                    .entry(batch.project)
+                    .or_default()
+                    .exists = true;
+                Ok(errors)
+            }
+            Ok(Ok(Err(failure))) => Err(Missed::Failed(failure)),
+            Ok(Err(_panic)) => Err(Missed::Failed(CallFailure {
+                class: FailureClass::Unexpected,
+                failure: panic_failure(),
+            })),
+            Err(_elapsed) => Err(Missed::Failed(CallFailure {
+                class: FailureClass::Transient,
+                failure: Failure::new(
+                    code::TIMEOUT,
+                    "no answer in the time left before the Lambda deadline",
+                ),
+            })),
+        }
+    }
+}
+
+/// A job at work on its batch.
+struct Work<'a> {
+    calls: &'a Calls<'a>,
+    batch: &'a Batch,
+    finds_culprits: bool,
+    stack: Vec<Subset>,
+    done: Done,
+}
+
+impl Work<'_> {
+    async fn attempt(&mut self, mut subset: Subset) {
+        self.reject_presumed(&mut subset.places);
+        if subset.places.is_empty() {
+            return;
+        }
+        if subset.round > 0 {
+            let again = Instant::now() + ASSET_RETRY_PAUSE * 2_u32.pow(subset.round - 1);
+            if again + SHORTEST_CALL > self.calls.stop {
+                self.too_late(&subset);
+                return;
+            }
+            sleep_until(again).await;
+        }
+        match self
+            .calls
+            .call(self.batch, &subset.places, subset.round)
+            .await
+        {
+            Ok(errors) => self.answered(&subset, errors),
+            Err(Missed::TooLate) => self.too_late(&subset),
+            Err(Missed::Failed(CallFailure {
+                class: FailureClass::Refused,
+                failure,
+            })) => {
+                let refusal = Refusal { subset, failure };
+                if self.finds_culprits {
+                    self.find_culprits(refusal).await;
+                } else {
+                    self.done.refused.push(refusal);
+                }
+            }
+            Err(Missed::Failed(CallFailure { failure, .. })) => {
+                self.conclude(&subset.places, &Outcome::Unfinished(failure));
+            }
+        }
+    }
+
+    fn conclude(&mut self, places: &[u8], outcome: &Outcome) {
+        self.done
+            .outcomes
+            .extend(places.iter().map(|place| (*place, outcome.clone())));
+    }
+
+    fn too_late(&mut self, subset: &Subset) {
+        let message = match &subset.last_error {
+            None => "too little time left before the Lambda deadline".to_owned(),
+            Some(error) => format!(
+                "too little time left before the Lambda deadline to try again after {}: {}",
+                error.code(),
+                error.message()
+            ),
+        };
+        let failure = Failure::new(code::DEADLINE_REACHED, message);
+        self.conclude(&subset.places, &Outcome::Unfinished(failure));
+    }
+
+    /// Takes a 200: assets in `errors` are tried again or rejected, all others
+    /// are done.
+    fn answered(&mut self, subset: &Subset, errors: Vec<AssetError>) {
+        let failures: HashMap<AssetId, Failure> = errors
+            .into_iter()
+            .map(|error| (error.asset, error.failure))
+            .collect();
+        let is_last_round = subset.round + 1 >= ASSET_ATTEMPTS;
+        let mut again = Vec::new();
+        let mut last_error = None;
+        for place in &subset.places {
+            match failures.get(&self.batch.assets[usize::from(*place)]) {
+                None => self.conclude(&[*place], &Outcome::Disassociated),
+                Some(failure) if is_last_round => {
+                    self.conclude(&[*place], &Outcome::Rejected(failure.clone()));
+                }
+                Some(failure) => {
+                    again.push(*place);
+                    last_error = Some(failure.clone());
+                }
+            }
+        }
+        if !again.is_empty() {
+            self.stack.push(Subset {
+                places: again,
+                round: subset.round + 1,
+                last_error,
+            });
+        }
+    }
+
+    /// Takes a refused subset apart. What it leaves on the stack is smaller.
+    async fn find_culprits(&mut self, refusal: Refusal) {
+        let Refusal {
+            mut subset,
+            failure,
+        } = refusal;
+        if let [place] = subset.places[..] {
+            self.refused_alone(place, failure);
+            return;
+        }
+        self.reject_presumed(&mut subset.places);
+        if subset.places.is_empty() {
+            return;
+        }
+        let (named, rest) = self.named_in(failure.message(), &subset.places);
+        if !named.is_empty() && !rest.is_empty() {
+            self.push(&subset, rest);
+            self.push(&subset, named);
+            return;
+        }
+        let project = self.batch.project;
+        let mut places = subset.places.clone();
+        if !self.calls.state().exists(project) {
+            let probed = self.probe(&subset, &mut places).await;
+            self.reject_presumed(&mut places);
+            match probed {
+                Probed::Accepted if places.len() > 1 => {}
+                Probed::Refused => {
+                    for group in self.by_request(&places) {
+                        self.push(&subset, group);
+                    }
+                    return;
+                }
+                Probed::Accepted | Probed::Mixed => {
+                    self.push(&subset, places);
+                    return;
+                }
+            }
+        }
+        let (first, second) = self.halves(&places);
+        self.push(&subset, second);
+        self.push(&subset, first);
+    }
+
+    /// Tries assets of `places` alone, one after the other, until one is
+    /// accepted, and takes those it tried out of `places`.
+    async fn probe(&mut self, subset: &Subset, places: &mut Vec<u8>) -> Probed {
+        let mut probed = Probed::Accepted;
+        let count = PROBES.min(places.len());
+        let probes: Vec<u8> = (0..count)
+            .map(|number| places[number * places.len() / count])
+            .collect();
+        for place in probes {
+            let alone = Subset {
+                places: vec![place],
+                ..subset.clone()
+            };
+            match self
+                .calls
+                .call(self.batch, &alone.places, alone.round)
+                .await
+            {
+                Err(Missed::Failed(CallFailure {
+                    class: FailureClass::Refused,
+                    failure,
+                })) => {
+                    self.refused_alone(place, failure);
+                    probed = Probed::Refused;
+                }
+                answer => {
+                    match answer {
+                        Ok(errors) => self.answered(&alone, errors),
+                        Err(Missed::TooLate) => self.too_late(&alone),
+                        Err(Missed::Failed(CallFailure { failure, .. })) => {
+                            self.conclude(&alone.places, &Outcome::Unfinished(failure));
+                        }
+                    }
+                    places.retain(|other| *other != place);
+                    return match probed {
+                        Probed::Accepted if self.calls.state().exists(self.batch.project) => {
+                            Probed::Accepted
+                        }
+                        _ => Probed::Mixed,
+                    };
+                }
+            }
+            places.retain(|other| *other != place);
+        }
+        probed
+    }
+
+    /// Rejects an asset that was refused in a call of its own.
+    fn refused_alone(&mut self, place: u8, failure: Failure) {
+        let (named, _) = self.named_in(failure.message(), &[place]);
+        let names_project = failure.message().contains(&self.batch.project.to_string());
+        {
+            let mut state = self.calls.state();
+            let evidence = state.evidence.entry(self.batch.project).or_default();
+            for request in self.requests_of(place) {
+                *evidence.refused_alone.entry(request).or_default() += 1;
+            }
+            if names_project && named.is_empty() {
+                *evidence.project_named.entry(failure.clone()).or_default() += 1;
+            }
+            evidence.refusal = Some(failure.clone());
+        }
+        self.conclude(&[place], &Outcome::Rejected(failure));
+    }
+
+    /// Rejects those of `places` whose project is presumed to be refused, and
+    /// takes them out.
+    fn reject_presumed(&mut self, places: &mut Vec<u8>) {
+        let state = self.calls.state();
+        let Some(evidence) = state.evidence.get(&self.batch.project) else {
+            return;
+        };
+        let (presumed, rest): (Vec<u8>, Vec<u8>) = places
+            .iter()
+            .partition(|place| evidence.presumes_refused(&self.requests_of(**place)));
+        let refusal = evidence.refusal.clone();
+        drop(state);
+        let Some(refusal) = refusal.filter(|_| !presumed.is_empty()) else {
+            return;
+        };
+        *places = rest;
+        let failure = Failure::new(
+            refusal.code(),
+            format!(
+                "not tried alone: {PROBES} assets of the project were, each was refused and none \
+                 of its assets accepted; the last refusal: {}",
+                refusal.message()
+            ),
+        );
+        self.conclude(&presumed, &Outcome::Rejected(failure));
+    }
+
+    fn push(&mut self, parent: &Subset, places: Vec<u8>) {
+        if !places.is_empty() {
+            self.stack.push(Subset {
+                places,
+                ..parent.clone()
+            });
+        }
+    }
+
+    fn requests_of(&self, place: u8) -> Vec<usize> {
+        self.batch
+            .owners
+            .iter()
+            .filter(|owner| owner.places.contains(&place))
+            .map(|owner| owner.request)
+            .collect()
+    }
+
+    /// Parts `places` into those whose asset `message` names and the rest.
+    fn named_in(&self, message: &str, places: &[u8]) -> (Vec<u8>, Vec<u8>) {
+        places.iter().partition(|place| {
+            let asset = self.batch.assets[usize::from(**place)];
+            message.contains(&asset.to_string())
+        })
+    }
+
+    /// Parts `places` by the requests that asked for them.
+    fn by_request(&self, places: &[u8]) -> Vec<Vec<u8>> {
+        let mut groups: BTreeMap<Vec<usize>, Vec<u8>> = BTreeMap::new();
+        for place in places {
+            groups
+                .entry(self.requests_of(*place))
+                .or_default()
+                .push(*place);
+        }
+        groups.into_values().collect()
+    }
+
+    /// Halves `places`, between requests where they are of several.
+    fn halves(&self, places: &[u8]) -> (Vec<u8>, Vec<u8>) {
+        let mut groups = self.by_request(places);
+        if groups.len() == 1 {
+            let (first, second) = places.split_at(places.len() / 2);
+            return (first.to_vec(), second.to_vec());
+        }
+        let second = groups.split_off(groups.len() / 2);
+        (groups.concat(), second.concat())
+    }
+}
+
+/// What trying a few assets alone has shown.
+enum Probed {
+    /// The first was accepted: the culprit is among the others.
+    Accepted,
+    /// Some were refused, then something else happened.
+    Mixed,
+    /// Each one was refused.
+    Refused,
+}

@@ -1,0 +1,318 @@
+//! What a payload is: one of the known events, and the messages in it.
+//!
+//! Owns the events' and envelopes' forms. The outside of an event is read
+//! leniently, for AWS may add to it at any time; the text that somebody wrote
+//! is read strictly, each record by itself. It must not judge a request.
+
+use std::borrow::Cow;
+
+use serde_json::value::RawValue;
+use thiserror::Error;
+
+use crate::request::{DisassociateRequest, InvalidRequest, Problem};
+use crate::strict_json::{Kind, Object, Text};
+
+/// A payload that was recognised, as its messages and the answer it wants.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// Records of an SQS queue, from an event source mapping or from
+    /// EventBridge Pipes: answered with a partial batch response.
+    Queue(Vec<Message<'a>>),
+    /// Anything else: answered with a report for each message.
+    Reported(Vec<Message<'a>>),
+}
+
+impl<'a> Event<'a> {
+    /// Returns the event's messages.
+    pub fn messages(&self) -> &[Message<'a>] {
+        match self {
+            Self::Queue(messages) | Self::Reported(messages) => messages,
+        }
+    }
+}
+
+/// The service that carried a message here.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Origin {
+    /// An SQS queue.
+    Sqs,
+    /// An EventBridge rule that invokes the function.
+    EventBridge,
+    /// An SNS topic that invokes the function.
+    Sns,
+    /// A direct invocation.
+    Direct,
+}
+
+impl Origin {
+    /// Returns the name that dead letters give as `eventSource`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Sqs => "aws:sqs",
+            Self::EventBridge => "aws:events",
+            Self::Sns => "aws:sns",
+            Self::Direct => "aws:lambda",
+        }
+    }
+}
+
+/// What carried one request here.
+#[derive(Debug)]
+pub struct Message<'a> {
+    /// Where it is from.
+    pub origin: Origin,
+    /// The id its service gave it, if any.
+    pub id: Option<Cow<'a, str>>,
+    /// The FIFO message group, for a record of a FIFO queue only: a standard
+    /// queue may have groups too, but promises no order.
+    pub fifo_group: Option<Cow<'a, str>>,
+    content: Content<'a>,
+    raw: Cow<'a, str>,
+}
+
+#[derive(Debug)]
+enum Content<'a> {
+    /// A request, or an envelope with a request in it.
+    Enveloped,
+    /// A request alone.
+    Request(Cow<'a, str>),
+    /// Nothing to read.
+    Missing(&'static str),
+}
+
+impl<'a> Message<'a> {
+    /// Reads the request out of the message.
+    pub fn request(&self) -> Result<DisassociateRequest, InvalidRequest> {
+        match &self.content {
+            Content::Enveloped => open(&self.raw),
+            Content::Request(text) => DisassociateRequest::parse(text),
+            Content::Missing(what) => Err(InvalidRequest::unreadable(Problem::NoBody(what))),
+        }
+    }
+
+    /// Returns the message as it came, in a form that [`Message::request`]
+    /// reads again once it is the body of an SQS message.
+    pub fn as_it_came(&self) -> &str {
+        &self.raw
+    }
+
+    fn record(record: &'a RawValue) -> Self {
+        let unreadable = |what| Self {
+            origin: Origin::Sqs,
+            id: None,
+            fifo_group: None,
+            content: Content::Missing(what),
+            raw: Cow::Borrowed(record.get()),
+        };
+        let Some(fields) = outside(record) else {
+            return unreadable("a record that is no object");
+        };
+        let mut message = match fields.get("body").map(|body| (Kind::of(body), body)) {
+            None => unreadable("no body"),
+            Some((Kind::Null, _)) => unreadable("null"),
+            Some((Kind::String, body)) => match text(body) {
+                Some(body) if body.is_empty() => unreadable("an empty string"),
+                Some(body) => Self {
+                    content: Content::Enveloped,
+                    raw: body,
+                    ..unreadable("")
+                },
+                None => unreadable("a string that is not Unicode"),
+            },
+            Some(_) => unreadable("another JSON value"),
+        };
+        message.id = text_field(&fields, "messageId").filter(|id| !id.is_empty());
+        let attributes = fields.get("attributes").and_then(outside);
+        let attribute = |name| {
+            attributes
+                .as_ref()
+                .and_then(|fields| text_field(fields, name))
+        };
+        let is_fifo = text_field(&fields, "eventSourceARN").map_or_else(
+            || attribute("SequenceNumber").is_some(),
+            |arn| arn.ends_with(".fifo"),
+        );
+        message.fifo_group = is_fifo.then(|| attribute("MessageGroupId")).flatten();
+        message
+    }
+
+    fn notification(record: &'a RawValue) -> Self {
+        let fields = outside(record).and_then(|record| record.get("Sns"));
+        let sns = fields.and_then(outside);
+        let message = sns.as_ref().and_then(|sns| text_field(sns, "Message"));
+        Self {
+            origin: Origin::Sns,
+            id: sns.as_ref().and_then(|sns| text_field(sns, "MessageId")),
+            fifo_group: None,
+            content: match message {
+                Some(text) => Content::Request(text),
+                None => Content::Missing("no Sns.Message"),
+            },
+            raw: Cow::Borrowed(fields.map_or_else(|| record.get(), RawValue::get)),
+        }
+    }
+}
+
+/// A payload that is none of the known events.
+#[derive(Debug, Error)]
+#[error(
+    "unrecognized event: expected an SQS event (Records with eventSource aws:sqs), an array of \
+     such records from EventBridge Pipes, an EventBridge event (detail-type, source, detail), an \
+     SNS event (Records with EventSource aws:sns) or a request (projectId, assetIds), found \
+     {found}"
+)]
+pub struct UnrecognizedEvent {
+    found: &'static str,
+}
+
+/// Reads a payload, which is known to be JSON.
+///
+/// # Errors
+///
+/// A payload that is none of the events; the error says what was expected.
+pub fn read(payload: &RawValue) -> Result<Event<'_>, UnrecognizedEvent> {
+    match Kind::of(payload) {
+        Kind::Object => {}
+        Kind::Array => {
+            let records = elements(payload).unwrap_or_default();
+            return match source_of(&records) {
+                Some(Origin::Sqs) => Ok(queue(&records)),
+                None if records.is_empty() => Ok(Event::Queue(Vec::new())),
+                _ => Err(UnrecognizedEvent {
+                    found: "an array without a record of eventSource aws:sqs",
+                }),
+            };
+        }
+        _ => {
+            return Err(UnrecognizedEvent {
+                found: "neither an object nor an array",
+            });
+        }
+    }
+    let fields = outside(payload).ok_or(UnrecognizedEvent {
+        found: "an object that cannot be read",
+    })?;
+
+    if let Some(records) = fields.get("Records").and_then(elements) {
+        return match source_of(&records) {
+            Some(Origin::Sqs) => Ok(queue(&records)),
+            Some(_) => Ok(Event::Reported(
+                records.into_iter().map(Message::notification).collect(),
+            )),
+            None if records.is_empty() => Ok(Event::Queue(Vec::new())),
+            None => Err(UnrecognizedEvent {
+                found: "Records of another source",
+            }),
+        };
+    }
+    let (origin, id, request) = if is_request(&fields) {
+        (Origin::Direct, None, payload)
+    } else if let Some(detail) = detail(&fields) {
+        (Origin::EventBridge, text_field(&fields, "id"), detail)
+    } else {
+        return Err(UnrecognizedEvent {
+            found: "an object with none of these fields",
+        });
+    };
+    Ok(Event::Reported(vec![Message {
+        origin,
+        id,
+        fifo_group: None,
+        content: Content::Request(Cow::Borrowed(request.get())),
+        raw: Cow::Borrowed(payload.get()),
+    }]))
+}
+
+fn queue<'a>(records: &[&'a RawValue]) -> Event<'a> {
+    Event::Queue(
+        records
+            .iter()
+            .map(|record| Message::record(record))
+            .collect(),
+    )
+}
+
+/// Opens the envelope around a request, if there is one.
+fn open(body: &str) -> Result<DisassociateRequest, InvalidRequest> {
+    let object = Object::parse(body)?;
+    if is_request(&object) {
+        return DisassociateRequest::from_object(&object);
+    }
+    if !object.repeated().is_empty() {
+        return Err(InvalidRequest {
+            project: None,
+            problems: object
+                .repeated()
+                .iter()
+                .map(|key| Problem::Repeated(format!("{key:?}")))
+                .collect(),
+        });
+    }
+    if let Some(detail) = detail(&object) {
+        DisassociateRequest::parse(detail.get())
+    } else if object.has("TopicArn") && object.has("Message") {
+        match text_field(&object, "Message") {
+            Some(message) => DisassociateRequest::parse(&message),
+            None => Err(InvalidRequest::unreadable(Problem::WrongKind {
+                field: "Message",
+                expected: "a string",
+                found: object.get("Message").map_or(Kind::Null, Kind::of),
+            })),
+        }
+    } else if let Some(notification) = lone_notification(&object) {
+        // What Lambda's own dead-letter queue keeps of a failed SNS event.
+        notification.request()
+    } else {
+        Err(InvalidRequest::unreadable(Problem::UnknownForm))
+    }
+}
+
+fn is_request(fields: &Object<'_>) -> bool {
+    fields.has("projectId") || fields.has("assetIds")
+}
+
+fn detail<'a>(fields: &Object<'a>) -> Option<&'a RawValue> {
+    (fields.has("detail-type") && fields.has("source"))
+        .then(|| fields.get("detail"))
+        .flatten()
+}
+
+fn lone_notification<'a>(fields: &Object<'a>) -> Option<Message<'a>> {
+    let records = fields.get("Records").and_then(elements)?;
+    match (records.as_slice(), source_of(&records)) {
+        ([record], Some(Origin::Sns)) => Some(Message::notification(record)),
+        _ => None,
+    }
+}
+
+/// Finds out where records are from: the first that says so speaks for all.
+fn source_of(records: &[&RawValue]) -> Option<Origin> {
+    records.iter().find_map(|record| {
+        let fields = outside(record)?;
+        let is = |key, name| text_field(&fields, key).is_some_and(|value| value == name);
+        if is("eventSource", "aws:sqs") {
+            Some(Origin::Sqs)
+        } else if is("EventSource", "aws:sns") {
+            Some(Origin::Sns)
+        } else {
+            None
+        }
+    })
+}
+
+fn outside(value: &RawValue) -> Option<Object<'_>> {
+    serde_json::from_str(value.get()).ok()
+}
+
+fn elements(value: &RawValue) -> Option<Vec<&RawValue>> {
+    serde_json::from_str(value.get()).ok()
+}
+
+fn text(value: &RawValue) -> Option<Cow<'_, str>> {
+    let Text(text) = serde_json::from_str(value.get()).ok()?;
+    Some(text)
+}
+
+fn text_field<'a>(fields: &Object<'a>, key: &str) -> Option<Cow<'a, str>> {
+    fields.get(key).and_then(text)
+}

@@ -1,0 +1,512 @@
+//! One invocation: the order in which everything else is done.
+//!
+//! Owns that order, the division of the time, and the containment of panics.
+//! It must not decide anything else.
+
+use std::borrow::Cow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, SystemTime};
+
+use futures_util::FutureExt as _;
+use serde_json::value::RawValue;
+use thiserror::Error;
+use tokio::time::Instant;
+
+use crate::answer::{self, Answer, Heading, Nameless, Report};
+use crate::dead_letter::{self, NamedAsset, Source};
+use crate::dispatch::dispatch;
+use crate::event::{self, Event, Message, Origin, UnrecognizedEvent};
+use crate::outcome::Failure;
+use crate::part;
+use crate::plan::{Ask, distribute, plan};
+use crate::queue::{Parcel, Queue};
+use crate::request::{AssetId, DisassociateRequest, InvalidRequest};
+use crate::settle::{
+    Available, Destination, Settlement, Subject, Worked, hold_back_fifo, redelivered, settle,
+};
+use crate::sitewise::SiteWise;
+use crate::telemetry;
+
+/// Most time kept free before the deadline for dead letters and the answer; a
+/// fifth of the time that an invocation has, where that is less.
+pub const RESERVE: Duration = Duration::from_secs(3);
+
+/// Least time kept free before the deadline for dead letters and the answer.
+pub const LEAST_RESERVE: Duration = Duration::from_millis(300);
+
+/// Time kept free for the answer alone.
+pub const ANSWER_RESERVE: Duration = Duration::from_millis(100);
+
+/// The function: everything that one cold start sets up.
+#[derive(Clone, Debug)]
+pub struct Function {
+    /// The service to disassociate assets with.
+    pub sitewise: SiteWise,
+    /// Where dead letters go.
+    pub dead_letter_queue: Option<Queue>,
+    /// Where parts of large requests and unfinished work go.
+    pub work_queue: Option<Queue>,
+    /// The largest request worked off at once, if there is a work queue.
+    pub fan_out_assets: usize,
+    /// Calls in flight.
+    pub max_concurrency: usize,
+    /// Tells the time of day.
+    pub now: fn() -> SystemTime,
+}
+
+/// What Lambda tells of one invocation.
+#[derive(Clone, Copy, Debug)]
+pub struct Invocation<'a> {
+    /// The request id: the same for Lambda's retries of one event.
+    pub request_id: &'a str,
+    /// When Lambda stops the function.
+    pub deadline: Instant,
+}
+
+/// Reasons for which the invocation fails, so that the event's sender keeps it.
+#[derive(Debug, Error)]
+pub enum HandlerError {
+    /// The payload is none of the events.
+    #[error(transparent)]
+    Unrecognized(#[from] UnrecognizedEvent),
+    /// A record must be redelivered that has no `messageId` to name it by.
+    #[error(
+        "a record without messageId could not be settled: the whole batch is returned to its queue"
+    )]
+    NamelessRecord,
+    /// Failures of an event that only Lambda can hold could not be put in a queue.
+    #[error(
+        "{count} assets or requests failed and are in no queue: the event is returned to Lambda's \
+         own retries and dead-letter queue; the first failure: {first:?}"
+    )]
+    NotKept {
+        /// how many
+        count: usize,
+        /// the first of them
+        first: Option<Failure>,
+    },
+    /// A defect of this function.
+    #[error("the function failed on this event: nothing of it counts as done")]
+    Panicked,
+}
+
+impl HandlerError {
+    /// Returns the name that Lambda shows as `errorType`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Unrecognized(_) => "UnrecognizedEvent",
+            Self::NamelessRecord => "NamelessRecord",
+            Self::NotKept { .. } => "NotKept",
+            Self::Panicked => "InternalError",
+        }
+    }
+}
+
+impl From<Nameless> for HandlerError {
+    fn from(_: Nameless) -> Self {
+        Self::NamelessRecord
+    }
+}
+
+impl Function {
+    /// Handles one event from its payload to its answer.
+    ///
+    /// # Errors
+    ///
+    /// Only where nothing else keeps the work safe; see [`HandlerError`].
+    pub async fn handle(
+        &self,
+        payload: &RawValue,
+        invocation: Invocation<'_>,
+    ) -> Result<Answer, HandlerError> {
+        let event = catch_unwind(AssertUnwindSafe(|| event::read(payload)))
+            .map_err(|_panic| HandlerError::Panicked)??;
+        let work = AssertUnwindSafe(self.work_off(&event, invocation)).catch_unwind();
+        match work.await {
+            Ok(answer) => answer,
+            Err(_panic) => nothing_done(&event, invocation),
+        }
+    }
+
+    async fn work_off(
+        &self,
+        event: &Event<'_>,
+        invocation: Invocation<'_>,
+    ) -> Result<Answer, HandlerError> {
+        let times = Times::of(invocation.deadline);
+        let messages = event.messages();
+        let ids: Vec<Cow<'_, str>> = stable_ids(messages, invocation.request_id);
+        let requests: Vec<Reading> = messages.iter().map(read).collect();
+
+        let is_asked: Vec<bool> = requests
+            .iter()
+            .map(|reading| match reading {
+                Reading::Valid(request) => !self.fans_out(request),
+                Reading::Malformed(_) | Reading::Panicked => false,
+            })
+            .collect();
+        let asks: Vec<Ask<'_>> = requests
+            .iter()
+            .zip(&ids)
+            .zip(&is_asked)
+            .filter_map(|((reading, message_id), is_asked)| match reading {
+                Reading::Valid(request) if *is_asked => Some(Ask {
+                    request,
+                    message_id,
+                }),
+                _ => None,
+            })
+            .collect();
+        let batches = plan(&asks);
+        let dispatched = dispatch(
+            &self.sitewise,
+            &batches,
+            self.max_concurrency,
+            times.stop_calls,
+        )
+        .await;
+        let mut outcomes = distribute(&asks, &batches, &dispatched.outcomes).into_iter();
+
+        let mut settlements: Vec<Settlement> = messages
+            .iter()
+            .zip(&requests)
+            .zip(&is_asked)
+            .map(|((message, reading), is_asked)| {
+                let worked = match reading {
+                    Reading::Valid(request) if *is_asked => {
+                        Worked::Dispatched(request, outcomes.next().unwrap_or_default())
+                    }
+                    Reading::Valid(request) => Worked::FannedOut(request),
+                    Reading::Malformed(error) => Worked::Malformed(error),
+                    Reading::Panicked => Worked::Unread,
+                };
+                settle(message.origin, worked, self.available())
+            })
+            .collect();
+        let groups: Vec<Option<&str>> = messages
+            .iter()
+            .map(|message| message.fifo_group.as_deref())
+            .collect();
+        hold_back_fifo(&mut settlements, &groups);
+
+        let write = Write {
+            function: self,
+            messages,
+            ids: &ids,
+            requests: &requests,
+            invocation,
+        };
+        let stored = write.store(&mut settlements, times.stop_writes).await;
+        telemetry::report(&settlements, dispatched.calls, stored);
+
+        match event {
+            Event::Queue(_) => {
+                let failed = redelivered(&settlements, &groups);
+                let names = messages
+                    .iter()
+                    .zip(failed)
+                    .filter(|(_, failed)| *failed)
+                    .map(|(message, _)| message.id.as_deref());
+                Ok(Answer::PartialBatch(answer::partial_batch(names)?))
+            }
+            Event::Reported(_) => {
+                let reports = messages
+                    .iter()
+                    .zip(&requests)
+                    .zip(&settlements)
+                    .map(|((_, reading), settlement)| {
+                        let heading = reading.heading(invocation.request_id, dispatched.calls);
+                        Report::new(heading, settlement)
+                    })
+                    .collect();
+                reported(messages, &settlements, reports)
+            }
+        }
+    }
+
+    fn available(&self) -> Available {
+        Available {
+            dead_letter_queue: self.dead_letter_queue.is_some(),
+            work_queue: self.work_queue.is_some(),
+        }
+    }
+
+    fn fans_out(&self, request: &DisassociateRequest) -> bool {
+        self.work_queue.is_some() && !request.is_part && request.assets.len() > self.fan_out_assets
+    }
+}
+
+/// How an invocation's time is divided.
+struct Times {
+    stop_calls: Instant,
+    stop_writes: Instant,
+}
+
+impl Times {
+    fn of(deadline: Instant) -> Self {
+        let now = Instant::now();
+        let left = deadline.saturating_duration_since(now);
+        let before = |reserve| deadline.checked_sub(reserve).unwrap_or(now);
+        Self {
+            stop_calls: before((left / 5).clamp(LEAST_RESERVE, RESERVE)),
+            stop_writes: before(ANSWER_RESERVE),
+        }
+    }
+}
+
+/// What reading a message gave.
+enum Reading {
+    Valid(DisassociateRequest),
+    Malformed(InvalidRequest),
+    Panicked,
+}
+
+impl Reading {
+    fn heading<'a>(&self, request_id: &'a str, calls: usize) -> Heading<'a> {
+        let (project, duplicates) = match self {
+            Self::Valid(request) => (Some(request.project.to_string()), request.duplicates),
+            Self::Malformed(error) => (error.project.clone(), 0),
+            Self::Panicked => (None, 0),
+        };
+        Heading {
+            request_id,
+            project,
+            duplicates,
+            calls,
+        }
+    }
+}
+
+fn read(message: &Message<'_>) -> Reading {
+    match catch_unwind(AssertUnwindSafe(|| message.request())) {
+        Ok(Ok(request)) => Reading::Valid(request),
+        Ok(Err(error)) => Reading::Malformed(error),
+        Err(_panic) => Reading::Panicked,
+    }
+}
+
+/// Gives each message an id that is the same at its every delivery: its own,
+/// else the invocation's, which Lambda repeats when it retries an event.
+fn stable_ids<'a>(messages: &'a [Message<'_>], request_id: &'a str) -> Vec<Cow<'a, str>> {
+    messages
+        .iter()
+        .enumerate()
+        .map(|(index, message)| match &message.id {
+            Some(id) => Cow::Borrowed(id.as_ref()),
+            None if messages.len() == 1 => Cow::Borrowed(request_id),
+            None => Cow::Owned(format!("{request_id}/{index}")),
+        })
+        .collect()
+}
+
+/// Hands out the reports, or fails where only Lambda can keep what failed.
+fn reported(
+    messages: &[Message<'_>],
+    settlements: &[Settlement],
+    mut reports: Vec<Report>,
+) -> Result<Answer, HandlerError> {
+    let lost: Vec<&Option<Failure>> = messages
+        .iter()
+        .zip(settlements)
+        .filter(|(message, _)| message.origin != Origin::Direct)
+        .flat_map(|(_, settlement)| &settlement.rest)
+        .filter(|rest| !rest.is_kept)
+        .map(|rest| &rest.failure)
+        .collect();
+    if let Some(first) = lost.first() {
+        return Err(HandlerError::NotKept {
+            count: lost.len(),
+            first: (*first).clone(),
+        });
+    }
+    Ok(match reports.pop() {
+        Some(report) if reports.is_empty() => Answer::Report(Box::new(report)),
+        last => {
+            reports.extend(last);
+            Answer::Reports(reports)
+        }
+    })
+}
+
+/// The answer when the function failed in a way that leaves nothing certain.
+fn nothing_done(event: &Event<'_>, invocation: Invocation<'_>) -> Result<Answer, HandlerError> {
+    match event {
+        Event::Queue(messages) => {
+            let names = messages.iter().map(|message| message.id.as_deref());
+            Ok(Answer::PartialBatch(answer::partial_batch(names)?))
+        }
+        Event::Reported(messages) => {
+            let reports = messages
+                .iter()
+                .map(|message| {
+                    let settlement = settle(message.origin, Worked::Unread, Available::default());
+                    let heading = Reading::Panicked.heading(invocation.request_id, 0);
+                    Report::new(heading, &settlement)
+                })
+                .collect();
+            match messages.first() {
+                Some(message) if message.origin == Origin::Direct => {
+                    reported(messages, &[], reports)
+                }
+                _ => Err(HandlerError::Panicked),
+            }
+        }
+    }
+}
+
+/// Carries out what was settled.
+struct Write<'a> {
+    function: &'a Function,
+    messages: &'a [Message<'a>],
+    ids: &'a [Cow<'a, str>],
+    requests: &'a [Reading],
+    invocation: Invocation<'a>,
+}
+
+/// What one stored message keeps safe: of which message, which of its rest.
+struct Covers {
+    message: usize,
+    rest: Vec<usize>,
+}
+
+/// How many messages of each kind were stored.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Stored {
+    /// dead letters
+    pub dead_letters: usize,
+    /// parts
+    pub parts: usize,
+}
+
+impl Write<'_> {
+    /// Stores letters and parts, and marks in `settlements` what is kept.
+    async fn store(&self, settlements: &mut [Settlement], stop: Instant) -> Stored {
+        let mut letters = Vec::new();
+        let mut parts = Vec::new();
+        for (index, settlement) in settlements.iter().enumerate() {
+            letters.extend(self.letters(index, settlement));
+            parts.extend(self.parts(index, settlement));
+        }
+        let function = self.function;
+        let (letters, parts) = tokio::join!(
+            send(function.dead_letter_queue.as_ref(), letters, stop),
+            send(function.work_queue.as_ref(), parts, stop),
+        );
+        Stored {
+            dead_letters: mark(settlements, letters),
+            parts: mark(settlements, parts),
+        }
+    }
+
+    fn letters(&self, index: usize, settlement: &Settlement) -> Vec<(Parcel, Covers)> {
+        let source = Source {
+            message: &self.messages[index],
+            request_id: self.invocation.request_id,
+            now: (self.function.now)(),
+        };
+        let mut places = Vec::new();
+        let mut named = Vec::new();
+        for (place, rest) in settlement.rest.iter().enumerate() {
+            let (Destination::DeadLetter, Some(failure)) = (rest.destination, &rest.failure) else {
+                continue;
+            };
+            if rest.subject == Subject::Message {
+                let project = match &self.requests[index] {
+                    Reading::Malformed(error) => error.project.as_deref(),
+                    Reading::Valid(_) | Reading::Panicked => None,
+                };
+                let parcel = dead_letter::as_it_came(source, project, failure);
+                let covers = Covers {
+                    message: index,
+                    rest: vec![place],
+                };
+                return vec![(parcel, covers)];
+            }
+            places.push(place);
+            named.push(NamedAsset {
+                asset: rest.subject.to_string(),
+                failure,
+            });
+        }
+        let Reading::Valid(request) = &self.requests[index] else {
+            return Vec::new();
+        };
+        dead_letter::letters(source, request.project, &named)
+            .into_iter()
+            .map(|letter| {
+                let covers = Covers {
+                    message: index,
+                    rest: places[letter.names].to_vec(),
+                };
+                (letter.parcel, covers)
+            })
+            .collect()
+    }
+
+    fn parts(&self, index: usize, settlement: &Settlement) -> Vec<(Parcel, Covers)> {
+        let Reading::Valid(request) = &self.requests[index] else {
+            return Vec::new();
+        };
+        let (places, assets): (Vec<usize>, Vec<AssetId>) = settlement
+            .rest
+            .iter()
+            .enumerate()
+            .filter(|(_, rest)| rest.destination == Destination::WorkQueue)
+            .filter_map(|(place, rest)| match rest.subject {
+                Subject::Asset(asset) => Some((place, asset)),
+                Subject::InvalidId(_) | Subject::Message => None,
+            })
+            .unzip();
+        part::cut(
+            &self.messages[index],
+            &self.ids[index],
+            request,
+            &assets,
+            self.function.fan_out_assets,
+        )
+        .into_iter()
+        .map(|part| {
+            let covers = Covers {
+                message: index,
+                rest: places[part.holds].to_vec(),
+            };
+            (part.parcel, covers)
+        })
+        .collect()
+    }
+}
+
+async fn send(
+    queue: Option<&Queue>,
+    parcels: Vec<(Parcel, Covers)>,
+    stop: Instant,
+) -> Vec<(Covers, Result<(), Failure>)> {
+    let Some(queue) = queue.filter(|_| !parcels.is_empty()) else {
+        return Vec::new();
+    };
+    let (parcels, covers): (Vec<Parcel>, Vec<Covers>) = parcels.into_iter().unzip();
+    let results = queue.send(&parcels, stop).await;
+    covers.into_iter().zip(results).collect()
+}
+
+/// Notes what is kept, and returns how many messages keep it.
+fn mark(settlements: &mut [Settlement], sent: Vec<(Covers, Result<(), Failure>)>) -> usize {
+    let mut stored = 0;
+    for (covers, result) in sent {
+        if let Err(failure) = &result {
+            telemetry::not_stored(failure);
+        } else {
+            stored += 1;
+        }
+        for place in covers.rest {
+            let rest = &mut settlements[covers.message].rest[place];
+            match &result {
+                Ok(()) => rest.is_kept = true,
+                Err(failure) => {
+                    rest.failure.get_or_insert_with(|| failure.clone());
+                }
+            }
+        }
+    }
+    stored
+}

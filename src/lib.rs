@@ -1,0 +1,40 @@
+//! Removes assets from AWS IoT SiteWise Monitor projects, reliably and at
+//! scale: the library behind the Lambda function.
+//!
+//! The way of the data, one direction, no way back up:
+//!
+//! ```text
+//! payload ─ event ─► messages ─ request ─► requests ─ plan ─► batches ─ dispatch ─► outcomes ─ settle ─┬─► dead_letter, part ─ queue ─► SQS
+//!                                                                       │                              └─► answer ─► Lambda
+//!                                                                       └── sitewise (one API call)
+//! ```
+//!
+//! - [`event`]: what a payload is; [`request`]: what is asked for, read with
+//!   [`strict_json`]
+//! - [`plan`]: which calls to make
+//! - [`dispatch`]: runs them through [`sitewise`]; [`sdk_error`]: what a failed
+//!   call means; [`outcome`]: what became of an asset
+//! - [`settle`]: what becomes of each message
+//! - [`dead_letter`] and [`part`]: what is put in a [`queue`]
+//! - [`answer`]: what Lambda is told
+//! - [`handler`]: the order of all this; [`config`], [`telemetry`]: its setting
+//!
+//! Everything left of [`dispatch`], and [`settle`], is pure: no clock, no
+//! network, no environment.
+
+pub mod answer;
+pub mod config;
+pub mod dead_letter;
+pub mod dispatch;
+pub mod event;
+pub mod handler;
+pub mod outcome;
+pub mod part;
+pub mod plan;
+pub mod queue;
+pub mod request;
+pub mod sdk_error;
+pub mod settle;
+pub mod sitewise;
+pub mod strict_json;
+pub mod telemetry;

@@ -1,0 +1,92 @@
+//! The Lambda function's process: one cold start, then `run`.
+
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime};
+
+use aws_config::{BehaviorVersion, SdkConfig};
+use aws_smithy_http_client::Builder;
+use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
+use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
+use serde_json::value::RawValue;
+use sitewise_disassociator::answer::Answer;
+use sitewise_disassociator::config::Config;
+use sitewise_disassociator::handler::{Function, HandlerError, Invocation};
+use sitewise_disassociator::queue::{self, Queue};
+use sitewise_disassociator::sitewise::SiteWise;
+use sitewise_disassociator::telemetry;
+use tokio::time::Instant;
+use tracing_subscriber::EnvFilter;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let config = match Config::from_env() {
+        Ok(config) => config,
+        Err(error) => {
+            telemetry::init(EnvFilter::new("info"));
+            tracing::error!(%error, "wrong configuration");
+            return ExitCode::FAILURE;
+        }
+    };
+    let function = function(&config, &sdk_config().await);
+    telemetry::init(config.log_filter);
+    let handler = service_fn(|event: LambdaEvent<Box<RawValue>>| {
+        let function = &function;
+        async move {
+            handle(function, event)
+                .await
+                .map_err(|error| diagnostic(&error))
+        }
+    });
+    match lambda_runtime::run(handler).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(%error, "the Lambda runtime stopped");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn sdk_config() -> SdkConfig {
+    let http_client = Builder::new()
+        .tls_provider(Provider::Rustls(CryptoMode::Ring))
+        .build_https();
+    aws_config::defaults(BehaviorVersion::latest())
+        .http_client(http_client)
+        .load()
+        .await
+}
+
+fn function(config: &Config, sdk_config: &SdkConfig) -> Function {
+    let sqs = queue::client(sdk_config);
+    let queue = |url: &Option<String>| url.clone().map(|url| Queue::new(sqs.clone(), url));
+    Function {
+        sitewise: SiteWise::new(sdk_config),
+        dead_letter_queue: queue(&config.dead_letter_queue_url),
+        work_queue: queue(&config.work_queue_url),
+        fan_out_assets: config.fan_out_assets,
+        max_concurrency: config.max_concurrency,
+        now: SystemTime::now,
+    }
+}
+
+async fn handle(
+    function: &Function,
+    event: LambdaEvent<Box<RawValue>>,
+) -> Result<Answer, HandlerError> {
+    let deadline = SystemTime::UNIX_EPOCH + Duration::from_millis(event.context.deadline);
+    let left = deadline
+        .duration_since(SystemTime::now())
+        .unwrap_or_default();
+    let invocation = Invocation {
+        request_id: &event.context.request_id,
+        deadline: Instant::now() + left,
+    };
+    function.handle(&event.payload, invocation).await
+}
+
+fn diagnostic(error: &HandlerError) -> Diagnostic {
+    Diagnostic {
+        error_type: error.name().to_owned(),
+        error_message: error.to_string(),
+    }
+}

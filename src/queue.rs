@@ -1,0 +1,376 @@
+//! An SQS queue, and putting messages in it.
+//!
+//! Owns what SQS takes: batches of ten, sizes, characters, FIFO fields, and
+//! entries that fail inside a 200. The only place for SQS SDK types. It must
+//! not know what a message means.
+
+use std::collections::HashSet;
+use std::ops::Range;
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use aws_config::SdkConfig;
+use aws_config::retry::RetryConfig;
+use aws_config::timeout::TimeoutConfig;
+use aws_sdk_sqs::Client;
+use aws_sdk_sqs::types::{MessageAttributeValue, SendMessageBatchRequestEntry};
+use futures_util::{FutureExt as _, StreamExt as _, stream};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::outcome::{Failure, code};
+use crate::sdk_error::{CallFailure, FailureClass};
+
+/// Most bytes of a message and of a `SendMessageBatch`, attributes included
+/// (SQS quotas: 1 MiB).
+pub const MESSAGE_LIMIT: usize = 1_048_576;
+
+/// Most entries of a `SendMessageBatch` (SQS quotas).
+pub const BATCH_ENTRIES: usize = 10;
+
+/// Longest `MessageGroupId` and `MessageDeduplicationId` (SQS API reference).
+pub const GROUP_LIMIT: usize = 128;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
+const OPERATION_TIMEOUT: Duration = Duration::from_secs(12);
+
+/// How often an entry is sent that fails inside a 200, the first time included.
+const ENTRY_ATTEMPTS: u32 = 3;
+const ENTRY_RETRY_PAUSE: Duration = Duration::from_millis(100);
+
+/// `SendMessageBatch` calls at a time; one at a time to a FIFO queue, where
+/// order counts.
+const CONCURRENCY: usize = 8;
+
+const ATTRIBUTE_TYPE: &str = "String";
+
+/// A message to put in a queue.
+#[derive(Clone, Debug)]
+pub struct Parcel {
+    /// The body, not empty.
+    pub body: String,
+    /// String attributes: names, and values that are not empty.
+    pub attributes: Vec<(&'static str, String)>,
+    /// The message group, used where the queue is FIFO.
+    pub group: String,
+    /// The deduplication id, used where the queue is FIFO.
+    pub deduplication: String,
+}
+
+impl Parcel {
+    /// Returns the size as SQS counts it: the body, and each attribute's name,
+    /// type and value.
+    pub fn size(&self) -> usize {
+        let attributes: usize = self
+            .attributes
+            .iter()
+            .map(|(name, value)| name.len() + ATTRIBUTE_TYPE.len() + value.len())
+            .sum();
+        self.body.len() + attributes
+    }
+}
+
+/// A client for SQS, made of the process's configuration.
+pub fn client(config: &SdkConfig) -> Client {
+    let config = aws_sdk_sqs::config::Builder::from(config)
+        .retry_config(RetryConfig::standard())
+        .timeout_config(
+            TimeoutConfig::builder()
+                .connect_timeout(CONNECT_TIMEOUT)
+                .operation_attempt_timeout(ATTEMPT_TIMEOUT)
+                .operation_timeout(OPERATION_TIMEOUT)
+                .build(),
+        )
+        .build();
+    Client::from_conf(config)
+}
+
+/// A queue.
+#[derive(Clone, Debug)]
+pub struct Queue {
+    client: Client,
+    url: String,
+}
+
+impl Queue {
+    /// Makes a queue of its URL.
+    pub fn new(client: Client, url: String) -> Self {
+        Self { client, url }
+    }
+
+    fn is_fifo(&self) -> bool {
+        self.url.ends_with(".fifo")
+    }
+
+    /// Puts `parcels` in the queue and returns, for each, whether SQS has
+    /// confirmed that it is stored. Nothing runs past `stop`.
+    pub async fn send(&self, parcels: &[Parcel], stop: Instant) -> Vec<Result<(), Failure>> {
+        let mut results: Vec<Result<(), Failure>> = parcels
+            .iter()
+            .map(|_| Err(Failure::new(code::DEADLINE_REACHED, "not sent")))
+            .collect();
+        let batches = batches(parcels);
+        let concurrency = if self.is_fifo() { 1 } else { CONCURRENCY };
+        let sent: Vec<_> = stream::iter(batches)
+            .map(|batch| async move {
+                let send = AssertUnwindSafe(self.send_batch(parcels, batch.clone(), stop));
+                let results = send.catch_unwind().await.unwrap_or_else(|_panic| {
+                    let failure = Failure::new(code::INTERNAL_ERROR, "the function failed to send");
+                    batch.clone().map(|_| Err(failure.clone())).collect()
+                });
+                (batch, results)
+            })
+            .buffer_unordered(concurrency)
+            .collect()
+            .await;
+        for (batch, batch_results) in sent {
+            for (index, result) in batch.zip(batch_results) {
+                results[index] = result;
+            }
+        }
+        results
+    }
+
+    /// Sends the parcels of one batch, and those alone again that failed.
+    async fn send_batch(
+        &self,
+        parcels: &[Parcel],
+        batch: Range<usize>,
+        stop: Instant,
+    ) -> Vec<Result<(), Failure>> {
+        let first = batch.start;
+        let mut results: Vec<Result<(), Failure>> = batch
+            .clone()
+            .map(|_| Err(Failure::new(code::DEADLINE_REACHED, "not sent")))
+            .collect();
+        let mut pending: Vec<usize> = batch.collect();
+        for attempt in 1..=ENTRY_ATTEMPTS {
+            let outcome = self.send_entries(parcels, &pending, stop).await;
+            let mut again = Vec::new();
+            match outcome {
+                Ok(entries) => {
+                    for (index, entry) in pending.iter().zip(entries) {
+                        results[index - first] = entry.map_err(|failed| {
+                            if failed.is_worth_another_try {
+                                again.push(*index);
+                            }
+                            failed.failure
+                        });
+                    }
+                }
+                // One entry may be the fault of a whole batch: each has its own try.
+                Err(CallFailure {
+                    class: FailureClass::Refused | FailureClass::Unexpected,
+                    ..
+                }) if pending.len() > 1 => {
+                    for index in &pending {
+                        let alone = self.send_entries(parcels, &[*index], stop).await;
+                        results[index - first] = match alone {
+                            Ok(mut entry) => entry.pop().map_or_else(
+                                || Err(not_confirmed().failure),
+                                |entry| entry.map_err(|failed| failed.failure),
+                            ),
+                            Err(failed) => Err(failed.failure),
+                        };
+                    }
+                }
+                Err(failed) => {
+                    for index in &pending {
+                        results[index - first] = Err(failed.failure.clone());
+                    }
+                }
+            }
+            if again.is_empty() || attempt == ENTRY_ATTEMPTS {
+                break;
+            }
+            pending = again;
+            sleep(ENTRY_RETRY_PAUSE * attempt).await;
+        }
+        results
+    }
+
+    /// Makes one `SendMessageBatch` call. A 200 may carry failures.
+    async fn send_entries(
+        &self,
+        parcels: &[Parcel],
+        indices: &[usize],
+        stop: Instant,
+    ) -> Result<Vec<Result<(), FailedEntry>>, CallFailure> {
+        let entries = indices
+            .iter()
+            .enumerate()
+            .map(|(id, index)| self.entry(id, &parcels[*index]))
+            .collect();
+        let call = self
+            .client
+            .send_message_batch()
+            .queue_url(&self.url)
+            .set_entries(Some(entries))
+            .send();
+        let output = match timeout_at(stop, call).await {
+            Ok(Ok(output)) => output,
+            Ok(Err(error)) => return Err(CallFailure::of(&error)),
+            Err(_elapsed) => {
+                return Err(CallFailure {
+                    class: FailureClass::Transient,
+                    failure: Failure::new(
+                        code::TIMEOUT,
+                        "no answer from SQS in the time left before the Lambda deadline",
+                    ),
+                });
+            }
+        };
+        // Only what SQS names as stored is stored.
+        let stored: HashSet<&str> = output.successful().iter().map(|entry| entry.id()).collect();
+        Ok((0..indices.len())
+            .map(|id| {
+                let id = id.to_string();
+                if stored.contains(id.as_str()) {
+                    return Ok(());
+                }
+                match output.failed().iter().find(|entry| entry.id() == id) {
+                    None => Err(not_confirmed()),
+                    Some(entry) => Err(FailedEntry {
+                        failure: Failure::new(entry.code(), entry.message().unwrap_or_default()),
+                        is_worth_another_try: !entry.sender_fault(),
+                    }),
+                }
+            })
+            .collect())
+    }
+
+    fn entry(&self, id: usize, parcel: &Parcel) -> SendMessageBatchRequestEntry {
+        let mut entry = SendMessageBatchRequestEntry::builder()
+            .id(id.to_string())
+            .message_body(&parcel.body);
+        for (name, value) in &parcel.attributes {
+            let value = MessageAttributeValue::builder()
+                .data_type(ATTRIBUTE_TYPE)
+                .string_value(value)
+                .build()
+                .expect("a data type is set");
+            entry = entry.message_attributes(*name, value);
+        }
+        if self.is_fifo() {
+            entry = entry
+                .message_group_id(&parcel.group)
+                .message_deduplication_id(&parcel.deduplication);
+        }
+        entry.build().expect("an id and a body are set")
+    }
+}
+
+struct FailedEntry {
+    failure: Failure,
+    is_worth_another_try: bool,
+}
+
+fn not_confirmed() -> FailedEntry {
+    FailedEntry {
+        failure: Failure::new(
+            code::MALFORMED_RESPONSE,
+            "the answer of SQS names the message neither as stored nor as failed",
+        ),
+        is_worth_another_try: true,
+    }
+}
+
+/// Cuts parcels, in their order, into batches that SQS takes.
+fn batches(parcels: &[Parcel]) -> Vec<Range<usize>> {
+    let mut batches = Vec::new();
+    let mut start = 0;
+    let mut size = 0;
+    for (index, parcel) in parcels.iter().enumerate() {
+        let is_full = index - start == BATCH_ENTRIES || size + parcel.size() > MESSAGE_LIMIT;
+        if is_full && index > start {
+            batches.push(start..index);
+            start = index;
+            size = 0;
+        }
+        size += parcel.size();
+    }
+    if start < parcels.len() {
+        batches.push(start..parcels.len());
+    }
+    batches
+}
+
+/// Escapes what SQS refuses in bodies and attributes: all but
+/// `#x9 | #xA | #xD | #x20 to #xD7FF | #xE000 to #xFFFD | #x10000 to #x10FFFF`
+/// (SQS API reference, `SendMessage`).
+///
+/// An escape has JSON's form, so that a JSON text keeps its meaning.
+pub fn escape_refused(text: String) -> String {
+    let is_refused = |character: char| {
+        matches!(character, '\0'..='\u{1f}' | '\u{fffe}' | '\u{ffff}')
+            && !matches!(character, '\t' | '\n' | '\r')
+    };
+    if !text.contains(is_refused) {
+        return text;
+    }
+    let mut escaped = String::with_capacity(text.len() + 16);
+    for character in text.chars() {
+        if is_refused(character) {
+            escaped.push_str(&format!("\\u{:04x}", u32::from(character)));
+        } else {
+            escaped.push(character);
+        }
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parcel(size: usize) -> Parcel {
+        Parcel {
+            body: "x".repeat(size),
+            attributes: Vec::new(),
+            group: String::new(),
+            deduplication: String::new(),
+        }
+    }
+
+    #[test]
+    fn batches_hold_ten_parcels_and_one_mebibyte() {
+        for (reason, sizes, expected) in [
+            ("none", vec![], vec![]),
+            ("one", vec![1], vec![0..1]),
+            ("ten", vec![1; 10], vec![0..10]),
+            ("eleven", vec![1; 11], vec![0..10, 10..11]),
+            ("exactly full", vec![MESSAGE_LIMIT - 1, 1], vec![0..2]),
+            ("one byte over", vec![MESSAGE_LIMIT, 1], vec![0..1, 1..2]),
+            ("each full", vec![MESSAGE_LIMIT; 3], vec![0..1, 1..2, 2..3]),
+            (
+                "too large alone",
+                vec![MESSAGE_LIMIT + 1, 1],
+                vec![0..1, 1..2],
+            ),
+        ] {
+            let parcels: Vec<Parcel> = sizes.into_iter().map(parcel).collect();
+            assert_eq!(batches(&parcels), expected, "{reason}");
+        }
+    }
+
+    #[test]
+    fn attributes_count_with_name_type_and_value() {
+        let parcel = Parcel {
+            attributes: vec![("ErrorCode", "12345".to_owned())],
+            ..parcel(100)
+        };
+        assert_eq!(parcel.size(), 100 + 9 + 6 + 5);
+    }
+
+    #[test]
+    fn only_what_sqs_refuses_is_escaped() {
+        assert_eq!(
+            escape_refused("a\t\n\r\u{7f}é\u{d7ff}\u{e000}\u{fffd}\u{10000}\u{10ffff}".to_owned()),
+            "a\t\n\r\u{7f}é\u{d7ff}\u{e000}\u{fffd}\u{10000}\u{10ffff}"
+        );
+        assert_eq!(
+            escape_refused("a\0\u{1b}[31m\u{fffe}\u{ffff}".to_owned()),
+            "a\\u0000\\u001b[31m\\ufffe\\uffff"
+        );
+    }
+}

@@ -1,0 +1,297 @@
+//! What an error of the AWS SDK means, whichever service it is from.
+//!
+//! Owns the classification: the SDK's variant, the status and the service's
+//! name for the error are looked at together, for none of them tells alone. It
+//! must not act on what it finds.
+
+use std::error::Error as StdError;
+use std::marker::PhantomData;
+
+use aws_smithy_runtime_api::client::interceptors::context::InterceptorContext;
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use aws_smithy_runtime_api::client::result::{ConnectorError, SdkError};
+use aws_smithy_runtime_api::client::retries::classifiers::{
+    ClassifyRetry, RetryAction, RetryClassifierPriority,
+};
+use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+
+use crate::outcome::{Failure, code};
+
+/// Why a call as a whole did not succeed.
+#[derive(Clone, Debug)]
+pub struct CallFailure {
+    /// What it means.
+    pub class: FailureClass,
+    /// What to tell about it.
+    pub failure: Failure,
+}
+
+/// What the failure of a whole call means.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum FailureClass {
+    /// Something that the call names is refused for good: a 400
+    /// `InvalidRequestException` or a 404 `ResourceNotFoundException`.
+    Refused,
+    /// Too many calls; retried by the SDK.
+    Throttled,
+    /// The service or the network failed; retried by the SDK.
+    Transient,
+    /// The credentials are missing, wrong, expired or not allowed to do this.
+    Denied,
+    /// Anything else.
+    Unexpected,
+}
+
+impl CallFailure {
+    /// Finds out what an error of the SDK means.
+    pub fn of<E>(error: &SdkError<E, HttpResponse>) -> Self
+    where
+        E: StdError + ProvideErrorMetadata + 'static,
+    {
+        match error {
+            SdkError::TimeoutError(_) => Self {
+                class: FailureClass::Transient,
+                failure: Failure::new(code::TIMEOUT, causes(error)),
+            },
+            SdkError::DispatchFailure(dispatch) => {
+                let connector = dispatch.as_connector_error();
+                let is_timeout = connector.is_some_and(ConnectorError::is_timeout);
+                let is_network = is_timeout || connector.is_some_and(ConnectorError::is_io);
+                Self {
+                    class: if is_network {
+                        FailureClass::Transient
+                    } else {
+                        FailureClass::Unexpected
+                    },
+                    failure: Failure::new(
+                        if is_timeout {
+                            code::TIMEOUT
+                        } else {
+                            code::CONNECTION_FAILED
+                        },
+                        causes(error),
+                    ),
+                }
+            }
+            SdkError::ResponseError(_) => Self {
+                class: FailureClass::Transient,
+                failure: Failure::new(code::MALFORMED_RESPONSE, causes(error)),
+            },
+            SdkError::ServiceError(service) => {
+                let status = service.raw().status().as_u16();
+                let name = error_name(service.err(), service.raw());
+                let class = classify(status, name);
+                let answer_is_broken = (200..300).contains(&status);
+                let code = match name {
+                    _ if answer_is_broken => code::MALFORMED_RESPONSE.to_owned(),
+                    Some(name) => name.to_owned(),
+                    None => format!("HTTP {status}"),
+                };
+                let message = service
+                    .err()
+                    .message()
+                    .map_or_else(|| causes(service.err()), ToOwned::to_owned);
+                Self {
+                    class,
+                    failure: Failure::new(code, message),
+                }
+            }
+            // Nothing was sent: the request or the credentials for it could not be made.
+            _ => Self {
+                class: FailureClass::Unexpected,
+                failure: Failure::new(code::CONNECTION_FAILED, causes(error)),
+            },
+        }
+    }
+}
+
+/// Returns the service's name for an error. Where the body cannot be read, so
+/// that the SDK has no name, the header may still tell.
+fn error_name<'a>(
+    error: &'a impl ProvideErrorMetadata,
+    response: &'a HttpResponse,
+) -> Option<&'a str> {
+    error
+        .code()
+        .or_else(|| {
+            let header = response.headers().get("x-amzn-errortype")?;
+            let name = header.split(':').next()?;
+            name.rsplit('#').next()
+        })
+        .filter(|name| !name.is_empty())
+}
+
+/// Codes that refuse the call for what it names (service model, errors of
+/// `BatchDisassociateProjectAssets`).
+const REFUSALS: &[&str] = &["InvalidRequestException", "ResourceNotFoundException"];
+
+/// Codes about credentials ("Common Errors" of the AWS query and JSON
+/// protocols, and those of AWS STS).
+const DENIALS: &[&str] = &[
+    "AccessDenied",
+    "AccessDeniedException",
+    "AuthFailure",
+    "ExpiredToken",
+    "ExpiredTokenException",
+    "IncompleteSignature",
+    "IncompleteSignatureException",
+    "InvalidAccessKeyId",
+    "InvalidClientTokenId",
+    "InvalidSignatureException",
+    "InvalidToken",
+    "MissingAuthenticationToken",
+    "MissingAuthenticationTokenException",
+    "NotAuthorized",
+    "OptInRequired",
+    "RequestExpired",
+    "SignatureDoesNotMatch",
+    "UnauthorizedException",
+    "UnrecognizedClientException",
+];
+
+/// Decides what an answer means by its status and its error name together:
+/// neither tells alone.
+fn classify(status: u16, name: Option<&str>) -> FailureClass {
+    let is_one_of = |names: &[&str]| name.is_some_and(|name| names.contains(&name));
+    if (200..300).contains(&status) {
+        return FailureClass::Transient;
+    }
+    if is_one_of(aws_runtime::retries::classifiers::THROTTLING_ERRORS) {
+        return FailureClass::Throttled;
+    }
+    if is_one_of(DENIALS) {
+        return FailureClass::Denied;
+    }
+    match status {
+        429 => FailureClass::Throttled,
+        401 | 403 => FailureClass::Denied,
+        400 | 404 if is_one_of(REFUSALS) => FailureClass::Refused,
+        500..=599 => FailureClass::Transient,
+        _ if is_one_of(aws_runtime::retries::classifiers::TRANSIENT_ERRORS) => {
+            FailureClass::Transient
+        }
+        _ => FailureClass::Unexpected,
+    }
+}
+
+/// Says what went wrong and why, outermost first.
+fn causes(error: &dyn StdError) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        next = cause.source();
+    }
+    text
+}
+
+/// Retries whatever [`classify`] calls throttled or transient: the SDK alone
+/// would give up on a 429 without an error type, on a 200 that cannot be read
+/// and on the rarer 5xx.
+#[derive(Debug)]
+pub struct RetryByClass<E>(PhantomData<E>);
+
+impl<E> Default for RetryByClass<E> {
+    fn default() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<E> ClassifyRetry for RetryByClass<E>
+where
+    E: StdError + ProvideErrorMetadata + Send + Sync + 'static,
+{
+    fn classify_retry(&self, context: &InterceptorContext) -> RetryAction {
+        let Some(Err(error)) = context.output_or_error() else {
+            return RetryAction::NoActionIndicated;
+        };
+        let (Some(error), Some(response)) = (
+            error
+                .as_operation_error()
+                .and_then(|error| error.downcast_ref::<E>()),
+            context.response(),
+        ) else {
+            return RetryAction::NoActionIndicated;
+        };
+        match classify(response.status().as_u16(), error_name(error, response)) {
+            FailureClass::Throttled => RetryAction::throttling_error(),
+            FailureClass::Transient => RetryAction::transient_error(),
+            FailureClass::Refused | FailureClass::Denied | FailureClass::Unexpected => {
+                RetryAction::NoActionIndicated
+            }
+        }
+    }
+
+    fn classify_retry_v2(
+        &self,
+        context: &InterceptorContext,
+        previous: &RetryAction,
+    ) -> RetryAction {
+        match previous {
+            RetryAction::NoActionIndicated => self.classify_retry(context),
+            // The SDK's own decision may carry the delay that the service asked for.
+            _ => RetryAction::NoActionIndicated,
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        "retry by failure class"
+    }
+
+    fn priority(&self) -> RetryClassifierPriority {
+        RetryClassifierPriority::run_after(RetryClassifierPriority::transient_error_classifier())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::FailureClass::{Denied, Refused, Throttled, Transient, Unexpected};
+    use super::*;
+
+    #[test]
+    fn status_and_name_decide_together() {
+        for (status, name, expected) in [
+            (400, Some("InvalidRequestException"), Refused),
+            (404, Some("ResourceNotFoundException"), Refused),
+            (400, Some("ResourceNotFoundException"), Refused),
+            (400, None, Unexpected),
+            (404, None, Unexpected),
+            (400, Some("ValidationException"), Unexpected),
+            (404, Some("UnknownOperationException"), Unexpected),
+            (409, Some("ResourceNotFoundException"), Unexpected),
+            (500, Some("ResourceNotFoundException"), Transient),
+            (429, Some("ThrottlingException"), Throttled),
+            (429, None, Throttled),
+            (429, Some("SomethingNew"), Throttled),
+            (400, Some("ThrottlingException"), Throttled),
+            (503, Some("SlowDown"), Throttled),
+            (500, Some("InternalFailureException"), Transient),
+            (500, None, Transient),
+            (501, None, Transient),
+            (502, None, Transient),
+            (503, None, Transient),
+            (504, None, Transient),
+            (599, None, Transient),
+            (400, Some("RequestTimeout"), Transient),
+            (200, None, Transient),
+            (200, Some("ResourceNotFoundException"), Transient),
+            (401, None, Denied),
+            (403, None, Denied),
+            (403, Some("AccessDeniedException"), Denied),
+            (403, Some("SomethingNew"), Denied),
+            (400, Some("ExpiredTokenException"), Denied),
+            (400, Some("UnrecognizedClientException"), Denied),
+            (500, Some("ExpiredTokenException"), Denied),
+            (409, Some("ConflictException"), Unexpected),
+            (418, None, Unexpected),
+            (302, None, Unexpected),
+            (100, None, Unexpected),
+        ] {
+            assert_eq!(classify(status, name), expected, "{status} {name:?}");
+        }
+    }
+}
