@@ -316,3 +316,297 @@ fn text(value: &RawValue) -> Option<Cow<'_, str>> {
 fn text_field<'a>(fields: &Object<'a>, key: &str) -> Option<Cow<'a, str>> {
     fields.get(key).and_then(text)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    const PROJECT: &str = "1f2e3d4c-5b6a-4798-8796-a5b4c3d2e1f0";
+    const ASSET: &str = "a1b2c3d4-5678-4890-abcd-ef1234567890";
+
+    fn raw(payload: &Value) -> Box<RawValue> {
+        RawValue::from_string(payload.to_string()).expect("JSON")
+    }
+
+    fn request() -> Value {
+        json!({"projectId": PROJECT, "assetIds": [ASSET]})
+    }
+
+    fn record(body: &Value) -> Value {
+        json!({"messageId": "m", "eventSource": "aws:sqs", "body": body})
+    }
+
+    /// Whether the answer is a partial batch, and each message's origin, id,
+    /// number of assets or problem.
+    fn reading(payload: &Value) -> (bool, Vec<(Origin, Option<String>, Result<usize, String>)>) {
+        let payload = raw(payload);
+        let event = read(&payload).expect("an event");
+        let messages = event
+            .messages()
+            .iter()
+            .map(|message| {
+                (
+                    message.origin,
+                    message.id.as_ref().map(ToString::to_string),
+                    message
+                        .request()
+                        .map(|request| request.assets.len())
+                        .map_err(|error| error.to_string()),
+                )
+            })
+            .collect();
+        (matches!(event, Event::Queue(_)), messages)
+    }
+
+    #[test]
+    fn each_event_kind_is_recognised_by_its_shape() {
+        let body = request().to_string();
+        let sqs = |id: &str| (Origin::Sqs, Some(id.to_owned()), Ok(1));
+        let record = |id: &str| json!({"messageId": id, "eventSource": "aws:sqs", "body": body});
+        for (kind, payload, expected) in [
+            (
+                "event source mapping",
+                json!({"Records": [record("a"), record("b")]}),
+                (true, vec![sqs("a"), sqs("b")]),
+            ),
+            (
+                "pipes",
+                json!([record("a"), record("b")]),
+                (true, vec![sqs("a"), sqs("b")]),
+            ),
+            ("no records", json!({"Records": []}), (true, vec![])),
+            ("pipes without records", json!([]), (true, vec![])),
+            (
+                "rule",
+                json!({"detail-type": "t", "source": "s", "id": "e", "detail": request()}),
+                (
+                    false,
+                    vec![(Origin::EventBridge, Some("e".to_owned()), Ok(1))],
+                ),
+            ),
+            (
+                "topic",
+                json!({"Records": [{"EventSource": "aws:sns", "Sns": {
+                    "MessageId": "n", "Message": body,
+                }}]}),
+                (false, vec![(Origin::Sns, Some("n".to_owned()), Ok(1))]),
+            ),
+            (
+                "direct",
+                request(),
+                (false, vec![(Origin::Direct, None, Ok(1))]),
+            ),
+            (
+                "direct, one field only",
+                json!({"assetIds": [ASSET]}),
+                (
+                    false,
+                    vec![(Origin::Direct, None, Err("projectId: missing".to_owned()))],
+                ),
+            ),
+            (
+                "direct, with the fields of a dead letter",
+                json!({"projectId": PROJECT, "assetIds": [ASSET], "source": {}, "errors": []}),
+                (false, vec![(Origin::Direct, None, Ok(1))]),
+            ),
+        ] {
+            assert_eq!(reading(&payload), expected, "{kind}");
+        }
+    }
+
+    #[test]
+    fn a_payload_that_is_no_event_is_refused_with_what_was_expected() {
+        for (payload, found) in [
+            (json!(null), "neither an object nor an array"),
+            (json!("x"), "neither an object nor an array"),
+            (json!(1), "neither an object nor an array"),
+            (json!({}), "an object with none of these fields"),
+            (
+                json!({"detail-type": "t", "source": "s"}),
+                "an object with none of these fields",
+            ),
+            (
+                json!({"detail": {}, "source": "s"}),
+                "an object with none of these fields",
+            ),
+            (
+                json!({"Records": {}}),
+                "an object with none of these fields",
+            ),
+            (
+                json!({"Records": [{"eventSource": "aws:s3"}]}),
+                "Records of another source",
+            ),
+            (
+                json!([{"eventSource": "aws:kinesis"}]),
+                "an array without a record of eventSource aws:sqs",
+            ),
+            (
+                json!([{"EventSource": "aws:sns"}]),
+                "an array without a record of eventSource aws:sqs",
+            ),
+        ] {
+            let error = read(&raw(&payload)).expect_err("no event").to_string();
+            assert_eq!(
+                error,
+                format!(
+                    "unrecognized event: expected an SQS event (Records with eventSource \
+                     aws:sqs), an array of such records from EventBridge Pipes, an EventBridge \
+                     event (detail-type, source, detail), an SNS event (Records with EventSource \
+                     aws:sns) or a request (projectId, assetIds), found {found}"
+                )
+            );
+        }
+    }
+
+    #[test]
+    fn a_body_may_be_an_envelope_of_three_kinds() {
+        let notification = json!({
+            "Type": "Notification", "MessageId": "n", "TopicArn": "t",
+            "Message": request().to_string(),
+        });
+        for (envelope, body) in [
+            ("none", request()),
+            (
+                "EventBridge",
+                json!({"detail-type": "t", "source": "s", "detail": request()}),
+            ),
+            ("SNS", notification.clone()),
+            (
+                "what Lambda keeps of an SNS event",
+                json!({"Records": [{"EventSource": "aws:sns", "Sns": notification}]}),
+            ),
+        ] {
+            let (_, messages) = reading(&json!({"Records": [record(&json!(body.to_string()))]}));
+            assert_eq!(
+                messages,
+                [(Origin::Sqs, Some("m".to_owned()), Ok(1))],
+                "{envelope}"
+            );
+        }
+    }
+
+    #[test]
+    fn one_unreadable_record_never_affects_its_neighbours() {
+        let no_body = "body: expected a string that is not empty, found";
+        let none_of_them = "expected a request (projectId, assetIds), an EventBridge event \
+                            (source, detail-type, detail) or an SNS notification (Type, TopicArn, \
+                            Message), found none of their fields";
+        let deep = format!("{{\"x\":{}{}}}", "[".repeat(200), "]".repeat(200));
+        for (bad, problem) in [
+            (record(&json!(null)), format!("{no_body} null")),
+            (record(&json!("")), format!("{no_body} an empty string")),
+            (record(&json!(7)), format!("{no_body} another JSON value")),
+            (record(&request()), format!("{no_body} another JSON value")),
+            (
+                json!({"messageId": "m", "eventSource": "aws:sqs"}),
+                format!("{no_body} no body"),
+            ),
+            (
+                record(&json!("{} {}")),
+                "expected a JSON object: trailing characters at line 1 column 4".to_owned(),
+            ),
+            (
+                record(&json!("\u{feff}{}")),
+                "expected a JSON object, found a byte-order mark before it".to_owned(),
+            ),
+            (
+                record(&json!(deep)),
+                "expected a JSON object at most 128 levels deep".to_owned(),
+            ),
+            (record(&json!("{\"a\":1}")), none_of_them.to_owned()),
+            (
+                record(&json!("{\"detail-type\":1,\"source\":2}")),
+                none_of_them.to_owned(),
+            ),
+            (
+                record(&json!(
+                    "{\"detail-type\":\"t\",\"source\":\"s\",\"detail\":{},\"detail\":{}}"
+                )),
+                "\"detail\": given more than once".to_owned(),
+            ),
+            (
+                record(&json!("{\"TopicArn\":\"t\",\"Message\":{}}")),
+                "Message: expected a string, found an object".to_owned(),
+            ),
+            (
+                record(&json!("{\"TopicArn\":\"t\",\"Message\":\"hello\"}")),
+                "expected a JSON object: expected value at line 1 column 1".to_owned(),
+            ),
+        ] {
+            let good = record(&json!(request().to_string()));
+            let payload = json!({"Records": [good, bad, good]});
+            let (_, messages) = reading(&payload);
+            let id = Some("m".to_owned());
+            assert_eq!(
+                messages,
+                [
+                    (Origin::Sqs, id.clone(), Ok(1)),
+                    (Origin::Sqs, id.clone(), Err(problem)),
+                    (Origin::Sqs, id, Ok(1)),
+                ]
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_dead_lettered_as_it_came_can_be_read_again() {
+        let payload = json!({"Records": [{"EventSource": "aws:sns", "Sns": {
+            "MessageId": "n", "TopicArn": "t", "Message": request().to_string(),
+        }}]});
+        let payload = raw(&payload);
+        let event = read(&payload).expect("an event");
+        let kept = event.messages()[0].as_it_came();
+        let (_, messages) = reading(&json!({"Records": [record(&json!(kept))]}));
+        assert_eq!(messages[0].2, Ok(1));
+    }
+
+    #[test]
+    fn a_record_without_body_is_kept_as_the_whole_record() {
+        let payload = raw(&json!({"Records": [
+            {"eventSource": "aws:sqs", "messageId": "m"}, 7, {"messageId": ""}
+        ]}));
+        let event = read(&payload).expect("an event");
+        let kept: Vec<&str> = event.messages().iter().map(Message::as_it_came).collect();
+        assert_eq!(
+            kept,
+            [
+                r#"{"eventSource":"aws:sqs","messageId":"m"}"#,
+                "7",
+                r#"{"messageId":""}"#
+            ]
+        );
+        assert_eq!(event.messages()[2].id, None, "an empty id names nothing");
+    }
+
+    #[test]
+    fn only_records_of_a_fifo_queue_have_a_group() {
+        for (arn, attributes, expected) in [
+            (
+                json!("arn:q.fifo"),
+                json!({"MessageGroupId": "g"}),
+                Some("g"),
+            ),
+            (json!("arn:q"), json!({"MessageGroupId": "g"}), None),
+            (json!("arn:q.fifo"), json!({}), None),
+            (json!("arn:q.fifo"), json!(null), None),
+            (
+                json!(null),
+                json!({"MessageGroupId": "g", "SequenceNumber": "1"}),
+                Some("g"),
+            ),
+            (json!(null), json!({"MessageGroupId": "g"}), None),
+        ] {
+            let payload = raw(&json!([{
+                "eventSource": "aws:sqs", "eventSourceARN": arn, "attributes": attributes,
+            }]));
+            let event = read(&payload).expect("an event");
+            assert_eq!(
+                event.messages()[0].fifo_group.as_deref(),
+                expected,
+                "{payload}"
+            );
+        }
+    }
+}

@@ -295,3 +295,343 @@ impl OpenBatch {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::{BTreeMap, BTreeSet};
+
+    fn asset(number: usize) -> AssetId {
+        format!("00000000-0000-4000-8000-{:012x}", number + 1)
+            .parse()
+            .expect("an id")
+    }
+
+    fn project(number: usize) -> ProjectId {
+        format!("00000000-0000-4000-9000-{:012x}", number + 1)
+            .parse()
+            .expect("an id")
+    }
+
+    fn request(
+        project_number: usize,
+        assets: impl IntoIterator<Item = usize>,
+    ) -> DisassociateRequest {
+        DisassociateRequest {
+            project: project(project_number),
+            assets: assets.into_iter().map(asset).collect(),
+            invalid: Vec::new(),
+            duplicates: 0,
+            client_token: None,
+            is_part: false,
+        }
+    }
+
+    fn with_token(request: DisassociateRequest) -> DisassociateRequest {
+        DisassociateRequest {
+            client_token: "the-callers-own-token-of-40-characters-x".parse().ok(),
+            ..request
+        }
+    }
+
+    fn asks<'a>(requests: &'a [DisassociateRequest], ids: &'a [String]) -> Vec<Ask<'a>> {
+        requests
+            .iter()
+            .zip(ids)
+            .map(|(request, message_id)| Ask {
+                request,
+                message_id,
+            })
+            .collect()
+    }
+
+    fn ids(count: usize) -> Vec<String> {
+        (0..count)
+            .map(|number| format!("message-{number}"))
+            .collect()
+    }
+
+    fn planned(requests: &[DisassociateRequest]) -> Vec<Batch> {
+        plan(&asks(requests, &ids(requests.len())))
+    }
+
+    fn sizes(batches: &[Batch]) -> Vec<usize> {
+        batches.iter().map(|batch| batch.assets.len()).collect()
+    }
+
+    #[test]
+    fn a_request_alone_is_cut_at_a_hundred() {
+        for (assets, expected) in [
+            (0, vec![]),
+            (1, vec![1]),
+            (99, vec![99]),
+            (100, vec![100]),
+            (101, vec![100, 1]),
+            (250, vec![100, 100, 50]),
+        ] {
+            assert_eq!(sizes(&planned(&[request(0, 0..assets)])), expected);
+        }
+    }
+
+    #[test]
+    fn a_thousand_messages_of_one_asset_cost_ten_calls() {
+        let requests: Vec<_> = (0..1000).map(|number| request(0, [number])).collect();
+        assert_eq!(sizes(&planned(&requests)), [100; 10]);
+    }
+
+    #[test]
+    fn tails_of_a_project_share_first_fit_by_decreasing_size() {
+        let requests = [
+            request(0, 0..60),
+            request(1, 0..10),
+            request(0, 1000..1130),
+            request(0, 2000..2040),
+            request(0, 3000..3070),
+        ];
+        let batches = planned(&requests);
+        // the full hundred; 70 + 30; 60 + 40; the other project
+        assert_eq!(sizes(&batches), [100, 100, 100, 10]);
+        let owners: Vec<Vec<usize>> = batches
+            .iter()
+            .map(|batch| batch.owners.iter().map(|owner| owner.request).collect())
+            .collect();
+        assert_eq!(owners, [vec![2], vec![4, 2], vec![0, 3], vec![1]]);
+    }
+
+    #[test]
+    fn an_asset_in_two_tails_of_a_batch_is_sent_once_and_both_are_told() {
+        let requests = [request(0, [1, 2, 3]), request(0, [3, 4])];
+        let ids = ids(2);
+        let asks = asks(&requests, &ids);
+        let batches = plan(&asks);
+        assert_eq!(sizes(&batches), [4]);
+        let results = vec![batches[0].assets.clone()];
+        let told = distribute(&asks, &batches, &results);
+        assert_eq!(told[0], requests[0].assets);
+        assert_eq!(told[1], requests[1].assets);
+    }
+
+    #[test]
+    fn equal_tails_of_sixty_share_one_batch() {
+        assert_eq!(
+            sizes(&planned(&[request(0, 0..60), request(0, 0..60)])),
+            [60]
+        );
+    }
+
+    #[test]
+    fn a_request_with_its_own_token_shares_nothing() {
+        let requests = [
+            with_token(request(0, [1])),
+            request(0, [2]),
+            request(0, [3]),
+        ];
+        assert_eq!(sizes(&planned(&requests)), [1, 2]);
+    }
+
+    #[test]
+    fn the_callers_token_is_sent_as_it_is_for_one_batch_and_derived_for_several() {
+        let own = "the-callers-own-token-of-40-characters-x";
+        let token = |batch: &Batch, round| batch.token(&batch.assets, round).as_str().to_owned();
+
+        let one = planned(&[with_token(request(0, 0..100))]);
+        assert_eq!(token(&one[0], 0), own);
+        assert_ne!(
+            token(&one[0], 1),
+            own,
+            "a retry of named assets has a new token"
+        );
+        let subset = one[0].token(&one[0].assets[..7], 0);
+        assert_ne!(subset.as_str(), own, "a part of the batch is another call");
+
+        let several = planned(&[with_token(request(0, 0..200))]);
+        let tokens = [token(&several[0], 0), token(&several[1], 0)];
+        assert_ne!(tokens[0], own);
+        assert_ne!(tokens[0], tokens[1]);
+        let elsewhere = plan(&[Ask {
+            request: &with_token(request(0, 0..200)),
+            message_id: "another message",
+        }]);
+        assert_eq!(
+            token(&elsewhere[0], 0),
+            tokens[0],
+            "it depends on the caller's token only"
+        );
+    }
+
+    #[test]
+    fn tokens_depend_on_messages_project_assets_and_round_only() {
+        let base = planned(&[request(0, 0..100)]);
+        let token = |batch: &Batch, round| batch.token(&batch.assets, round);
+        let first = token(&base[0], 0);
+        assert_eq!(first.as_str().len(), 64);
+
+        let among_others = planned(&[request(0, 0..100), request(0, 200..250)]);
+        assert_eq!(
+            token(&among_others[0], 0),
+            first,
+            "neighbours make no difference"
+        );
+        let reversed = planned(&[request(0, (0..100).rev())]);
+        assert_eq!(token(&reversed[0], 0), first, "the assets are a set");
+
+        let other_message = plan(&[Ask {
+            request: &request(0, 0..100),
+            message_id: "message-7",
+        }]);
+        let different = [
+            token(&other_message[0], 0),
+            token(&planned(&[request(1, 0..100)])[0], 0),
+            token(&planned(&[request(0, 1..101)])[0], 0),
+            token(&base[0], 1),
+            token(&base[0], 2),
+            base[0].token(&base[0].assets[1..], 0),
+        ];
+        let distinct: BTreeSet<&str> = different.iter().map(ClientToken::as_str).collect();
+        assert_eq!(distinct.len(), different.len());
+        assert!(!distinct.contains(first.as_str()));
+    }
+
+    #[test]
+    fn a_part_of_a_shared_batch_has_the_token_of_its_own_messages() {
+        let shared = planned(&[request(0, [1]), request(0, [2])]);
+        let alone = planned(&[request(0, [1])]);
+        assert_eq!(
+            shared[0].token(&[asset(1)], 0),
+            alone[0].token(&[asset(1)], 0)
+        );
+        assert_ne!(
+            shared[0].token(&[asset(2)], 0),
+            alone[0].token(&[asset(2)], 0)
+        );
+    }
+
+    /// As first fit by decreasing size packs sizes that have nothing in common.
+    fn packed(mut sizes: Vec<usize>) -> usize {
+        sizes.sort_unstable_by(|a, b| b.cmp(a));
+        let mut bins: Vec<usize> = Vec::new();
+        for size in sizes {
+            match bins.iter_mut().find(|bin| **bin + size <= BATCH_LIMIT) {
+                Some(bin) => *bin += size,
+                None => bins.push(size),
+            }
+        }
+        bins.len()
+    }
+
+    fn any_requests(overlap: usize) -> impl Strategy<Value = Vec<DisassociateRequest>> {
+        let one = (
+            0..3_usize,
+            0..3_usize,
+            0..320_usize,
+            0..overlap,
+            any::<bool>(),
+        );
+        proptest::collection::vec(one, 0..25).prop_map(move |shapes| {
+            shapes
+                .into_iter()
+                .enumerate()
+                .map(|(index, (project, kind, size, offset, has_token))| {
+                    let size = if kind == 0 { size } else { size % 40 };
+                    let start = if overlap > 1 { offset } else { index * 1000 };
+                    let request = request(project, start..start + size);
+                    if kind == 2 && has_token {
+                        with_token(request)
+                    } else {
+                        request
+                    }
+                })
+                .collect()
+        })
+    }
+
+    fn check(requests: &[DisassociateRequest]) {
+        let ids = ids(requests.len());
+        let asks = asks(requests, &ids);
+        let batches = plan(&asks);
+
+        for batch in &batches {
+            let distinct: BTreeSet<AssetId> = batch.assets.iter().copied().collect();
+            assert_eq!(distinct.len(), batch.assets.len(), "no repeat");
+            assert!((1..=BATCH_LIMIT).contains(&batch.assets.len()));
+            let owned: BTreeSet<u8> = batch
+                .owners
+                .iter()
+                .flat_map(|owner| owner.places.iter().copied())
+                .collect();
+            assert_eq!(owned.len(), batch.assets.len(), "each asset has an owner");
+            for owner in &batch.owners {
+                assert_eq!(requests[owner.request].project, batch.project);
+                let shares = batch.owners.len() > 1;
+                assert!(!(shares && requests[owner.request].client_token.is_some()));
+                let is_tail =
+                    owner.first + owner.places.len() == requests[owner.request].assets.len();
+                assert!(
+                    owner.places.len() == BATCH_LIMIT || is_tail,
+                    "full batches, and tails that are never split"
+                );
+            }
+        }
+
+        let results: Vec<Vec<(ProjectId, AssetId)>> = batches
+            .iter()
+            .map(|batch| {
+                batch
+                    .assets
+                    .iter()
+                    .map(|asset| (batch.project, *asset))
+                    .collect()
+            })
+            .collect();
+        let told = distribute(&asks, &batches, &results);
+        for (request, told) in requests.iter().zip(told) {
+            let expected: Vec<_> = request
+                .assets
+                .iter()
+                .map(|asset| (request.project, *asset))
+                .collect();
+            assert_eq!(
+                told, expected,
+                "every asset has the outcome of its own call"
+            );
+        }
+
+        let tokens: BTreeSet<String> = batches
+            .iter()
+            .map(|batch| batch.token(&batch.assets, 0).as_str().to_owned())
+            .collect();
+        let again: BTreeSet<String> = plan(&asks)
+            .iter()
+            .map(|batch| batch.token(&batch.assets, 0).as_str().to_owned())
+            .collect();
+        assert_eq!(tokens, again, "the same input gives the same tokens");
+    }
+
+    proptest! {
+        #[test]
+        fn every_plan_is_valid_whatever_overlaps(requests in any_requests(200)) {
+            check(&requests);
+        }
+
+        #[test]
+        fn calls_are_as_few_as_first_fit_decreasing_packs(requests in any_requests(1)) {
+            check(&requests);
+            let mut tails: BTreeMap<ProjectId, Vec<usize>> = BTreeMap::new();
+            let mut expected = 0;
+            for request in &requests {
+                let size = request.assets.len();
+                if request.client_token.is_some() {
+                    expected += size.div_ceil(BATCH_LIMIT);
+                } else {
+                    expected += size / BATCH_LIMIT;
+                    if size % BATCH_LIMIT > 0 {
+                        tails.entry(request.project).or_default().push(size % BATCH_LIMIT);
+                    }
+                }
+            }
+            expected += tails.into_values().map(packed).sum::<usize>();
+            prop_assert_eq!(planned(&requests).len(), expected);
+        }
+    }
+}

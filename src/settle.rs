@@ -248,3 +248,303 @@ fn unread() -> Rest {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outcome::Outcome::{Disassociated, Rejected, Unfinished};
+    use Destination::{DeadLetter, Source, WorkQueue};
+    use proptest::prelude::*;
+
+    const ALL: Available = Available {
+        dead_letter_queue: true,
+        work_queue: true,
+    };
+    const NO_WORK_QUEUE: Available = Available {
+        work_queue: false,
+        ..ALL
+    };
+    const NO_DEAD_LETTER_QUEUE: Available = Available {
+        dead_letter_queue: false,
+        ..ALL
+    };
+    const NONE: Available = Available {
+        dead_letter_queue: false,
+        work_queue: false,
+    };
+    const ORIGINS: [Origin; 4] = [
+        Origin::Sqs,
+        Origin::EventBridge,
+        Origin::Sns,
+        Origin::Direct,
+    ];
+
+    fn request(assets: usize, invalid: &[&str]) -> DisassociateRequest {
+        let mut ids: Vec<String> = (1..=assets)
+            .map(|number| format!("\"00000000-0000-4000-8000-{number:012x}\""))
+            .collect();
+        ids.extend(invalid.iter().map(|id| format!("{id:?}")));
+        DisassociateRequest::parse(&format!(
+            r#"{{"projectId":"1f2e3d4c-5b6a-4798-8796-a5b4c3d2e1f0","assetIds":[{}]}}"#,
+            ids.join(",")
+        ))
+        .expect("a request")
+    }
+
+    fn failure() -> Failure {
+        Failure::new("CODE", "message")
+    }
+
+    fn destinations(settlement: &Settlement) -> Vec<Destination> {
+        settlement
+            .rest
+            .iter()
+            .map(|rest| rest.destination)
+            .collect()
+    }
+
+    #[test]
+    fn a_finished_message_leaves_nothing() {
+        for origin in ORIGINS {
+            let settlement = settle(
+                origin,
+                Worked::Dispatched(&request(2, &[]), vec![Disassociated, Disassociated]),
+                NONE,
+            );
+            assert_eq!(
+                settlement,
+                Settlement {
+                    disassociated: 2,
+                    rest: vec![]
+                }
+            );
+            assert!(!settlement.must_stay());
+        }
+    }
+
+    #[test]
+    fn where_rejected_and_unfinished_assets_go() {
+        let rejected = [Disassociated, Rejected(failure())];
+        let unfinished = [Disassociated, Unfinished(failure())];
+        let both = [Rejected(failure()), Unfinished(failure())];
+        let reported = [Origin::EventBridge, Origin::Sns, Origin::Direct];
+        for (available, outcomes, sqs, others) in [
+            (ALL, &rejected, vec![DeadLetter], vec![DeadLetter]),
+            (NO_WORK_QUEUE, &rejected, vec![DeadLetter], vec![DeadLetter]),
+            (NO_DEAD_LETTER_QUEUE, &rejected, vec![Source], vec![Source]),
+            (ALL, &unfinished, vec![Source], vec![WorkQueue]),
+            (NO_WORK_QUEUE, &unfinished, vec![Source], vec![DeadLetter]),
+            (
+                NO_DEAD_LETTER_QUEUE,
+                &unfinished,
+                vec![Source],
+                vec![WorkQueue],
+            ),
+            (NONE, &unfinished, vec![Source], vec![Source]),
+            // an unfinished asset brings the whole record back: no letter yet
+            (
+                ALL,
+                &both,
+                vec![Source, Source],
+                vec![DeadLetter, WorkQueue],
+            ),
+            (
+                NO_WORK_QUEUE,
+                &both,
+                vec![Source, Source],
+                vec![DeadLetter; 2],
+            ),
+            (NONE, &both, vec![Source, Source], vec![Source; 2]),
+        ] {
+            let request = request(2, &[]);
+            let to = |origin| {
+                let worked = Worked::Dispatched(&request, outcomes.to_vec());
+                destinations(&settle(origin, worked, available))
+            };
+            assert_eq!(to(Origin::Sqs), sqs, "{available:?} {outcomes:?}");
+            for origin in reported {
+                assert_eq!(to(origin), others, "{origin:?} {available:?} {outcomes:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_malformed_request_goes_whole_to_a_dead_letter() {
+        let error = DisassociateRequest::parse("{}").expect_err("malformed");
+        for origin in ORIGINS {
+            for (available, destination) in [
+                (ALL, DeadLetter),
+                (NO_WORK_QUEUE, DeadLetter),
+                (NO_DEAD_LETTER_QUEUE, Source),
+            ] {
+                assert_eq!(
+                    settle(origin, Worked::Malformed(&error), available).rest,
+                    [Rest {
+                        subject: Subject::Message,
+                        failure: Some(Failure::new(
+                            "InvalidRequest",
+                            "projectId: missing; assetIds: missing"
+                        )),
+                        retryable: false,
+                        destination,
+                        is_kept: false,
+                    }]
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_bad_id_goes_alone_to_a_dead_letter() {
+        let settlement = settle(
+            Origin::Sqs,
+            Worked::Dispatched(&request(1, &["nope"]), vec![Disassociated]),
+            ALL,
+        );
+        assert_eq!(settlement.disassociated, 1);
+        assert_eq!(
+            settlement.rest,
+            [Rest {
+                subject: Subject::InvalidId("nope".to_owned()),
+                failure: Some(Failure::new(
+                    "InvalidAssetId",
+                    "expected a lowercase UUID such as 1f2e3d4c-5b6a-4798-8796-a5b4c3d2e1f0, \
+                     found \"nope\""
+                )),
+                retryable: false,
+                destination: DeadLetter,
+                is_kept: false,
+            }]
+        );
+    }
+
+    #[test]
+    fn a_large_request_goes_to_the_work_queue_and_its_bad_ids_to_a_letter() {
+        for origin in ORIGINS {
+            let settlement = settle(origin, Worked::FannedOut(&request(2, &["nope"])), ALL);
+            assert_eq!(
+                destinations(&settlement),
+                [DeadLetter, WorkQueue, WorkQueue]
+            );
+            assert_eq!(settlement.rest[1].failure, None);
+        }
+    }
+
+    #[test]
+    fn a_part_is_never_put_in_the_work_queue_again() {
+        let part = DisassociateRequest {
+            is_part: true,
+            ..request(1, &[])
+        };
+        for origin in [Origin::EventBridge, Origin::Sns, Origin::Direct] {
+            let worked = Worked::Dispatched(&part, vec![Unfinished(failure())]);
+            assert_eq!(destinations(&settle(origin, worked, ALL)), [DeadLetter]);
+        }
+    }
+
+    #[test]
+    fn a_message_that_a_defect_kept_from_being_read_stays() {
+        for origin in ORIGINS {
+            assert_eq!(destinations(&settle(origin, Worked::Unread, ALL)), [Source]);
+        }
+    }
+
+    fn fifo(stays: bool) -> Settlement {
+        let outcome = if stays {
+            Unfinished(failure())
+        } else {
+            Rejected(failure())
+        };
+        settle(
+            Origin::Sqs,
+            Worked::Dispatched(&request(1, &[]), vec![outcome]),
+            ALL,
+        )
+    }
+
+    #[test]
+    fn behind_a_record_that_stays_its_fifo_group_stays_too() {
+        let groups = [Some("a"), Some("b"), Some("a"), Some("a"), None, Some("b")];
+        let mut settlements = [false, false, true, false, true, false].map(fifo);
+        hold_back_fifo(&mut settlements, &groups);
+        let first: Vec<Destination> = settlements.iter().flat_map(destinations).collect();
+        assert_eq!(
+            first,
+            [DeadLetter, DeadLetter, Source, Source, Source, DeadLetter]
+        );
+        for settlement in &mut settlements {
+            for rest in &mut settlement.rest {
+                rest.is_kept = rest.destination == DeadLetter;
+            }
+        }
+        assert_eq!(
+            redelivered(&settlements, &groups),
+            [false, false, true, true, true, false]
+        );
+        // a letter that could not be stored holds its group back as well
+        settlements[1].rest[0].is_kept = false;
+        assert_eq!(
+            redelivered(&settlements, &groups),
+            [false, true, true, true, true, true]
+        );
+    }
+
+    fn any_outcome() -> impl Strategy<Value = Outcome> {
+        prop_oneof![
+            Just(Disassociated),
+            Just(Rejected(failure())),
+            Just(Unfinished(failure())),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn every_id_of_a_request_ends_in_exactly_one_place(
+            outcomes in proptest::collection::vec(any_outcome(), 0..20),
+            invalid in 0..3_usize,
+            origin in proptest::sample::select(&ORIGINS[..]),
+            dead_letter_queue: bool,
+            work_queue: bool,
+            is_part: bool,
+        ) {
+            prop_assume!(!outcomes.is_empty() || invalid > 0);
+            let bad: Vec<String> = (0..invalid).map(|number| format!("bad-{number}")).collect();
+            let bad: Vec<&str> = bad.iter().map(String::as_str).collect();
+            let request = DisassociateRequest { is_part, ..request(outcomes.len(), &bad) };
+            let available = Available { dead_letter_queue, work_queue };
+            let settlement = settle(
+                origin,
+                Worked::Dispatched(&request, outcomes.clone()),
+                available,
+            );
+
+            let done = outcomes.iter().filter(|outcome| **outcome == Disassociated).count();
+            prop_assert_eq!(settlement.disassociated, done);
+            let mut named: Vec<String> =
+                settlement.rest.iter().map(|rest| rest.subject.to_string()).collect();
+            let mut expected: Vec<String> = request
+                .assets
+                .iter()
+                .zip(&outcomes)
+                .filter(|(_, outcome)| **outcome != Disassociated)
+                .map(|(asset, _)| asset.to_string())
+                .chain(bad.iter().map(ToString::to_string))
+                .collect();
+            named.sort();
+            expected.sort();
+            prop_assert_eq!(named, expected, "named once each");
+
+            let unfinished = outcomes.iter().any(|outcome| matches!(outcome, Unfinished(_)));
+            for rest in &settlement.rest {
+                prop_assert!(!rest.is_kept, "nothing is kept before a queue says so");
+                match rest.destination {
+                    DeadLetter => prop_assert!(dead_letter_queue),
+                    WorkQueue => prop_assert!(work_queue && rest.retryable && !is_part),
+                    Source => prop_assert!(
+                        (origin == Origin::Sqs && unfinished) || !dead_letter_queue
+                    ),
+                }
+            }
+        }
+    }
+}
