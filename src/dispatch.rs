@@ -10,9 +10,9 @@
 //! 2. A refused batch is split: into what the message names and the rest,
 //!    else between requests, else in the middle; the parts are tried again.
 //! 3. While nothing shows that the project exists, a few assets are tried
-//!    alone first. When each of [`PROBES`] assets was refused and none ever
-//!    accepted, the project is presumed to be the culprit, so that a project
-//!    that does not exist costs a handful of calls. One request's assets say
+//!    alone first. When each of [`PROBES`] assets was refused, none by a message
+//!    that names it, and none ever accepted, the project is presumed to be the
+//!    culprit, so that a project that does not exist costs a handful of calls. One request's assets say
 //!    nothing about another's: they are presumed only from their own
 //!    request's refusals, or where every message names the project itself.
 //! 4. While a project is in doubt, its other batches wait.
@@ -249,7 +249,8 @@ struct State {
 struct Evidence {
     /// Some call was answered with a 200.
     exists: bool,
-    /// For each request, how many of its assets were refused alone.
+    /// For each request, how many of its assets were refused alone, by
+    /// messages that did not name them.
     refused_alone: HashMap<usize, usize>,
     /// For each message that names the project and none of the call's assets,
     /// how many assets were refused alone with it.
@@ -546,17 +547,18 @@ impl Work<'_> {
         probed
     }
 
-    /// Rejects an asset that was refused in a call of its own.
+    /// Rejects an asset that was refused in a call of its own. Unless the
+    /// message says that it is the asset, it may be the project.
     fn refused_alone(&mut self, place: u8, failure: Failure) {
         let (named, _) = self.named_in(failure.message(), &[place]);
-        let names_project = failure.message().contains(&self.batch.project.to_string());
-        {
+        if named.is_empty() {
+            let project = self.batch.project;
             let mut state = self.calls.state();
-            let evidence = state.evidence.entry(self.batch.project).or_default();
+            let evidence = state.evidence.entry(project).or_default();
             for request in self.requests_of(place) {
                 *evidence.refused_alone.entry(request).or_default() += 1;
             }
-            if names_project && named.is_empty() {
+            if failure.message().contains(&project.to_string()) {
                 *evidence.project_named.entry(failure.clone()).or_default() += 1;
             }
             evidence.refusal = Some(failure.clone());

@@ -13,7 +13,8 @@
 //!   [`strict_json`]
 //! - [`plan`]: which calls to make
 //! - [`dispatch`]: runs them through [`sitewise`]; [`sdk_error`]: what a failed
-//!   call means; [`outcome`]: what became of an asset
+//!   call means; [`retry`]: what the SDK tries again; [`outcome`]: what became
+//!   of an asset
 //! - [`settle`]: what becomes of each message
 //! - [`dead_letter`] and [`part`]: what is put in a [`queue`]
 //! - [`answer`]: what Lambda is told
@@ -33,6 +34,7 @@ pub mod part;
 pub mod plan;
 pub mod queue;
 pub mod request;
+pub mod retry;
 pub mod sdk_error;
 pub mod settle;
 pub mod sitewise;

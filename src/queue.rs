@@ -18,6 +18,7 @@ use futures_util::{FutureExt as _, StreamExt as _, stream};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::outcome::{Failure, code};
+use crate::retry;
 use crate::sdk_error::{CallFailure, FailureClass};
 
 /// Most bytes of a message and of a `SendMessageBatch`, attributes included
@@ -74,6 +75,7 @@ impl Parcel {
 pub fn client(config: &SdkConfig) -> Client {
     let config = aws_sdk_sqs::config::Builder::from(config)
         .retry_config(RetryConfig::standard())
+        .retry_partition(retry::quota("sqs"))
         .timeout_config(
             TimeoutConfig::builder()
                 .connect_timeout(CONNECT_TIMEOUT)

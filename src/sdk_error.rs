@@ -5,14 +5,9 @@
 //! must not act on what it finds.
 
 use std::error::Error as StdError;
-use std::marker::PhantomData;
 
-use aws_smithy_runtime_api::client::interceptors::context::InterceptorContext;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::{ConnectorError, SdkError};
-use aws_smithy_runtime_api::client::retries::classifiers::{
-    ClassifyRetry, RetryAction, RetryClassifierPriority,
-};
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
 use crate::outcome::{Failure, code};
@@ -107,7 +102,7 @@ impl CallFailure {
 
 /// Returns the service's name for an error. Where the body cannot be read, so
 /// that the SDK has no name, the header may still tell.
-fn error_name<'a>(
+pub(crate) fn error_name<'a>(
     error: &'a impl ProvideErrorMetadata,
     response: &'a HttpResponse,
 ) -> Option<&'a str> {
@@ -151,7 +146,7 @@ const DENIALS: &[&str] = &[
 
 /// Decides what an answer means by its status and its error name together:
 /// neither tells alone.
-fn classify(status: u16, name: Option<&str>) -> FailureClass {
+pub(crate) fn classify(status: u16, name: Option<&str>) -> FailureClass {
     let is_one_of = |names: &[&str]| name.is_some_and(|name| names.contains(&name));
     if (200..300).contains(&status) {
         return FailureClass::Transient;
@@ -187,64 +182,6 @@ fn causes(error: &dyn StdError) -> String {
         next = cause.source();
     }
     text
-}
-
-/// Retries whatever [`classify`] calls throttled or transient: the SDK alone
-/// would give up on a 429 without an error type, on a 200 that cannot be read
-/// and on the rarer 5xx.
-#[derive(Debug)]
-pub struct RetryByClass<E>(PhantomData<E>);
-
-impl<E> Default for RetryByClass<E> {
-    fn default() -> Self {
-        Self(PhantomData)
-    }
-}
-
-impl<E> ClassifyRetry for RetryByClass<E>
-where
-    E: StdError + ProvideErrorMetadata + Send + Sync + 'static,
-{
-    fn classify_retry(&self, context: &InterceptorContext) -> RetryAction {
-        let Some(Err(error)) = context.output_or_error() else {
-            return RetryAction::NoActionIndicated;
-        };
-        let (Some(error), Some(response)) = (
-            error
-                .as_operation_error()
-                .and_then(|error| error.downcast_ref::<E>()),
-            context.response(),
-        ) else {
-            return RetryAction::NoActionIndicated;
-        };
-        match classify(response.status().as_u16(), error_name(error, response)) {
-            FailureClass::Throttled => RetryAction::throttling_error(),
-            FailureClass::Transient => RetryAction::transient_error(),
-            FailureClass::Refused | FailureClass::Denied | FailureClass::Unexpected => {
-                RetryAction::NoActionIndicated
-            }
-        }
-    }
-
-    fn classify_retry_v2(
-        &self,
-        context: &InterceptorContext,
-        previous: &RetryAction,
-    ) -> RetryAction {
-        match previous {
-            RetryAction::NoActionIndicated => self.classify_retry(context),
-            // The SDK's own decision may carry the delay that the service asked for.
-            _ => RetryAction::NoActionIndicated,
-        }
-    }
-
-    fn name(&self) -> &'static str {
-        "retry by failure class"
-    }
-
-    fn priority(&self) -> RetryClassifierPriority {
-        RetryClassifierPriority::run_after(RetryClassifierPriority::transient_error_classifier())
-    }
 }
 
 #[cfg(test)]

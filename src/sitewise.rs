@@ -19,7 +19,8 @@ use aws_types::endpoint_config::EndpointUrl;
 
 use crate::outcome::{Failure, code};
 use crate::request::{AssetId, ClientToken, ProjectId};
-use crate::sdk_error::{CallFailure, FailureClass, RetryByClass};
+use crate::retry::{self, RetryByClass};
+use crate::sdk_error::{CallFailure, FailureClass};
 
 /// Longest wait for a connection. (The SDK's own default is 3.1 s.)
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -61,6 +62,7 @@ impl SiteWise {
                     .operation_timeout(OPERATION_TIMEOUT)
                     .build(),
             )
+            .retry_partition(retry::quota("sitewise"))
             .retry_classifier(RetryByClass::<BatchDisassociateProjectAssetsError>::default())
             .interceptor(PlainConfiguredEndpoint)
             .build();

@@ -1,0 +1,343 @@
+//! What goes wrong, and when.
+
+use std::collections::HashMap;
+use std::str::FromStr;
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::simulator::{Call, Operation};
+
+/// A fault: which requests it is for, when it fires, and what happens then.
+#[derive(Clone, Debug)]
+pub struct Fault {
+    operations: Vec<Operation>,
+    project: Option<String>,
+    asset: Option<String>,
+    queue: Option<String>,
+    when: When,
+    pub(crate) action: Action,
+    matched: usize,
+    pub(crate) failed: HashMap<String, u32>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum When {
+    Always,
+    Nth(usize),
+    First(usize),
+    After(usize),
+    Probability(f64),
+}
+
+/// What happens to a request.
+#[derive(Clone, Debug)]
+pub enum Action {
+    /// This answer is given; nothing is applied.
+    Reply {
+        /// the HTTP status
+        status: u16,
+        /// the error's name, sent as `x-amzn-errortype` (SQS: also as `__type`)
+        error_type: Option<String>,
+        /// more headers
+        headers: Vec<(String, String)>,
+        /// the body
+        body: String,
+    },
+    /// An error answer in the services' form; nothing is applied.
+    Refuse {
+        /// the HTTP status
+        status: u16,
+        /// the error's name
+        error_type: String,
+        /// the error's message
+        message: String,
+    },
+    /// The request takes longer; later faults may still fire.
+    Latency(Duration),
+    /// Never answered, not applied.
+    Stall,
+    /// Applied, never answered.
+    StallAfter,
+    /// Applied; the headers and half the body are sent, then nothing more.
+    StallBody,
+    /// The connection breaks before the request is applied.
+    Reset,
+    /// The connection breaks after the request is applied: the lost reply.
+    ResetAfter,
+    /// Applied; the body ends before its end.
+    Truncate,
+    /// Applied; a 200 with this text for its body.
+    Garbage(String),
+    /// Entries in a 200's `errors`; the other assets are removed.
+    AssetErrors {
+        /// the entries' code
+        code: String,
+        /// the entries' message
+        message: String,
+        /// which assets; none: every asset of the call
+        assets: Vec<String>,
+        /// how often each asset fails before it succeeds; `None`: always
+        heals_after: Option<u32>,
+    },
+    /// Entries in the `Failed` list of a `SendMessageBatch`; the others are stored.
+    FailEntries {
+        /// which entries: those whose body contains this; empty: all
+        bodies_containing: String,
+        /// the entries' code
+        code: String,
+        /// whether the sender is said to be at fault
+        sender_fault: bool,
+        /// how often each body fails before it is stored; `None`: always
+        heals_after: Option<u32>,
+    },
+    /// The in-process client panics with this text; a socket is reset.
+    Panic(String),
+}
+
+impl Fault {
+    fn of(operations: &[Operation]) -> Self {
+        Self {
+            operations: operations.to_vec(),
+            project: None,
+            asset: None,
+            queue: None,
+            when: When::Always,
+            action: Action::Latency(Duration::ZERO),
+            matched: 0,
+            failed: HashMap::new(),
+        }
+    }
+
+    /// A fault of one operation.
+    pub fn on(operation: Operation) -> Self {
+        Self::of(&[operation])
+    }
+
+    /// A fault of every SiteWise operation.
+    pub fn sitewise() -> Self {
+        Self::of(&[Operation::Disassociate, Operation::ListProjectAssets])
+    }
+
+    /// A fault of every SQS operation.
+    pub fn sqs() -> Self {
+        Self::of(&[Operation::SendMessage, Operation::SendMessageBatch])
+    }
+
+    /// Only for calls of this project.
+    #[must_use]
+    pub fn project(mut self, project: impl Into<String>) -> Self {
+        self.project = Some(project.into());
+        self
+    }
+
+    /// Only for calls with this asset.
+    #[must_use]
+    pub fn asset(mut self, asset: impl Into<String>) -> Self {
+        self.asset = Some(asset.into());
+        self
+    }
+
+    /// Only for this queue, by name.
+    #[must_use]
+    pub fn queue(mut self, queue: impl Into<String>) -> Self {
+        self.queue = Some(queue.into());
+        self
+    }
+
+    /// Fires for the `n`-th matching request only, counted from 1.
+    #[must_use]
+    pub fn nth(mut self, n: usize) -> Self {
+        self.when = When::Nth(n);
+        self
+    }
+
+    /// Fires for the first `n` matching requests.
+    #[must_use]
+    pub fn first(mut self, n: usize) -> Self {
+        self.when = When::First(n);
+        self
+    }
+
+    /// Fires for all but the first `n` matching requests.
+    #[must_use]
+    pub fn after(mut self, n: usize) -> Self {
+        self.when = When::After(n);
+        self
+    }
+
+    /// Fires for this share of the matching requests, 0 to 1.
+    #[must_use]
+    pub fn probability(mut self, share: f64) -> Self {
+        self.when = When::Probability(share);
+        self
+    }
+
+    /// Sets what happens.
+    #[must_use]
+    pub fn action(mut self, action: Action) -> Self {
+        self.action = action;
+        self
+    }
+
+    /// Tells whether the fault fires for `call`; `dice` gives numbers from 0 to 1.
+    pub(crate) fn fires(&mut self, call: &Call, dice: &mut impl FnMut() -> f64) -> bool {
+        let is =
+            |filter: &Option<String>, value: &Option<String>| filter.is_none() || filter == value;
+        let concerns_an_asset = match &self.action {
+            Action::AssetErrors { assets, .. } if !assets.is_empty() => {
+                assets.iter().any(|asset| call.assets.contains(asset))
+            }
+            _ => true,
+        };
+        let matches = self.operations.contains(&call.operation)
+            && is(&self.project, &call.project)
+            && is(&self.queue, &call.queue)
+            && self
+                .asset
+                .as_ref()
+                .is_none_or(|asset| call.assets.contains(asset))
+            && concerns_an_asset;
+        if !matches {
+            return false;
+        }
+        self.matched += 1;
+        match self.when {
+            When::Always => true,
+            When::Nth(n) => self.matched == n,
+            When::First(n) => self.matched <= n,
+            When::After(n) => self.matched > n,
+            When::Probability(share) => dice() < share,
+        }
+    }
+}
+
+/// Tells whether something that fails `heals_after` times fails once more, and
+/// counts it.
+pub(crate) fn fails_again(
+    failed: &mut HashMap<String, u32>,
+    key: &str,
+    heals_after: Option<u32>,
+) -> bool {
+    let Some(limit) = heals_after else {
+        return true;
+    };
+    let count = failed.entry(key.to_owned()).or_default();
+    *count += 1;
+    *count <= limit
+}
+
+/// A text that is no fault.
+#[derive(Debug, Error, Eq, PartialEq)]
+#[error("{found:?}: expected {expected}")]
+pub struct InvalidFault {
+    found: String,
+    expected: &'static str,
+}
+
+const TARGETS: &str = "a fault such as disassociate:first=2:status=500, where the target is \
+                       disassociate, list, sitewise or sqs";
+const TERMS: &str = "project=ID, asset=ID, queue=NAME; nth=N, first=N, after=N, probability=SHARE; \
+                     throttle, status=CODE, type=NAME, latency=NUMBERms, stall, stall-after, \
+                     stall-body, reset, reset-after, truncate, garbage, asset-error=CODE, \
+                     heals=N or fail-entries=CODE";
+const AN_ACTION: &str = "an action among its terms, such as status=500 or reset";
+
+impl FromStr for Fault {
+    type Err = InvalidFault;
+
+    /// Reads `target:term:term…`, where a term is a filter, a time or an action.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let wrong = |found: &str, expected| InvalidFault {
+            found: found.to_owned(),
+            expected,
+        };
+        let mut terms = text.split(':');
+        let mut fault = match terms.next() {
+            Some("disassociate") => Self::on(Operation::Disassociate),
+            Some("list") => Self::on(Operation::ListProjectAssets),
+            Some("sitewise") => Self::sitewise(),
+            Some("sqs") => Self::sqs(),
+            _ => return Err(wrong(text, TARGETS)),
+        };
+        let mut action = None;
+        for term in terms {
+            let (name, value) = term.split_once('=').unwrap_or((term, ""));
+            let invalid = || wrong(term, TERMS);
+            let number = || value.parse::<usize>().map_err(|_| invalid());
+            match (name, &mut action) {
+                ("project", _) => fault = fault.project(value),
+                ("asset", _) => fault = fault.asset(value),
+                ("queue", _) => fault = fault.queue(value),
+                ("nth", _) => fault = fault.nth(number()?),
+                ("first", _) => fault = fault.first(number()?),
+                ("after", _) => fault = fault.after(number()?),
+                ("probability", _) => {
+                    let share: f64 = value.parse().map_err(|_| invalid())?;
+                    fault = fault.probability(share);
+                }
+                ("type", Some(Action::Reply { error_type, .. })) => {
+                    *error_type = Some(value.to_owned());
+                }
+                (
+                    "heals",
+                    Some(
+                        Action::AssetErrors { heals_after, .. }
+                        | Action::FailEntries { heals_after, .. },
+                    ),
+                ) => {
+                    *heals_after = Some(value.parse().map_err(|_| invalid())?);
+                }
+                _ => action = Some(named_action(name, value).ok_or_else(invalid)?),
+            }
+        }
+        let mut action = action.ok_or_else(|| wrong(text, AN_ACTION))?;
+        if let (Action::AssetErrors { assets, .. }, Some(asset)) = (&mut action, &fault.asset) {
+            assets.push(asset.clone());
+        }
+        Ok(fault.action(action))
+    }
+}
+
+fn named_action(name: &str, value: &str) -> Option<Action> {
+    Some(match name {
+        "throttle" => Action::Refuse {
+            status: 429,
+            error_type: "ThrottlingException".to_owned(),
+            message: "Rate exceeded".to_owned(),
+        },
+        "status" => Action::Reply {
+            status: value
+                .parse()
+                .ok()
+                .filter(|code| (200..=599).contains(code))?,
+            error_type: None,
+            headers: Vec::new(),
+            body: String::new(),
+        },
+        "latency" => {
+            let milliseconds = value.strip_suffix("ms")?.parse().ok()?;
+            Action::Latency(Duration::from_millis(milliseconds))
+        }
+        "stall" => Action::Stall,
+        "stall-after" => Action::StallAfter,
+        "stall-body" => Action::StallBody,
+        "reset" => Action::Reset,
+        "reset-after" => Action::ResetAfter,
+        "truncate" => Action::Truncate,
+        "garbage" => Action::Garbage("<html>this is not JSON</html>".to_owned()),
+        "asset-error" => Action::AssetErrors {
+            code: value.to_owned(),
+            message: "Simulated failure.".to_owned(),
+            assets: Vec::new(),
+            heals_after: None,
+        },
+        "fail-entries" => Action::FailEntries {
+            bodies_containing: String::new(),
+            code: value.to_owned(),
+            sender_fault: false,
+            heals_after: None,
+        },
+        _ => return None,
+    })
+}

@@ -1,0 +1,581 @@
+//! The simulator itself: it receives requests, applies faults and keeps the
+//! record.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::time::Instant;
+
+use crate::fault::{Action, Fault, fails_again};
+use crate::settings::{Settings, Throttle};
+use crate::sitewise::{self, Answer, AssetFailure, Disassociation, SiteWise};
+use crate::sqs::{self, Message, Sqs};
+
+/// The operations that the simulator knows.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Operation {
+    /// `BatchDisassociateProjectAssets`
+    Disassociate,
+    /// `ListProjectAssets`
+    ListProjectAssets,
+    /// SQS `SendMessage`
+    SendMessage,
+    /// SQS `SendMessageBatch`
+    SendMessageBatch,
+    /// anything else
+    Other,
+}
+
+/// A request that the simulator has seen.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// its place among all, from 0, those forgotten included
+    pub seq: usize,
+    /// when it arrived, since the simulator was made
+    pub at: Duration,
+    /// what it asked for
+    pub operation: Operation,
+    /// the HTTP method
+    pub method: String,
+    /// the host it was sent to, with the port where there is one
+    pub host: String,
+    /// the path
+    pub path: String,
+    /// the headers, by lowercase names
+    pub headers: BTreeMap<String, String>,
+    /// the project, of a SiteWise call
+    pub project: Option<String>,
+    /// the assets, of a disassociation
+    pub assets: Vec<String>,
+    /// the client token, of a disassociation
+    pub token: Option<String>,
+    /// the queue's name, of an SQS call
+    pub queue: Option<String>,
+    /// the message bodies, of an SQS call
+    pub bodies: Vec<String>,
+    /// the status that was answered; `None` where there was no answer
+    pub status: Option<u16>,
+    /// whether it changed anything
+    pub applied: bool,
+    /// what is wrong with the request, if anything is
+    pub invalid: Option<String>,
+    /// the body
+    pub body: String,
+}
+
+/// A request in plain terms.
+pub(crate) struct Request {
+    pub(crate) method: String,
+    pub(crate) host: String,
+    pub(crate) path: String,
+    pub(crate) query: String,
+    pub(crate) headers: BTreeMap<String, String>,
+    pub(crate) body: String,
+}
+
+/// What the caller gets to see.
+pub(crate) enum Reaction {
+    Answer(Answer),
+    /// the body's first half, then an end
+    Truncated(Answer),
+    /// the body's first half, then silence
+    StalledBody(Answer),
+    Silence,
+    Reset,
+    Panic(String),
+}
+
+struct Bucket {
+    tokens: f64,
+    filled_at: Instant,
+}
+
+struct State {
+    settings: Settings,
+    sitewise: SiteWise,
+    sqs: Sqs,
+    faults: Vec<Fault>,
+    calls: Vec<Call>,
+    seen: usize,
+    bucket: Option<Bucket>,
+    dice: u64,
+}
+
+/// A simulated SiteWise Monitor and SQS. A clone is the same simulator.
+#[derive(Clone)]
+pub struct Simulator {
+    state: Arc<Mutex<State>>,
+    start: Instant,
+}
+
+impl std::fmt::Debug for Simulator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Simulator").finish_non_exhaustive()
+    }
+}
+
+impl Simulator {
+    /// Makes a simulator without projects and queues.
+    pub fn new(settings: Settings) -> Self {
+        let dice = settings.seed;
+        Self {
+            state: Arc::new(Mutex::new(State {
+                settings,
+                sitewise: SiteWise::default(),
+                sqs: Sqs::default(),
+                faults: Vec::new(),
+                calls: Vec::new(),
+                seen: 0,
+                bucket: None,
+                dice,
+            })),
+            start: Instant::now(),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Creates a project, or extends it.
+    pub fn add_project(&self, project: &str, assets: impl IntoIterator<Item = impl Into<String>>) {
+        let mut state = self.state();
+        let assets: Vec<String> = assets.into_iter().map(Into::into).collect();
+        state.sitewise.assets.extend(assets.iter().cloned());
+        state
+            .sitewise
+            .projects
+            .entry(project.to_owned())
+            .or_default()
+            .extend(assets);
+    }
+
+    /// Creates an asset that is in no project.
+    pub fn add_asset(&self, asset: &str) {
+        self.state().sitewise.assets.insert(asset.to_owned());
+    }
+
+    /// Creates every project that a request in `json` names, with its assets:
+    /// wherever in it, also in strings that are JSON themselves. Returns the
+    /// projects' ids.
+    pub fn seed_from_event(&self, json: &str) -> Vec<String> {
+        let mut found = Vec::new();
+        if let Ok(value) = serde_json::from_str(json) {
+            requests_in(&value, &mut found);
+        }
+        for (project, assets) in &found {
+            self.add_project(project, assets);
+        }
+        let projects: BTreeSet<String> = found.into_iter().map(|(project, _)| project).collect();
+        projects.into_iter().collect()
+    }
+
+    /// Returns every project with its assets.
+    pub fn projects(&self) -> BTreeMap<String, BTreeSet<String>> {
+        self.state().sitewise.projects.clone()
+    }
+
+    /// Returns a project's assets; none where there is no such project.
+    pub fn project_assets(&self, project: &str) -> BTreeSet<String> {
+        let state = self.state();
+        state
+            .sitewise
+            .projects
+            .get(project)
+            .cloned()
+            .unwrap_or_default()
+    }
+
+    /// Creates a queue, FIFO where the name ends with `.fifo`, and returns its
+    /// URL. A request finds it by the URL's last part, whatever the host.
+    pub fn create_queue(&self, name: &str) -> String {
+        self.state().sqs.create(name);
+        format!("http://simulator.invalid/000000000000/{name}")
+    }
+
+    /// Returns a queue's messages, the oldest first.
+    pub fn messages(&self, queue: &str) -> Vec<Message> {
+        let state = self.state();
+        let queue = state.sqs.queues.get(queue);
+        queue
+            .map(|queue| queue.messages.clone())
+            .unwrap_or_default()
+    }
+
+    /// Takes all messages out of a queue.
+    pub fn take_messages(&self, queue: &str) -> Vec<Message> {
+        let mut state = self.state();
+        let queue = state.sqs.queues.get_mut(queue);
+        queue
+            .map(|queue| std::mem::take(&mut queue.messages))
+            .unwrap_or_default()
+    }
+
+    /// Returns every request so far, in the order of their arrival.
+    pub fn calls(&self) -> Vec<Call> {
+        self.state().calls.clone()
+    }
+
+    /// Forgets the requests so far.
+    pub fn clear_calls(&self) {
+        self.state().calls.clear();
+    }
+
+    /// Returns the settings.
+    pub fn settings(&self) -> Settings {
+        self.state().settings.clone()
+    }
+
+    /// Changes the settings, while running too.
+    pub fn set_settings(&self, settings: Settings) {
+        self.state().settings = settings;
+    }
+
+    /// Adds a fault. The first one that fires decides; latencies add up.
+    pub fn fault(&self, fault: Fault) {
+        self.state().faults.push(fault);
+    }
+
+    /// Takes all faults away.
+    pub fn clear_faults(&self) {
+        self.state().faults.clear();
+    }
+
+    /// Receives a request and works it off.
+    pub(crate) async fn receive(&self, request: Request) -> Reaction {
+        let (seq, delay, arrived) = self.state().arrive(&request, self.start);
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
+        }
+        let now = self.start.elapsed();
+        let mut state = self.state();
+        let reaction = state.react(seq, &arrived, now);
+        let status = match &reaction {
+            Reaction::Answer(answer)
+            | Reaction::Truncated(answer)
+            | Reaction::StalledBody(answer) => Some(answer.status),
+            Reaction::Silence | Reaction::Reset | Reaction::Panic(_) => None,
+        };
+        if let Some(call) = state.calls.iter_mut().rfind(|call| call.seq == seq) {
+            call.status = status;
+        }
+        reaction
+    }
+}
+
+/// What was decided when a request arrived.
+struct Arrived {
+    fault: Option<usize>,
+    is_throttled: bool,
+    request: Parsed,
+}
+
+enum Parsed {
+    Disassociate(Disassociation),
+    List { project: String, query: String },
+    Sqs { request: Value, is_batch: bool },
+    Unknown,
+}
+
+impl State {
+    /// Records a request, and decides what is to happen to it.
+    fn arrive(&mut self, request: &Request, start: Instant) -> (usize, Duration, Arrived) {
+        let seq = self.seen;
+        self.seen += 1;
+        let mut call = Call {
+            seq,
+            at: start.elapsed(),
+            operation: Operation::Other,
+            method: request.method.clone(),
+            host: request.host.clone(),
+            path: request.path.clone(),
+            headers: request.headers.clone(),
+            project: None,
+            assets: Vec::new(),
+            token: None,
+            queue: None,
+            bodies: Vec::new(),
+            status: None,
+            applied: false,
+            invalid: None,
+            body: request.body.clone(),
+        };
+        let parsed = parse(request, &mut call);
+
+        let mut delay = Duration::ZERO;
+        let is_sitewise = matches!(
+            call.operation,
+            Operation::Disassociate | Operation::ListProjectAssets
+        );
+        if is_sitewise {
+            delay += self.settings.latency;
+        }
+        let mut fired = None;
+        let dice = &mut self.dice;
+        let mut roll = || next_share(dice);
+        for (index, fault) in self.faults.iter_mut().enumerate() {
+            if !fault.fires(&call, &mut roll) {
+                continue;
+            }
+            match fault.action {
+                Action::Latency(latency) => delay += latency,
+                _ => {
+                    fired = Some(index);
+                    break;
+                }
+            }
+        }
+        let is_throttled = is_sitewise && fired.is_none() && !self.take_token();
+        self.calls.push(call);
+        let arrived = Arrived {
+            fault: fired,
+            is_throttled,
+            request: parsed,
+        };
+        (seq, delay, arrived)
+    }
+
+    fn take_token(&mut self) -> bool {
+        let Some(Throttle { rate, burst }) = self.settings.throttle else {
+            return true;
+        };
+        let now = Instant::now();
+        let bucket = self.bucket.get_or_insert(Bucket {
+            tokens: burst,
+            filled_at: now,
+        });
+        let gained = now.duration_since(bucket.filled_at).as_secs_f64() * rate;
+        bucket.tokens = (bucket.tokens + gained).min(burst);
+        bucket.filled_at = now;
+        if bucket.tokens < 1.0 {
+            return false;
+        }
+        bucket.tokens -= 1.0;
+        true
+    }
+
+    fn react(&mut self, seq: usize, arrived: &Arrived, now: Duration) -> Reaction {
+        if arrived.is_throttled {
+            return Reaction::Answer(Answer::error(429, "ThrottlingException", "Rate exceeded"));
+        }
+        let action = arrived
+            .fault
+            .and_then(|index| self.faults.get(index))
+            .map(|fault| fault.action.clone());
+        match action {
+            Some(Action::Reply {
+                status,
+                error_type,
+                mut headers,
+                body,
+            }) => {
+                headers.extend(error_type.map(|name| ("x-amzn-errortype".to_owned(), name)));
+                return Reaction::Answer(Answer {
+                    status,
+                    headers,
+                    body,
+                });
+            }
+            Some(Action::Refuse {
+                status,
+                error_type,
+                message,
+            }) => return Reaction::Answer(Answer::error(status, &error_type, &message)),
+            Some(Action::Stall) => return Reaction::Silence,
+            Some(Action::Reset) => return Reaction::Reset,
+            Some(Action::Panic(text)) => return Reaction::Panic(text),
+            _ => {}
+        }
+        let answer = self.apply(seq, &arrived.request, arrived.fault, now);
+        match action {
+            Some(Action::StallAfter) => Reaction::Silence,
+            Some(Action::ResetAfter) => Reaction::Reset,
+            Some(Action::StallBody) => Reaction::StalledBody(answer),
+            Some(Action::Truncate) => Reaction::Truncated(answer),
+            Some(Action::Garbage(body)) => Reaction::Answer(Answer {
+                status: 200,
+                headers: Vec::new(),
+                body,
+            }),
+            _ => Reaction::Answer(answer),
+        }
+    }
+
+    /// Does what the request asks for, with the fault's partial failures.
+    fn apply(
+        &mut self,
+        seq: usize,
+        request: &Parsed,
+        fault: Option<usize>,
+        now: Duration,
+    ) -> Answer {
+        let Some(call) = self.calls.iter_mut().rfind(|call| call.seq == seq) else {
+            // The record was cleared while the call was under way.
+            return Answer::error(500, "InternalFailureException", "forgotten");
+        };
+        let is_signed = call
+            .headers
+            .get("authorization")
+            .is_some_and(|value| value.starts_with("AWS4-HMAC-SHA256 "));
+        if !is_signed {
+            call.invalid = Some("not signed".to_owned());
+            return Answer::error(403, "MissingAuthenticationTokenException", "Not signed.");
+        }
+        let fault = fault.and_then(|index| self.faults.get_mut(index));
+        match request {
+            Parsed::Unknown => Answer {
+                status: 404,
+                headers: Vec::new(),
+                body: String::new(),
+            },
+            Parsed::List { project, query } => self.sitewise.list(project, query),
+            Parsed::Disassociate(request) => {
+                let is_repeat = |reason: &String| reason.starts_with("repeated");
+                if let Some(reason) = call.invalid.as_ref().filter(|reason| !is_repeat(reason)) {
+                    return Answer::error(400, "InvalidRequestException", reason);
+                }
+                let failures = fault.map_or_else(Vec::new, |fault| failing_assets(fault, request));
+                let (answer, applied) =
+                    self.sitewise
+                        .disassociate(request, &failures, &self.settings);
+                call.applied = applied;
+                answer
+            }
+            Parsed::Sqs { request, is_batch } => {
+                let (answer, invalid) = if *is_batch {
+                    let mut fault = fault;
+                    self.sqs.send_batch(request, now, |body| {
+                        failing_entry(fault.as_deref_mut()?, body)
+                    })
+                } else {
+                    self.sqs.send(request, now)
+                };
+                call.applied = answer.status == 200;
+                call.invalid = invalid;
+                answer
+            }
+        }
+    }
+}
+
+fn failing_assets(fault: &mut Fault, request: &Disassociation) -> Vec<AssetFailure> {
+    let Action::AssetErrors {
+        code,
+        message,
+        assets,
+        heals_after,
+    } = &fault.action
+    else {
+        return Vec::new();
+    };
+    request
+        .assets
+        .iter()
+        .filter(|asset| assets.is_empty() || assets.contains(asset))
+        .filter(|asset| fails_again(&mut fault.failed, asset, *heals_after))
+        .map(|asset| AssetFailure {
+            asset: asset.clone(),
+            code: code.clone(),
+            message: message.clone(),
+        })
+        .collect()
+}
+
+fn failing_entry(fault: &mut Fault, body: &str) -> Option<(String, bool)> {
+    let Action::FailEntries {
+        bodies_containing,
+        code,
+        sender_fault,
+        heals_after,
+    } = &fault.action
+    else {
+        return None;
+    };
+    (body.contains(bodies_containing) && fails_again(&mut fault.failed, body, *heals_after))
+        .then(|| (code.clone(), *sender_fault))
+}
+
+/// Finds out what a request asks for, and notes it in the record.
+fn parse(request: &Request, call: &mut Call) -> Parsed {
+    if let Some(target) = request.headers.get("x-amz-target") {
+        let is_batch = match target.as_str() {
+            "AmazonSQS.SendMessage" => false,
+            "AmazonSQS.SendMessageBatch" => true,
+            _ => return Parsed::Unknown,
+        };
+        call.operation = if is_batch {
+            Operation::SendMessageBatch
+        } else {
+            Operation::SendMessage
+        };
+        let request: Value = serde_json::from_str(&request.body).unwrap_or_default();
+        call.queue = sqs::queue_name(&request);
+        call.bodies = sqs::bodies(&request);
+        return Parsed::Sqs { request, is_batch };
+    }
+    // An endpoint with a path of its own comes before the operation's.
+    let parts: Vec<&str> = request.path.split('/').collect();
+    match (request.method.as_str(), parts.as_slice()) {
+        ("POST", [.., "projects", project, "assets", "disassociate"]) => {
+            let (request, invalid) = sitewise::parse(project, &request.body);
+            call.operation = Operation::Disassociate;
+            call.project = Some(request.project.clone());
+            call.assets.clone_from(&request.assets);
+            call.token.clone_from(&request.token);
+            call.invalid = invalid;
+            Parsed::Disassociate(request)
+        }
+        ("GET", [.., "projects", project, "assets"]) => {
+            call.operation = Operation::ListProjectAssets;
+            call.project = Some((*project).to_owned());
+            Parsed::List {
+                project: (*project).to_owned(),
+                query: request.query.clone(),
+            }
+        }
+        _ => {
+            call.invalid = Some("no such operation".to_owned());
+            Parsed::Unknown
+        }
+    }
+}
+
+/// Collects every request in a JSON value: its project and valid assets.
+fn requests_in(value: &Value, found: &mut Vec<(String, Vec<String>)>) {
+    match value {
+        Value::String(text) if text.starts_with('{') => {
+            if let Ok(inner) = serde_json::from_str(text) {
+                requests_in(&inner, found);
+            }
+        }
+        Value::Array(items) => items.iter().for_each(|item| requests_in(item, found)),
+        Value::Object(fields) => {
+            let project = fields.get("projectId").and_then(Value::as_str);
+            let assets = fields.get("assetIds").and_then(Value::as_array);
+            if let (Some(project), Some(assets)) =
+                (project.filter(|id| sitewise::is_id(id)), assets)
+            {
+                let ids = assets.iter().filter_map(Value::as_str);
+                let valid = ids.filter(|id| sitewise::is_id(id)).map(ToOwned::to_owned);
+                found.push((project.to_owned(), valid.collect()));
+            }
+            fields.values().for_each(|field| requests_in(field, found));
+        }
+        _ => {}
+    }
+}
+
+/// The next number from 0 to 1 of a splitmix64 sequence (public domain, by
+/// Sebastiano Vigna).
+fn next_share(state: &mut u64) -> f64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut mixed = *state;
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^= mixed >> 31;
+    #[expect(clippy::cast_precision_loss, reason = "53 bits fit a double")]
+    let share = (mixed >> 11) as f64 / (1_u64 << 53) as f64;
+    share
+}

@@ -1,0 +1,93 @@
+//! What the AWS SDK retries within one call, and how much.
+//!
+//! Owns the retry classifier and the retry quota. It must not retry anything
+//! itself.
+
+use std::error::Error as StdError;
+use std::marker::PhantomData;
+
+use aws_smithy_runtime::client::retries::{RetryPartition, TokenBucket};
+use aws_smithy_runtime_api::client::interceptors::context::InterceptorContext;
+use aws_smithy_runtime_api::client::retries::classifiers::{
+    ClassifyRetry, RetryAction, RetryClassifierPriority,
+};
+use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+
+use crate::sdk_error::{FailureClass, classify, error_name};
+
+/// Tokens of a full quota, the SDK's own number. A retry costs 5 after an
+/// error and 10 after a timeout.
+const QUOTA: usize = 500;
+
+/// Tokens that come back each second. The SDK's own quota comes back by
+/// successes only: a process that lived through an outage would retry nothing
+/// for long.
+const QUOTA_PER_SECOND: f32 = 10.0;
+
+/// Makes a retry quota for one client: shared by its calls, kept between
+/// invocations, apart from every other client's.
+pub fn quota(name: &'static str) -> RetryPartition {
+    let bucket = TokenBucket::builder()
+        .capacity(QUOTA)
+        .refill_rate(QUOTA_PER_SECOND)
+        .build();
+    RetryPartition::custom(name).token_bucket(bucket).build()
+}
+
+/// Retries whatever [`classify`](crate::sdk_error) calls throttled or transient: the SDK alone
+/// would give up on a 429 without an error type, on a 200 that cannot be read
+/// and on the rarer 5xx.
+#[derive(Debug)]
+pub struct RetryByClass<E>(PhantomData<E>);
+
+impl<E> Default for RetryByClass<E> {
+    fn default() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<E> ClassifyRetry for RetryByClass<E>
+where
+    E: StdError + ProvideErrorMetadata + Send + Sync + 'static,
+{
+    fn classify_retry(&self, context: &InterceptorContext) -> RetryAction {
+        let Some(Err(error)) = context.output_or_error() else {
+            return RetryAction::NoActionIndicated;
+        };
+        let (Some(error), Some(response)) = (
+            error
+                .as_operation_error()
+                .and_then(|error| error.downcast_ref::<E>()),
+            context.response(),
+        ) else {
+            return RetryAction::NoActionIndicated;
+        };
+        match classify(response.status().as_u16(), error_name(error, response)) {
+            FailureClass::Throttled => RetryAction::throttling_error(),
+            FailureClass::Transient => RetryAction::transient_error(),
+            FailureClass::Refused | FailureClass::Denied | FailureClass::Unexpected => {
+                RetryAction::NoActionIndicated
+            }
+        }
+    }
+
+    fn classify_retry_v2(
+        &self,
+        context: &InterceptorContext,
+        previous: &RetryAction,
+    ) -> RetryAction {
+        match previous {
+            RetryAction::NoActionIndicated => self.classify_retry(context),
+            // The SDK's own decision may carry the delay that the service asked for.
+            _ => RetryAction::NoActionIndicated,
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        "retry by failure class"
+    }
+
+    fn priority(&self) -> RetryClassifierPriority {
+        RetryClassifierPriority::run_after(RetryClassifierPriority::transient_error_classifier())
+    }
+}

@@ -1,0 +1,228 @@
+//! Section 5: batches and client tokens, on the wire.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use simulator::{Action, Fault, Settings, Tokens};
+
+use crate::support::{Rig, asset, assets, failed, project, record, records, request, rule_event};
+
+#[tokio::test(start_paused = true)]
+async fn requests_of_every_size_at_the_edges_are_cut_at_a_hundred() {
+    for (count, expected) in [
+        (1, vec![1]),
+        (99, vec![99]),
+        (100, vec![100]),
+        (101, vec![1, 100]),
+        (250, vec![50, 100, 100]),
+    ] {
+        let rig = Rig::with_assets(0..count);
+        let event = records([record("m-1", &request(1, &assets(0..count)))]);
+        assert_eq!(rig.answer(&event).await, failed([]));
+        let mut sizes = rig.call_sizes();
+        sizes.sort_unstable();
+        assert_eq!(sizes, expected);
+        assert_eq!(rig.remaining(), [0; 0]);
+        rig.assert_nothing_invalid_was_sent();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_largest_body_that_an_sqs_message_holds_is_worked_off() {
+    let count = (1_048_576 - 64) / 39;
+    let rig = Rig::with_assets(0..count).without_work_queue();
+    let body = request(1, &assets(0..count));
+    let size = body.to_string().len();
+    assert!((1_048_400..=1_048_576).contains(&size), "{size}");
+    let event = records([record("m-1", &body)]);
+    assert_eq!(rig.answer(&event).await, failed([]));
+    assert_eq!(rig.remaining(), [0; 0]);
+    assert_eq!(rig.calls().len(), count.div_ceil(100));
+    rig.assert_nothing_invalid_was_sent();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thousand_messages_of_one_asset_cost_ten_calls() {
+    let rig = Rig::with_assets(0..1000);
+    let event = records(
+        (0..1000).map(|number| record(&format!("m-{number}"), &request(1, &[asset(number)]))),
+    );
+    assert_eq!(rig.answer(&event).await, failed([]));
+    assert_eq!(rig.call_sizes(), [100; 10]);
+    assert_eq!(rig.remaining(), [0; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_asset_that_two_requests_of_a_batch_ask_for_is_sent_once_and_both_are_told() {
+    let rig = Rig::with_assets(0..3);
+    rig.simulator
+        .fault(Fault::sitewise().action(Action::AssetErrors {
+            code: "INTERNAL_FAILURE".to_owned(),
+            message: "Internal failure.".to_owned(),
+            assets: vec![asset(1)],
+            heals_after: None,
+        }));
+    let event = records([
+        record("m-1", &request(1, &assets([0, 1]))),
+        record("m-2", &request(1, &assets([1, 2]))),
+    ]);
+    assert_eq!(rig.answer(&event).await, failed([]));
+    assert_eq!(rig.call_sizes(), [3, 1, 1]);
+    assert_eq!(rig.lettered_assets(), [[asset(1)], [asset(1)]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_callers_token_is_sent_as_it_is_for_one_batch() {
+    let own = "decommission-2026-11-23-press-line-1";
+    let rig = Rig::with_assets(0..3);
+    let body = json!({"projectId": project(1), "assetIds": assets(0..3), "clientToken": own});
+    let event = records([
+        record("m-1", &body),
+        record("m-2", &request(1, &[asset(0)])),
+    ]);
+    rig.answer(&event).await;
+    let own_call = &rig.calls()[0];
+    assert_eq!(own_call.token.as_deref(), Some(own));
+    assert_eq!(
+        own_call.assets,
+        assets(0..3),
+        "shared with no other request"
+    );
+    assert_ne!(rig.calls()[1].token.as_deref(), Some(own));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_callers_token_is_the_root_of_all_tokens_for_several_batches() {
+    let own = "decommission-2026-11-23-press-line-1";
+    let body = json!({"projectId": project(1), "assetIds": assets(0..250), "clientToken": own});
+    let rig = Rig::with_assets(0..250);
+    rig.answer(&records([record("m-1", &body)])).await;
+    let first: BTreeSet<_> = rig.calls().into_iter().map(|call| call.token).collect();
+    assert_eq!(first.len(), 3);
+    assert!(!first.contains(&Some(own.to_owned())));
+    rig.simulator.clear_calls();
+    rig.answer(&rule_event(&body)).await;
+    let again: BTreeSet<_> = rig.calls().into_iter().map(|call| call.token).collect();
+    assert_eq!(first, again, "however it arrives");
+}
+
+fn tokens_of_full_batches(rig: &Rig) -> BTreeSet<(Vec<String>, Option<String>)> {
+    rig.calls()
+        .into_iter()
+        .filter(|call| call.assets.len() == 100)
+        .map(|call| (call.assets, call.token))
+        .collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_redelivered_message_sends_the_same_token_for_the_same_full_batch() {
+    let message = record("m-1", &request(1, &assets(0..250)));
+    let rig = Rig::with_assets(0..250);
+    rig.answer(&records([message.clone()])).await;
+    let first = tokens_of_full_batches(&rig);
+    rig.simulator.clear_calls();
+    let neighbour = record("m-2", &request(1, &assets(300..340)));
+    rig.answer(&records([neighbour, message])).await;
+    assert_eq!(tokens_of_full_batches(&rig), first);
+    assert_eq!(first.len(), 2);
+
+    let another = record("m-3", &request(1, &assets(0..250)));
+    rig.simulator.clear_calls();
+    rig.answer(&records([another])).await;
+    assert_ne!(
+        tokens_of_full_batches(&rig),
+        first,
+        "another ask, another token"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retried_invocation_sends_the_same_tokens() {
+    for event in [
+        request(1, &assets(0..250)),
+        rule_event(&request(1, &assets(0..250))),
+    ] {
+        let rig = Rig::with_assets(0..250);
+        rig.answer(&event).await;
+        let first = tokens_of_full_batches(&rig);
+        rig.simulator.clear_calls();
+        rig.answer(&event).await;
+        assert_eq!(tokens_of_full_batches(&rig), first);
+    }
+    let mut rig = Rig::with_assets(0..250);
+    rig.answer(&request(1, &assets(0..250))).await;
+    let first = tokens_of_full_batches(&rig);
+    rig.simulator.clear_calls();
+    rig.request_id = "another-invocation";
+    rig.answer(&request(1, &assets(0..250))).await;
+    assert_ne!(tokens_of_full_batches(&rig), first);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whatever_the_service_remembers_of_tokens_everything_gets_done() {
+    for tokens in [
+        Tokens::Ignored,
+        Tokens::SuccessesReplayed,
+        Tokens::AllReplayed,
+    ] {
+        let rig = Rig::new(Settings {
+            tokens,
+            ..Settings::default()
+        });
+        rig.simulator.add_project(&project(1), assets(0..250));
+        rig.simulator
+            .fault(Fault::sitewise().first(2).action(Action::ResetAfter));
+        rig.simulator
+            .fault(Fault::sitewise().action(Action::AssetErrors {
+                code: "INTERNAL_FAILURE".to_owned(),
+                message: "Internal failure.".to_owned(),
+                assets: assets([7, 120]),
+                heals_after: Some(1),
+            }));
+        let event = records([record("m-1", &request(1, &assets(0..250)))]);
+        for _delivery in 0..3 {
+            assert_eq!(rig.answer(&event).await, failed([]));
+        }
+        assert_eq!(rig.remaining(), [0; 0]);
+        assert_eq!(rig.letters().len(), 0);
+        rig.assert_nothing_invalid_was_sent();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_redelivery_does_not_remove_an_asset_that_was_added_back() {
+    for tokens in [Tokens::SuccessesReplayed, Tokens::AllReplayed] {
+        let rig = Rig::new(Settings {
+            tokens,
+            ..Settings::default()
+        });
+        rig.simulator.add_project(&project(1), assets(0..100));
+        let event = records([record("m-1", &request(1, &assets(0..100)))]);
+        rig.answer(&event).await;
+        rig.simulator.add_project(&project(1), [asset(5)]);
+        rig.answer(&event).await;
+        assert_eq!(rig.remaining(), [5]);
+        let new = records([record("m-2", &request(1, &assets(0..100)))]);
+        rig.answer(&new).await;
+        assert_eq!(rig.remaining(), [0; 0], "a new ask removes it");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_in_flight_are_bounded_and_run_side_by_side() {
+    for (concurrency, round_trips) in [(1, 12), (4, 3), (8, 2), (64, 1)] {
+        let mut rig = Rig::with_assets(0..1200).without_work_queue();
+        rig.function.max_concurrency = concurrency;
+        rig.simulator
+            .fault(Fault::sitewise().action(Action::Latency(Duration::from_secs(1))));
+        let start = tokio::time::Instant::now();
+        let report: Value = rig.answer(&request(1, &assets(0..1200))).await;
+        assert_eq!(report["calls"], 12);
+        assert_eq!(
+            start.elapsed().as_secs(),
+            round_trips,
+            "at {concurrency} at a time"
+        );
+    }
+}

@@ -1,0 +1,233 @@
+//! Section 5, large requests: parts through the work queue.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+use simulator::{Action, Fault};
+
+use crate::support::{
+    DEAD_LETTERS, Rig, WORK, asset, asset_ids, assets, failed, project, record, records, request,
+    rule_event, topic_event,
+};
+
+fn with_limit(mut rig: Rig, limit: usize) -> Rig {
+    rig.function.fan_out_assets = limit;
+    rig
+}
+
+fn tokens(parts: &[Value]) -> Vec<String> {
+    parts
+        .iter()
+        .map(|part| part["clientToken"].to_string())
+        .collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_at_the_limit_is_worked_off_where_it_arrives() {
+    let rig = with_limit(Rig::with_assets(0..200), 200);
+    let event = records([record("m-1", &request(1, &assets(0..200)))]);
+    assert_eq!(rig.answer(&event).await, failed([]));
+    assert_eq!(rig.call_sizes(), [100, 100]);
+    assert_eq!(rig.parts().len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_past_the_limit_is_cut_into_parts_and_acknowledged() {
+    let rig = with_limit(Rig::with_assets(0..501), 200);
+    let event = records([record("m-1", &request(1, &assets(0..501)))]);
+    assert_eq!(rig.answer(&event).await, failed([]));
+    assert_eq!(rig.calls().len(), 0);
+    let parts = rig.parts();
+    let held: Vec<Vec<String>> = parts.iter().map(asset_ids).collect();
+    assert_eq!(held, [assets(0..200), assets(200..400), assets(400..501)]);
+    let distinct: BTreeSet<String> = tokens(&parts).into_iter().collect();
+    assert_eq!(distinct.len(), 3);
+    for (index, part) in parts.iter().enumerate() {
+        assert_eq!(part["projectId"], project(1));
+        assert_eq!(
+            part["part"],
+            json!({"of": "m-1", "number": index + 1, "count": 3})
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn parts_are_worked_off_and_never_cut_again() {
+    let rig = with_limit(Rig::with_assets(0..501), 200);
+    rig.answer(&records([record("m-1", &request(1, &assets(0..501)))]))
+        .await;
+    let rig = with_limit(rig, 100);
+    let parts = rig.simulator.take_messages(WORK);
+    for (index, part) in parts.iter().enumerate() {
+        let event = records([record(&format!("p-{index}"), &json!(part.body))]);
+        assert_eq!(rig.answer(&event).await, failed([]));
+    }
+    assert_eq!(rig.remaining(), [0; 0]);
+    assert_eq!(rig.parts().len(), 0, "whatever the limit is now");
+    let tokens: BTreeSet<_> = rig.calls().into_iter().map(|call| call.token).collect();
+    assert_eq!(tokens.len(), 6, "each batch of each part has its own");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_repeated_fan_out_repeats_the_same_parts() {
+    let own = json!({
+        "projectId": project(1), "assetIds": assets(0..250),
+        "clientToken": "decommission-2026-11-23-press-line-1",
+    });
+    let plain = request(1, &assets(0..250));
+    for event in [
+        records([record("m-1", &plain)]),
+        records([record("m-1", &own)]),
+        rule_event(&plain),
+        topic_event(&own),
+        plain.clone(),
+    ] {
+        let rig = with_limit(Rig::with_assets(0..250), 100);
+        rig.answer(&event).await;
+        let first = rig.simulator.take_messages(WORK);
+        rig.answer(&event).await;
+        let second = rig.simulator.take_messages(WORK);
+        let bodies = |messages: Vec<simulator::Message>| -> Vec<String> {
+            messages.into_iter().map(|message| message.body).collect()
+        };
+        assert_eq!(bodies(first), bodies(second));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_parts_tokens_come_from_the_callers_token_or_else_the_message() {
+    let own = |token: &str| json!({"projectId": project(1), "assetIds": assets(0..250), "clientToken": token});
+    let a = "decommission-2026-11-23-press-line-a";
+    let b = "decommission-2026-11-23-press-line-b";
+    let mut seen = Vec::new();
+    for (id, body) in [
+        ("m-1", own(a)),
+        ("m-2", own(a)),
+        ("m-1", own(b)),
+        ("m-1", request(1, &assets(0..250))),
+        ("m-2", request(1, &assets(0..250))),
+    ] {
+        let rig = with_limit(Rig::with_assets(0..250), 100);
+        rig.answer(&records([record(id, &body)])).await;
+        seen.push(tokens(&rig.parts()));
+    }
+    assert_eq!(seen[0], seen[1], "the caller's token is all that counts");
+    let distinct: BTreeSet<_> = seen.iter().collect();
+    assert_eq!(distinct.len(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn bad_ids_of_a_large_request_go_to_a_letter() {
+    let rig = with_limit(Rig::with_assets(0..250), 100);
+    let mut ids = assets(0..250);
+    ids.insert(30, "PUMP-7".to_owned());
+    assert_eq!(
+        rig.answer(&records([record("m-1", &request(1, &ids))]))
+            .await,
+        failed([])
+    );
+    assert_eq!(rig.lettered_assets(), [["PUMP-7"]]);
+    let held: Vec<String> = rig.parts().iter().flat_map(asset_ids).collect();
+    assert_eq!(held, assets(0..250));
+}
+
+#[tokio::test(start_paused = true)]
+async fn unless_all_parts_and_letters_are_stored_the_original_comes_back() {
+    let fails = |queue: &str, text: &str| {
+        Fault::sqs().queue(queue).action(Action::FailEntries {
+            bodies_containing: text.to_owned(),
+            code: "InternalError".to_owned(),
+            sender_fault: false,
+            heals_after: None,
+        })
+    };
+    for fault in [
+        fails(WORK, &asset(249)),
+        fails(DEAD_LETTERS, "PUMP-7"),
+        Fault::sqs().queue(WORK).action(Action::Reset),
+    ] {
+        let rig = with_limit(Rig::with_assets(0..250), 100);
+        rig.simulator.fault(fault);
+        let mut ids = assets(0..250);
+        ids.push("PUMP-7".to_owned());
+        let event = records([
+            record("m-1", &request(1, &ids)),
+            record("m-2", &request(2, &["bad".to_owned()])),
+        ]);
+        assert_eq!(rig.answer(&event).await, failed(["m-1"]));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_report_counts_what_is_queued_without_calling_it_a_failure() {
+    for event in [
+        request(1, &assets(0..250)),
+        rule_event(&request(1, &assets(0..250))),
+        topic_event(&request(1, &assets(0..250))),
+    ] {
+        let rig = with_limit(Rig::with_assets(0..250), 100);
+        let report = rig.answer(&event).await;
+        assert_eq!(report["status"], "accepted");
+        assert_eq!(
+            report["assets"],
+            json!({"requested": 250, "duplicates": 0, "disassociated": 0, "rejected": 0,
+                   "unfinished": 0, "queued": 250})
+        );
+        assert_eq!(report["failures"], json!([]));
+        assert_eq!(rig.parts().len(), 3);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_could_not_be_queued_is_reported_unfinished_with_the_reason() {
+    let rig = with_limit(Rig::with_assets(0..250), 100);
+    rig.simulator
+        .fault(Fault::sqs().action(Action::FailEntries {
+            bodies_containing: asset(249),
+            code: "InternalError".to_owned(),
+            sender_fault: false,
+            heals_after: None,
+        }));
+    let report = rig.answer(&request(1, &assets(0..250))).await;
+    assert_eq!(report["status"], "partial");
+    assert_eq!(report["assets"]["queued"], 200);
+    assert_eq!(report["assets"]["unfinished"], 50);
+    let failure = &report["failures"][0];
+    assert_eq!(failure["code"], "InternalError");
+    assert_eq!(failure["assetIds"], json!(assets(200..250)));
+    assert_eq!(failure["retryable"], true);
+    assert_eq!(failure["queued"], false);
+
+    let error = rig
+        .handle(&rule_event(&request(1, &assets(0..250))))
+        .await
+        .expect_err("only Lambda can keep these");
+    assert!(error.starts_with("NotKept: 50 assets"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_work_queue_a_request_of_any_size_is_worked_off() {
+    let rig = with_limit(Rig::with_assets(0..1500).without_work_queue(), 100);
+    let report = rig.answer(&request(1, &assets(0..1500))).await;
+    assert_eq!(report["status"], "succeeded");
+    assert_eq!(report["calls"], 15);
+}
+
+#[tokio::test(start_paused = true)]
+async fn unfinished_work_that_is_retried_with_other_assets_has_another_token() {
+    let down = |rig: &Rig, number: usize| {
+        rig.simulator.clear_faults();
+        rig.simulator
+            .fault(Fault::sitewise().asset(asset(number)).action(Action::Reset));
+    };
+    let rig = Rig::with_assets(0..200);
+    let event = rule_event(&request(1, &assets(0..200)));
+    down(&rig, 0);
+    rig.answer(&event).await;
+    down(&rig, 150);
+    rig.answer(&event).await;
+    let parts = rig.parts();
+    assert_eq!(asset_ids(&parts[0]), assets(0..100));
+    assert_eq!(asset_ids(&parts[1]), assets(100..200));
+    assert_ne!(parts[0]["clientToken"], parts[1]["clientToken"]);
+}

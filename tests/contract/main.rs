@@ -1,0 +1,16 @@
+//! Whole events in, exact answers and exact calls out: the contract, section
+//! by section, through the real AWS SDK.
+
+mod support;
+
+mod answers;
+mod batches;
+mod dead_letters;
+mod endpoints;
+mod fan_out;
+mod fifo;
+mod narrowing;
+mod outcomes;
+mod panics;
+mod requests;
+mod samples;

@@ -1,0 +1,207 @@
+//! Section 4, a refused batch: who is at fault, and at what cost.
+
+use std::collections::BTreeSet;
+
+use serde_json::json;
+use simulator::{Absent, Names, Settings};
+
+use crate::support::{Rig, asset, assets, failed, project, record, records, request, rule_event};
+
+const NAMES: [Names; 3] = [Names::Resource, Names::Project, Names::Nothing];
+
+fn refusing(absent: &Absent, names: Names) -> Rig {
+    Rig::new(Settings {
+        asset_not_in_project: absent.clone(),
+        unknown_asset: absent.clone(),
+        not_found_names: names,
+        ..Settings::default()
+    })
+}
+
+fn refusals() -> [(Absent, &'static str); 2] {
+    [
+        (Absent::NotFound, "ResourceNotFoundException"),
+        (Absent::Invalid, "InvalidRequestException"),
+    ]
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_assets_at_fault_are_rejected_and_the_rest_go_ahead() {
+    for (absent, code) in refusals() {
+        for names in NAMES {
+            for culprits in [
+                vec![0],
+                vec![99],
+                vec![3, 50, 51],
+                (0..100).step_by(7).collect(),
+            ] {
+                let rig = refusing(&absent, names);
+                let good: Vec<usize> = (0..100).filter(|n| !culprits.contains(n)).collect();
+                rig.simulator.add_project(&project(1), assets(good.clone()));
+                let event = records([record("m-1", &request(1, &assets(0..100)))]);
+                assert_eq!(rig.answer(&event).await, failed([]));
+                assert_eq!(rig.remaining(), [0; 0], "{code} {names:?} {culprits:?}");
+                let letter = rig.letter_bodies().remove(0);
+                assert_eq!(
+                    letter["assetIds"],
+                    json!(assets(culprits.clone())),
+                    "{code} {names:?}"
+                );
+                for error in letter["errors"].as_array().expect("a list") {
+                    assert_eq!(error["code"], code);
+                }
+                let calls = rig.calls().len();
+                let bound = 8 + culprits.len() * 14;
+                assert!(calls <= bound, "{calls} calls for {culprits:?}, {names:?}");
+                rig.assert_nothing_invalid_was_sent();
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_culprit_that_the_message_names_costs_three_calls() {
+    let rig = refusing(&Absent::NotFound, Names::Resource);
+    rig.simulator.add_project(&project(1), assets(0..99));
+    let event = records([record("m-1", &request(1, &assets(0..100)))]);
+    assert_eq!(rig.answer(&event).await, failed([]));
+    assert_eq!(rig.call_sizes(), [100, 1, 99]);
+    assert_eq!(rig.lettered_assets(), [[asset(99)]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_project_that_does_not_exist_costs_a_handful_of_calls() {
+    for names in NAMES {
+        for (count, most) in [(1, 1), (100, 6), (250, 8), (2_000, 13), (25_000, 13)] {
+            let rig = refusing(&Absent::Ignore, names).without_work_queue();
+            let event = records([record("m-1", &request(1, &assets(0..count)))]);
+            assert_eq!(rig.answer(&event).await, failed([]));
+            let calls = rig.calls().len();
+            assert!(calls <= most, "{calls} calls for {count} assets, {names:?}");
+            let named: BTreeSet<String> = rig.lettered_assets().concat().into_iter().collect();
+            assert_eq!(named.len(), count, "every asset is named");
+            for letter in rig.letter_bodies() {
+                for error in letter["errors"].as_array().expect("a list") {
+                    assert_eq!(error["code"], "ResourceNotFoundException");
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thousand_messages_for_a_project_that_does_not_exist_cost_a_handful_of_calls() {
+    for names in [Names::Resource, Names::Project] {
+        let rig = refusing(&Absent::Ignore, names);
+        let event = records(
+            (0..1000).map(|number| record(&format!("m-{number}"), &request(1, &[asset(number)]))),
+        );
+        assert_eq!(rig.answer(&event).await, failed([]));
+        let calls = rig.calls().len();
+        assert!(calls <= 13, "{calls} calls, {names:?}");
+        assert_eq!(rig.letters().len(), 1000);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_shared_by_several_requests_is_split_by_request_first() {
+    for (absent, _) in refusals() {
+        for names in NAMES {
+            let rig = refusing(&absent, names);
+            rig.simulator.add_project(&project(1), assets(0..60));
+            let event = records([
+                record("m-1", &request(1, &assets(0..30))),
+                record("m-2", &request(1, &assets(100..110))),
+                record("m-3", &request(1, &assets(30..60))),
+            ]);
+            assert_eq!(rig.answer(&event).await, failed([]));
+            assert_eq!(rig.remaining(), [0; 0]);
+            assert_eq!(rig.lettered_assets(), [assets(100..110)], "{names:?}");
+        }
+    }
+}
+
+/// The hardest neighbours: nearly all of a batch is at fault, and the messages
+/// do not say who.
+#[tokio::test(start_paused = true)]
+async fn one_request_never_changes_anothers_fate() {
+    for (absent, _) in refusals() {
+        for names in [Names::Resource, Names::Nothing] {
+            for place in [0, 42, 98] {
+                let rig = refusing(&absent, names);
+                rig.simulator.add_project(&project(1), [asset(place)]);
+                let event =
+                    records((0..99).map(|number| {
+                        record(&format!("m-{number}"), &request(1, &[asset(number)]))
+                    }));
+                assert_eq!(rig.answer(&event).await, failed([]));
+                assert_eq!(rig.remaining(), [0; 0], "{names:?} {place}");
+                assert_eq!(rig.letters().len(), 98);
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_asset_at_fault_that_two_requests_ask_for_is_rejected_for_both() {
+    let rig = refusing(&Absent::NotFound, Names::Nothing);
+    rig.simulator.add_project(&project(1), assets(0..4));
+    let event = records([
+        record("m-1", &request(1, &assets([0, 9, 1]))),
+        record("m-2", &request(1, &assets([2, 9, 3]))),
+    ]);
+    assert_eq!(rig.answer(&event).await, failed([]));
+    assert_eq!(rig.remaining(), [0; 0]);
+    assert_eq!(rig.lettered_assets(), [[asset(9)], [asset(9)]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_missing_project_holds_no_other_project_up() {
+    let rig = refusing(&Absent::Ignore, Names::Nothing);
+    rig.simulator.add_project(&project(2), assets(500..900));
+    let event = records([
+        record("m-1", &request(1, &assets(0..500))),
+        record("m-2", &request(2, &assets(500..900))),
+    ]);
+    assert_eq!(rig.answer(&event).await, failed([]));
+    assert_eq!(rig.simulator.project_assets(&project(2)).len(), 0);
+    assert_eq!(rig.lettered_assets().concat().len(), 500);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_report_says_who_was_at_fault() {
+    let rig = refusing(&Absent::NotFound, Names::Resource);
+    rig.simulator.add_project(&project(1), assets(0..9));
+    let report = rig.answer(&rule_event(&request(1, &assets(0..10)))).await;
+    assert_eq!(report["status"], "partial");
+    assert_eq!(report["assets"]["disassociated"], 9);
+    assert_eq!(report["failures"][0]["assetIds"], json!([asset(9)]));
+    assert_eq!(report["failures"][0]["code"], "ResourceNotFoundException");
+    assert_eq!(report["failures"][0]["deadLettered"], true);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whatever_absent_assets_mean_every_asset_ends_somewhere() {
+    let error = Absent::AssetError {
+        code: "NOT_IN_PROJECT".to_owned(),
+        message: "not in project".to_owned(),
+    };
+    for absent in [Absent::Ignore, error, Absent::NotFound, Absent::Invalid] {
+        for names in NAMES {
+            let rig = refusing(&absent, names);
+            rig.simulator.add_project(&project(1), assets(0..50));
+            rig.simulator.add_asset(&asset(60));
+            let report = rig.answer(&request(1, &assets(0..100))).await;
+            let counts = &report["assets"];
+            assert_eq!(counts["requested"], 100);
+            if absent == Absent::Ignore {
+                assert_eq!(counts["disassociated"], 100);
+            } else {
+                assert_eq!(counts["disassociated"], 50, "{absent:?} {names:?}");
+                assert_eq!(counts["rejected"], 50);
+                assert_eq!(rig.lettered_assets(), [assets(50..100)]);
+            }
+            assert_eq!(rig.remaining(), [0; 0]);
+        }
+    }
+}

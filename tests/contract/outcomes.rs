@@ -1,0 +1,526 @@
+//! Section 4: what happens to a call, and where its assets lead.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use simulator::{Action, Fault, Operation, Settings};
+
+use crate::support::{
+    DEAD_LETTERS, Rig, WORK, asset, assets, failed, record, records, request, rule_event,
+    topic_event,
+};
+
+fn refuse(status: u16, error_type: &str) -> Action {
+    Action::Refuse {
+        status,
+        error_type: error_type.to_owned(),
+        message: "refused".to_owned(),
+    }
+}
+
+fn plain(status: u16) -> Action {
+    Action::Reply {
+        status,
+        error_type: None,
+        headers: Vec::new(),
+        body: String::new(),
+    }
+}
+
+fn asset_errors(ids: &[String], heals_after: Option<u32>) -> Action {
+    Action::AssetErrors {
+        code: "INTERNAL_FAILURE".to_owned(),
+        message: "Internal failure.".to_owned(),
+        assets: ids.to_vec(),
+        heals_after,
+    }
+}
+
+fn one_record() -> Value {
+    records([record("m-1", &request(1, &assets(0..3)))])
+}
+
+#[tokio::test(start_paused = true)]
+async fn assets_that_a_200_does_not_name_are_disassociated() {
+    let rig = Rig::with_assets(0..5);
+    assert_eq!(rig.answer(&one_record()).await, failed([]));
+    assert_eq!(rig.remaining(), [3, 4]);
+    assert_eq!(rig.call_sizes(), [3]);
+    assert_eq!(rig.letters().len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_form_of_an_empty_success_is_a_success() {
+    for (status, body) in [
+        (200, ""),
+        (204, ""),
+        (200, "{}"),
+        (200, r#"{"errors":null}"#),
+        (200, r#"{"errors":[]}"#),
+    ] {
+        let rig = Rig::with_assets(0..3);
+        rig.simulator.fault(Fault::sitewise().action(Action::Reply {
+            status,
+            error_type: None,
+            headers: Vec::new(),
+            body: body.to_owned(),
+        }));
+        assert_eq!(
+            rig.answer(&one_record()).await,
+            failed([]),
+            "{status} {body}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_asset_among_the_errors_is_retried_alone_with_a_new_token() {
+    for heals_after in 1..=2 {
+        let rig = Rig::with_assets(0..3);
+        rig.simulator.fault(
+            Fault::on(Operation::Disassociate).action(asset_errors(&[asset(1)], Some(heals_after))),
+        );
+        assert_eq!(rig.answer(&one_record()).await, failed([]));
+        assert_eq!(rig.remaining(), [0; 0]);
+        let calls = rig.calls();
+        assert_eq!(calls.len(), 1 + heals_after as usize);
+        let mut tokens: Vec<_> = calls.iter().map(|call| call.token.clone()).collect();
+        for retry in &calls[1..] {
+            assert_eq!(retry.assets, [asset(1)]);
+        }
+        tokens.sort();
+        tokens.dedup();
+        assert_eq!(
+            tokens.len(),
+            calls.len(),
+            "each call has a token of its own"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_asset_that_stays_among_the_errors_is_rejected_with_the_services_code() {
+    for code in ["INTERNAL_FAILURE", "A_CODE_NEVER_SEEN"] {
+        let rig = Rig::with_assets(0..3);
+        rig.simulator.fault(
+            Fault::on(Operation::Disassociate).action(Action::AssetErrors {
+                code: code.to_owned(),
+                message: "Internal failure.".to_owned(),
+                assets: vec![asset(1)],
+                heals_after: None,
+            }),
+        );
+        assert_eq!(rig.answer(&one_record()).await, failed([]));
+        assert_eq!(rig.remaining(), [1]);
+        assert_eq!(rig.call_sizes(), [3, 1, 1]);
+        assert_eq!(
+            rig.letter_bodies()[0]["errors"],
+            json!([{"assetId": asset(1), "code": code, "message": "Internal failure."}])
+        );
+        assert_eq!(rig.lettered_assets(), [[asset(1)]]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_that_names_no_asset_of_the_call_leaves_the_whole_call_unfinished() {
+    for id in [asset(77), String::new(), "what".to_owned()] {
+        let rig = Rig::with_assets(0..3);
+        rig.simulator.fault(
+            Fault::sitewise().action(Action::Reply {
+                status: 200,
+                error_type: None,
+                headers: Vec::new(),
+                body: json!({"errors": [
+                    {"assetId": id, "code": "INTERNAL_FAILURE", "message": "?"}
+                ]})
+                .to_string(),
+            }),
+        );
+        assert_eq!(rig.answer(&one_record()).await, failed(["m-1"]), "{id}");
+        assert_eq!(rig.letters().len(), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_that_names_its_asset_in_capitals_is_that_assets() {
+    let rig = Rig::with_assets(0..3);
+    rig.simulator.fault(
+        Fault::sitewise().action(Action::Reply {
+            status: 200,
+            error_type: None,
+            headers: Vec::new(),
+            body: json!({"errors": [
+                {"assetId": asset(1).to_uppercase(), "code": "INTERNAL_FAILURE", "message": "?"}
+            ]})
+            .to_string(),
+        }),
+    );
+    assert_eq!(rig.answer(&one_record()).await, failed([]));
+    assert_eq!(rig.lettered_assets(), [[asset(1)]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_malformed_request_and_a_bad_id_are_rejected_without_a_call() {
+    let rig = Rig::with_assets(0..3);
+    let event = records([
+        record("m-1", &json!({"projectId": "..", "assetIds": []})),
+        record("m-2", &request(1, &[asset(0), "PUMP-7".to_owned()])),
+    ]);
+    assert_eq!(rig.answer(&event).await, failed([]));
+    assert_eq!(rig.call_sizes(), [1]);
+    let letters = rig.letter_bodies();
+    assert_eq!(letters[0], json!({"projectId": "..", "assetIds": []}));
+    assert_eq!(letters[1]["assetIds"], json!(["PUMP-7"]));
+    assert_eq!(letters[1]["errors"][0]["code"], "InvalidAssetId");
+    rig.assert_nothing_invalid_was_sent();
+}
+
+/// Rows of failures that pass: retried with one token, and then as if nothing
+/// had been.
+#[tokio::test(start_paused = true)]
+async fn throttling_server_errors_and_the_network_are_retried_with_the_same_token() {
+    for action in [
+        refuse(429, "ThrottlingException"),
+        plain(429),
+        refuse(400, "ThrottlingException"),
+        refuse(500, "InternalFailureException"),
+        plain(500),
+        plain(501),
+        plain(502),
+        plain(503),
+        plain(504),
+        plain(599),
+        Action::Stall,
+        Action::StallAfter,
+        Action::StallBody,
+        Action::Reset,
+        Action::ResetAfter,
+        Action::Truncate,
+        Action::Garbage("<html>".to_owned()),
+        Action::Garbage("{} {}".to_owned()),
+        Action::Garbage(r#"{"errors":"none"}"#.to_owned()),
+    ] {
+        let rig = Rig::with_assets(0..3);
+        rig.simulator
+            .fault(Fault::sitewise().first(2).action(action.clone()));
+        assert_eq!(rig.answer(&one_record()).await, failed([]), "{action:?}");
+        assert_eq!(rig.remaining(), [0; 0], "{action:?}");
+        let calls = rig.calls();
+        assert_eq!(calls.len(), 3, "{action:?}");
+        for call in &calls {
+            assert_eq!(call.token, calls[0].token, "{action:?}");
+            assert_eq!(call.assets, calls[0].assets, "{action:?}");
+        }
+    }
+}
+
+/// Failures, how often the call is tried in all, and the code they have.
+fn unfinished() -> Vec<(Action, usize, &'static str)> {
+    vec![
+        (refuse(429, "ThrottlingException"), 3, "ThrottlingException"),
+        (plain(429), 3, "HTTP 429"),
+        (
+            refuse(500, "InternalFailureException"),
+            3,
+            "InternalFailureException",
+        ),
+        (plain(500), 3, "HTTP 500"),
+        (plain(503), 3, "HTTP 503"),
+        (plain(501), 3, "HTTP 501"),
+        (Action::Stall, 3, "Timeout"),
+        (Action::Reset, 3, "ConnectionFailed"),
+        (Action::ResetAfter, 3, "ConnectionFailed"),
+        (Action::Truncate, 3, "MalformedResponse"),
+        (Action::Garbage("<html>".to_owned()), 3, "MalformedResponse"),
+        (
+            refuse(401, "UnauthorizedException"),
+            1,
+            "UnauthorizedException",
+        ),
+        (plain(401), 1, "HTTP 401"),
+        (
+            refuse(403, "AccessDeniedException"),
+            1,
+            "AccessDeniedException",
+        ),
+        (plain(403), 1, "HTTP 403"),
+        (
+            refuse(400, "ExpiredTokenException"),
+            1,
+            "ExpiredTokenException",
+        ),
+        (
+            refuse(400, "UnrecognizedClientException"),
+            1,
+            "UnrecognizedClientException",
+        ),
+        (refuse(409, "ConflictException"), 1, "ConflictException"),
+        (plain(418), 1, "HTTP 418"),
+        (plain(302), 1, "HTTP 302"),
+        (plain(400), 1, "HTTP 400"),
+        (plain(404), 1, "HTTP 404"),
+        (refuse(400, "ValidationException"), 1, "ValidationException"),
+    ]
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unfinished_record_is_redelivered_whole_and_dead_letters_nothing() {
+    for (action, attempts, _) in unfinished() {
+        let rig = Rig::with_assets(0..3);
+        rig.simulator
+            .fault(Fault::sitewise().action(action.clone()));
+        let ids = [asset(0), asset(1), "PUMP-7".to_owned()];
+        let event = records([record("m-1", &request(1, &ids))]);
+        assert_eq!(rig.answer(&event).await, failed(["m-1"]), "{action:?}");
+        assert_eq!(rig.calls().len(), attempts, "{action:?}");
+        assert_eq!(rig.letters().len(), 0, "{action:?}");
+        assert_eq!(rig.parts().len(), 0, "{action:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn unfinished_assets_of_other_events_go_to_the_work_queue() {
+    for (action, _, code) in unfinished() {
+        for event in [
+            request(1, &assets(0..3)),
+            rule_event(&request(1, &assets(0..3))),
+            topic_event(&request(1, &assets(0..3))),
+        ] {
+            let rig = Rig::with_assets(0..3);
+            rig.simulator
+                .fault(Fault::sitewise().action(action.clone()));
+            let report = rig.answer(&event).await;
+            assert_eq!(report["status"], "accepted", "{action:?}");
+            assert_eq!(report["assets"]["queued"], 3, "{action:?}");
+            let failure = &report["failures"][0];
+            assert_eq!(failure["code"], code, "{action:?}");
+            assert_eq!(failure["retryable"], true);
+            assert_eq!(failure["queued"], true);
+            assert_eq!(failure["deadLettered"], false);
+            let part = &rig.parts()[0];
+            assert_eq!(part["projectId"], request(1, &[])["projectId"]);
+            assert_eq!(part["assetIds"], json!(assets(0..3)));
+            assert_eq!(rig.letters().len(), 0);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_work_queue_unfinished_assets_of_other_events_are_dead_lettered() {
+    for event in [
+        request(1, &assets(0..3)),
+        rule_event(&request(1, &assets(0..3))),
+        topic_event(&request(1, &assets(0..3))),
+    ] {
+        let rig = Rig::with_assets(0..3).without_work_queue();
+        rig.simulator.fault(Fault::sitewise().action(plain(503)));
+        let report = rig.answer(&event).await;
+        assert_eq!(report["status"], "failed");
+        assert_eq!(report["assets"]["unfinished"], 3);
+        assert_eq!(report["failures"][0]["deadLettered"], true);
+        assert_eq!(report["failures"][0]["retryable"], true);
+        assert_eq!(rig.lettered_assets(), [assets(0..3)]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn rejected_assets_of_other_events_are_dead_lettered_and_reported() {
+    for event in [
+        request(1, &assets(0..3)),
+        rule_event(&request(1, &assets(0..3))),
+        topic_event(&request(1, &assets(0..3))),
+    ] {
+        let rig = Rig::with_assets(0..3);
+        rig.simulator
+            .fault(Fault::on(Operation::Disassociate).action(asset_errors(&[asset(2)], None)));
+        let report = rig.answer(&event).await;
+        assert_eq!(report["status"], "partial");
+        assert_eq!(
+            report["failures"],
+            json!([{
+                "assetIds": [asset(2)], "code": "INTERNAL_FAILURE",
+                "message": "Internal failure.", "retryable": false, "deadLettered": true,
+                "queued": false,
+            }])
+        );
+        assert_eq!(rig.lettered_assets(), [[asset(2)]]);
+        assert_eq!(rig.remaining(), [2]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_started_without_time_to_finish() {
+    let mut rig = Rig::with_assets(0..3);
+    rig.time_left = Duration::from_millis(500);
+    assert_eq!(rig.answer(&one_record()).await, failed(["m-1"]));
+    assert_eq!(rig.calls().len(), 0);
+
+    let report = rig.answer(&request(1, &assets(0..3))).await;
+    assert_eq!(report["calls"], 0);
+    assert_eq!(report["status"], "accepted");
+    assert_eq!(report["failures"][0]["code"], "DeadlineReached");
+    assert_eq!(rig.parts()[0]["assetIds"], json!(assets(0..3)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_call_outlives_the_deadline_whatever_time_is_left() {
+    for milliseconds in [0, 1, 100, 400, 1_000, 3_000, 10_000, 60_000] {
+        let mut rig = Rig::with_assets(0..3);
+        rig.time_left = Duration::from_millis(milliseconds);
+        rig.simulator.fault(Fault::sitewise().action(Action::Stall));
+        let start = tokio::time::Instant::now();
+        assert_eq!(rig.answer(&one_record()).await, failed(["m-1"]));
+        assert!(start.elapsed() <= rig.time_left, "{milliseconds} ms");
+        // and the same with queues that are silent too
+        rig.simulator.fault(Fault::sqs().action(Action::Stall));
+        let start = tokio::time::Instant::now();
+        let report = rig.answer(&request(1, &assets(0..3))).await;
+        assert!(start.elapsed() <= rig.time_left, "{milliseconds} ms");
+        assert_eq!(report["status"], "failed");
+        assert_eq!(report["failures"][0]["queued"], false);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn assets_without_time_for_their_retry_are_unfinished() {
+    let mut rig = Rig::with_assets(0..3);
+    rig.time_left = Duration::from_millis(1_200);
+    rig.simulator
+        .fault(Fault::sitewise().action(Action::Latency(Duration::from_millis(400))));
+    rig.simulator
+        .fault(Fault::on(Operation::Disassociate).action(asset_errors(&[asset(1)], None)));
+    let report = rig.answer(&request(1, &assets(0..3))).await;
+    assert_eq!(report["assets"]["disassociated"], 2);
+    assert_eq!(report["assets"]["queued"], 1);
+    assert_eq!(report["failures"][0]["code"], "DeadlineReached");
+    assert_eq!(
+        report["failures"][0]["message"],
+        "too little time left before the Lambda deadline to try again after INTERNAL_FAILURE: \
+         Internal failure."
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_whose_letter_cannot_be_stored_is_redelivered() {
+    for action in [
+        plain(503),
+        refuse(403, "AccessDeniedException"),
+        Action::Reset,
+        Action::Stall,
+        Action::Truncate,
+        Action::Garbage("{}".to_owned()),
+        Action::FailEntries {
+            bodies_containing: String::new(),
+            code: "InternalError".to_owned(),
+            sender_fault: false,
+            heals_after: None,
+        },
+    ] {
+        let rig = Rig::with_assets(0..3);
+        rig.simulator.fault(Fault::sqs().action(action.clone()));
+        let event = records([
+            record("m-1", &request(1, &["PUMP-7".to_owned()])),
+            record("m-2", &request(1, &assets(0..3))),
+            record("m-3", &json!("not a request")),
+        ]);
+        assert_eq!(
+            rig.answer(&event).await,
+            failed(["m-1", "m-3"]),
+            "{action:?}"
+        );
+        assert_eq!(rig.remaining(), [0; 0]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_dead_letter_queue_a_rejected_record_is_redelivered() {
+    let rig = Rig::with_assets(0..3).without_dead_letter_queue();
+    let event = records([
+        record("m-1", &request(1, &[asset(0), "PUMP-7".to_owned()])),
+        record("m-2", &json!("not a request")),
+        record("m-3", &request(1, &assets(1..3))),
+    ]);
+    assert_eq!(rig.answer(&event).await, failed(["m-1", "m-2"]));
+    assert_eq!(rig.remaining(), [0; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_whose_failures_are_in_no_queue_is_a_lambda_error() {
+    let bad_id = request(1, &["PUMP-7".to_owned()]);
+    let good = request(1, &assets(0..3));
+    for wrap in [rule_event, topic_event] {
+        // no queue at all
+        let rig = Rig::with_assets(0..3)
+            .without_work_queue()
+            .without_dead_letter_queue();
+        let error = rig.handle(&wrap(&bad_id)).await.expect_err("an error");
+        assert!(
+            error.starts_with("NotKept: 1 assets or requests failed"),
+            "{error}"
+        );
+        let error = rig.handle(&wrap(&json!({}))).await.expect_err("an error");
+        assert!(error.starts_with("NotKept: 1 assets"), "{error}");
+        assert!(
+            error.contains("InvalidRequest: projectId: missing"),
+            "{error}"
+        );
+
+        // queues that do not take it
+        for queue in [DEAD_LETTERS, WORK] {
+            let rig = Rig::with_assets(0..3);
+            rig.simulator
+                .fault(Fault::sqs().queue(queue).action(plain(503)));
+            rig.simulator.fault(Fault::sitewise().action(plain(503)));
+            let both = request(1, &[asset(0), "PUMP-7".to_owned()]);
+            let error = rig.handle(&wrap(&both)).await.expect_err("an error");
+            assert!(error.starts_with("NotKept: 1 assets"), "{error}");
+        }
+
+        // and nothing of the kind when all is well
+        let rig = Rig::with_assets(0..3)
+            .without_work_queue()
+            .without_dead_letter_queue();
+        assert_eq!(rig.answer(&wrap(&good)).await["status"], "succeeded");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_direct_caller_gets_the_report_though_nothing_could_be_stored() {
+    let rig = Rig::with_assets(0..3);
+    rig.simulator.fault(Fault::sqs().action(plain(503)));
+    rig.simulator.fault(Fault::sitewise().action(plain(503)));
+    let report = rig
+        .answer(&request(1, &[asset(0), "PUMP-7".to_owned()]))
+        .await;
+    assert_eq!(report["status"], "failed");
+    assert_eq!(report["assets"]["rejected"], 1);
+    assert_eq!(report["assets"]["unfinished"], 1);
+    for failure in report["failures"].as_array().expect("a list") {
+        assert_eq!(failure["deadLettered"], false);
+        assert_eq!(failure["queued"], false);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_throttled_service_sees_little_more_than_the_first_attempts() {
+    let rig = Rig::new(Settings::default());
+    rig.simulator
+        .add_project(&crate::support::project(1), assets(0..10_000));
+    rig.simulator
+        .fault(Fault::sitewise().action(refuse(429, "ThrottlingException")));
+    for number in 0..5 {
+        let event = records((0..20).map(|index| {
+            let first = number * 2_000 + index * 100;
+            record(
+                &format!("m-{first}"),
+                &request(1, &assets(first..first + 100)),
+            )
+        }));
+        rig.answer(&event).await;
+    }
+    let calls = rig.calls().len();
+    assert!(
+        calls <= 100 + 100,
+        "100 batches, and what the SDK's retry quota of 500 pays for: {calls}"
+    );
+}

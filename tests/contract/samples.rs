@@ -1,0 +1,90 @@
+//! Every sample in `events/`, whole: what it asks, what is called, what is
+//! left, what is answered.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
+use simulator::{Call, Message, Operation};
+
+use crate::support::{DEAD_LETTERS, Rig, WORK};
+
+/// Long lists in short: their length, first and last.
+fn short(value: &Value) -> Value {
+    match value {
+        Value::Array(items) if items.len() > 6 => json!(format!(
+            "{} × {} … {}",
+            items.len(),
+            items[0],
+            items[items.len() - 1]
+        )),
+        Value::Array(items) => items.iter().map(short).collect(),
+        Value::Object(fields) => fields
+            .iter()
+            .map(|(key, value)| (key.clone(), short(value)))
+            .collect(),
+        other => other.clone(),
+    }
+}
+
+fn body(message: &Message) -> Value {
+    let body = serde_json::from_str(&message.body).unwrap_or_else(|_| json!(message.body));
+    json!({"body": short(&body), "attributes": message.attributes})
+}
+
+fn call(call: &Call) -> Value {
+    json!({
+        "project": call.project,
+        "assets": short(&json!(call.assets)),
+        "token": call.token,
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_sample_does_what_its_snapshot_says() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("events");
+    let mut samples: Vec<_> = fs::read_dir(folder)
+        .expect("the samples' folder")
+        .map(|entry| entry.expect("a file").path())
+        .collect();
+    samples.sort();
+    assert!(samples.len() >= 19);
+    for sample in samples {
+        let text = fs::read_to_string(&sample).expect("a sample");
+        let event: Value = serde_json::from_str(&text).expect("JSON");
+        let rig = Rig::new(simulator::Settings::default());
+        rig.simulator.seed_from_event(&text);
+        let answer = rig.handle(&event).await;
+        let projects: BTreeMap<String, usize> = rig
+            .simulator
+            .projects()
+            .into_iter()
+            .map(|(project, assets)| (project, assets.len()))
+            .collect();
+        let calls: Vec<Value> = rig.calls().iter().map(call).collect();
+        let queue =
+            |name| -> Vec<Value> { rig.simulator.messages(name).iter().map(body).collect() };
+        rig.assert_nothing_invalid_was_sent();
+        assert!(
+            rig.simulator
+                .calls()
+                .iter()
+                .all(|call| call.operation != Operation::Other)
+        );
+        let name = sample
+            .file_stem()
+            .and_then(|name| name.to_str())
+            .expect("a name");
+        insta::assert_json_snapshot!(
+            name,
+            json!({
+                "answer": answer.map_or_else(|error| json!({"error": error}), |answer| short(&answer)),
+                "calls": calls,
+                "remaining": projects,
+                "deadLetters": queue(DEAD_LETTERS),
+                "workQueue": queue(WORK),
+            })
+        );
+    }
+}
