@@ -337,9 +337,11 @@ mod tests {
         json!({"messageId": "m", "eventSource": "aws:sqs", "body": body})
     }
 
-    /// Whether the answer is a partial batch, and each message's origin, id,
-    /// number of assets or problem.
-    fn reading(payload: &Value) -> (bool, Vec<(Origin, Option<String>, Result<usize, String>)>) {
+    /// A message's origin, id, and number of assets or problem.
+    type Read = (Origin, Option<String>, Result<usize, String>);
+
+    /// Whether the answer is a partial batch, and what the messages say.
+    fn reading(payload: &Value) -> (bool, Vec<Read>) {
         let payload = raw(payload);
         let event = read(&payload).expect("an event");
         let messages = event

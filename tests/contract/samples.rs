@@ -43,6 +43,9 @@ fn call(call: &Call) -> Value {
 
 #[tokio::test(start_paused = true)]
 async fn every_sample_does_what_its_snapshot_says() {
+    let mut settings = insta::Settings::clone_current();
+    settings.set_omit_expression(true);
+    let _settings = settings.bind_to_scope();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("events");
     let mut samples: Vec<_> = fs::read_dir(folder)
         .expect("the samples' folder")
