@@ -63,6 +63,24 @@ pub struct Invocation<'a> {
     pub deadline: Instant,
 }
 
+/// Time taken for granted where the runtime gives no real deadline.
+const UNKNOWN_TIME_LEFT: Duration = Duration::from_secs(60);
+
+/// A deadline that is past by more than this is none.
+const OLDEST_DEADLINE: Duration = Duration::from_secs(3600);
+
+/// Returns the time before a deadline, as the Lambda Runtime API gives it.
+///
+/// Lambda's own is never long past. `cargo lambda watch` gives one of 1970,
+/// which would leave no time for anything.
+pub fn time_left(deadline: SystemTime, now: SystemTime) -> Duration {
+    match deadline.duration_since(now) {
+        Ok(left) => left,
+        Err(past) if past.duration() > OLDEST_DEADLINE => UNKNOWN_TIME_LEFT,
+        Err(_) => Duration::ZERO,
+    }
+}
+
 /// Reasons for which the invocation fails, so that the event's sender keeps it.
 #[derive(Debug, Error)]
 pub enum HandlerError {
@@ -509,4 +527,25 @@ fn mark(settlements: &mut [Settlement], sent: Vec<(Covers, Result<(), Failure>)>
         }
     }
     stored
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_deadline_that_is_long_past_is_none() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_407_660);
+        let second = Duration::from_secs(1);
+        for (deadline, left) in [
+            (now + 30 * second, 30 * second),
+            (now, Duration::ZERO),
+            (now - second, Duration::ZERO),
+            (now - 3600 * second, Duration::ZERO),
+            (now - 3601 * second, 60 * second),
+            (SystemTime::UNIX_EPOCH + 600 * second, 60 * second),
+        ] {
+            assert_eq!(time_left(deadline, now), left);
+        }
+    }
 }

@@ -10,7 +10,7 @@ use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
 use serde_json::value::RawValue;
 use sitewise_disassociator::answer::Answer;
 use sitewise_disassociator::config::Config;
-use sitewise_disassociator::handler::{Function, HandlerError, Invocation};
+use sitewise_disassociator::handler::{Function, HandlerError, Invocation, time_left};
 use sitewise_disassociator::queue::{self, Queue};
 use sitewise_disassociator::sitewise::SiteWise;
 use sitewise_disassociator::telemetry;
@@ -74,12 +74,9 @@ async fn handle(
     event: LambdaEvent<Box<RawValue>>,
 ) -> Result<Answer, HandlerError> {
     let deadline = SystemTime::UNIX_EPOCH + Duration::from_millis(event.context.deadline);
-    let left = deadline
-        .duration_since(SystemTime::now())
-        .unwrap_or_default();
     let invocation = Invocation {
         request_id: &event.context.request_id,
-        deadline: Instant::now() + left,
+        deadline: Instant::now() + time_left(deadline, SystemTime::now()),
     };
     function.handle(&event.payload, invocation).await
 }

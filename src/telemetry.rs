@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use tracing_subscriber::EnvFilter;
 
 use crate::handler::Stored;
-use crate::outcome::Failure;
+use crate::outcome::{Failure, code};
 use crate::settle::Settlement;
 
 /// Sets up the log for the process, from `filter` up.
@@ -19,6 +19,7 @@ pub fn init(filter: EnvFilter) {
     tracing_subscriber::fmt()
         .json()
         .flatten_event(true)
+        .with_span_list(false)
         .with_env_filter(filter)
         .with_target(false)
         .init();
@@ -49,12 +50,14 @@ pub fn report(settlements: &[Settlement], calls: usize, stored: Stored) {
         }
     }
     for ((code, retryable), (count, first)) in &failures {
-        let message = first.message();
+        // Those two quote what the event carried.
+        let quotes_the_event = [code::INVALID_REQUEST, code::INVALID_ASSET_ID].contains(code);
+        let first_message = (!quotes_the_event).then(|| first.message());
         tracing::warn!(
             code,
             retryable,
             count,
-            first_message = message,
+            first_message,
             "assets or requests failed"
         );
     }

@@ -14,7 +14,7 @@ use simulator::{Absent, Call, Fault, Names, Settings, Simulator, Throttle, Token
 #[derive(Debug, Parser)]
 struct Arguments {
     /// Where to listen
-    #[arg(long, default_value = "127.0.0.1:9000")]
+    #[arg(long, default_value = "127.0.0.1:9100")]
     listen: SocketAddr,
 
     /// An event whose projects and assets are there from the start

@@ -1,0 +1,271 @@
+#!/usr/bin/env python3
+"""Drives the built release bootstrap through the Lambda Runtime API.
+
+The other side of that API is AWS's own runtime interface emulator, as the
+package aws-sam-cli carries it: nothing of ours decides here what an invocation
+or an answer is. SiteWise and SQS are the simulator, a program of its own.
+"""
+
+import json
+import os
+import pathlib
+import platform
+import socket
+import subprocess
+import time
+import unittest
+import urllib.request
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+BOOTSTRAP = TARGET / "release" / "sitewise-disassociator"
+SIMULATOR = TARGET / "debug" / "simulator"
+MACHINE = {"x86_64": "x86_64", "aarch64": "arm64"}[platform.machine()]
+EMULATOR = TARGET / "python" / "samcli" / "local" / "rapid" / f"aws-lambda-rie-{MACHINE}"
+DEAD_LETTERS = "dead-letters"
+WORK = "work"
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def wait_for(port):
+    for _ in range(200):
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return
+        except OSError:
+            time.sleep(0.05)
+    raise TimeoutError(f"nothing listens on port {port}")
+
+
+def http(method, url, body=None):
+    data = body.encode() if isinstance(body, str) else body
+    request = urllib.request.Request(url, data=data, method=method)
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return json.loads(answer.read())
+
+
+def sample(name):
+    return (ROOT / "events" / f"{name}.json").read_text()
+
+
+def request_of(name):
+    return json.loads(json.loads(sample(name))["Records"][0]["body"])
+
+
+class Bootstrap(unittest.TestCase):
+    """Each test has a simulator, an emulator and a cold start of its own."""
+
+    maxDiff = None
+
+    def setUp(self):
+        self.processes = []
+        port = free_port()
+        self.simulator = f"http://127.0.0.1:{port}"
+        self.start(
+            [SIMULATOR, "--listen", f"127.0.0.1:{port}", "--queue", DEAD_LETTERS, "--queue", WORK],
+            {},
+        )
+        wait_for(port)
+        runtime, api = free_port(), free_port()
+        self.function = f"http://127.0.0.1:{runtime}/2015-03-31/functions/function/invocations"
+        queue = f"{self.simulator}/000000000000"
+        self.start(
+            [
+                EMULATOR,
+                "--runtime-interface-emulator-address",
+                f"127.0.0.1:{runtime}",
+                "--runtime-api-address",
+                f"127.0.0.1:{api}",
+                BOOTSTRAP,
+            ],
+            {
+                "AWS_REGION": "eu-west-1",
+                "AWS_ACCESS_KEY_ID": "AKIDEXAMPLE",
+                "AWS_SECRET_ACCESS_KEY": "secret",
+                "AWS_ENDPOINT_URL": self.simulator,
+                "AWS_LAMBDA_FUNCTION_NAME": "sitewise-disassociator",
+                "AWS_LAMBDA_FUNCTION_TIMEOUT": "30",
+                "DEAD_LETTER_QUEUE_URL": f"{queue}/{DEAD_LETTERS}",
+                "WORK_QUEUE_URL": f"{queue}/{WORK}",
+            },
+        )
+        wait_for(runtime)
+
+    def tearDown(self):
+        for process in reversed(self.processes):
+            process.terminate()
+            process.wait(timeout=10)
+
+    def start(self, command, environment):
+        self.processes.append(
+            subprocess.Popen(
+                [str(part) for part in command],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+        )
+
+    def invoke(self, event):
+        return http("POST", self.function, event)
+
+    def seed(self, event):
+        http("POST", f"{self.simulator}/_simulator/projects", event)
+
+    def fault(self, spec):
+        http("POST", f"{self.simulator}/_simulator/faults", spec)
+
+    def projects(self):
+        return http("GET", f"{self.simulator}/_simulator/projects")
+
+    def messages(self, queue):
+        return http("GET", f"{self.simulator}/_simulator/queues/{queue}")
+
+    def calls(self):
+        calls = http("GET", f"{self.simulator}/_simulator/calls")
+        for call in calls:
+            self.assertIsNone(call["invalid"])
+        return [call for call in calls if call["operation"] == "Disassociate"]
+
+    def assert_projects_are_empty(self):
+        projects = self.projects()
+        self.assertTrue(projects)
+        self.assertEqual({project: [] for project in projects}, projects)
+
+    def test_records_are_acknowledged_and_their_assets_gone(self):
+        for name in [
+            "sqs",
+            "sqs-250-assets",
+            "sqs-several-requests",
+            "sqs-eventbridge-envelope",
+            "sqs-sns-envelope",
+            "sqs-dead-letter",
+            "sqs-fifo",
+            "pipes",
+        ]:
+            with self.subTest(name):
+                self.seed(sample(name))
+                self.assertEqual(self.invoke(sample(name)), {"batchItemFailures": []})
+                self.assert_projects_are_empty()
+        self.assertEqual(self.messages(DEAD_LETTERS), [])
+        self.assertLessEqual(max(len(call["assetIds"]) for call in self.calls()), 100)
+
+    def test_other_events_get_a_report(self):
+        for name in ["direct", "direct-client-token", "eventbridge", "sns"]:
+            with self.subTest(name):
+                self.seed(sample(name))
+                report = self.invoke(sample(name))
+                self.assertTrue(report.pop("requestId"))
+                self.assertEqual(
+                    report,
+                    {
+                        "projectId": request_of("sqs")["projectId"],
+                        "status": "succeeded",
+                        "assets": {
+                            "requested": 3,
+                            "duplicates": 0,
+                            "disassociated": 3,
+                            "rejected": 0,
+                            "unfinished": 0,
+                            "queued": 0,
+                        },
+                        "calls": 1,
+                        "failures": [],
+                    },
+                )
+                self.assert_projects_are_empty()
+
+    def test_bad_records_become_dead_letters_and_good_ones_are_done(self):
+        name = "bad-sqs-records"
+        self.seed(sample(name))
+        self.assertEqual(self.invoke(sample(name)), {"batchItemFailures": []})
+        self.assert_projects_are_empty()
+        records = json.loads(sample(name))["Records"]
+        letters = self.messages(DEAD_LETTERS)
+        self.assertEqual(
+            {letter["attributes"]["SourceMessageId"] for letter in letters},
+            {records[index]["messageId"] for index in (1, 2, 3, 4)},
+        )
+        for letter in letters:
+            self.assertTrue(letter["attributes"]["RequestID"])
+            self.assertTrue(letter["attributes"]["ErrorMessage"])
+
+    def test_only_the_record_of_a_failing_project_is_named(self):
+        name = "sqs-several-requests"
+        records = json.loads(sample(name))["Records"]
+        failing = records[2]
+        project = json.loads(failing["body"])["projectId"]
+        self.seed(sample(name))
+        self.fault(f"disassociate:project={project}:status=403")
+        self.assertEqual(
+            self.invoke(sample(name)),
+            {"batchItemFailures": [{"itemIdentifier": failing["messageId"]}]},
+        )
+        remaining = {key: len(assets) for key, assets in self.projects().items()}
+        self.assertEqual(remaining.pop(project), 2)
+        self.assertEqual(set(remaining.values()), {0})
+
+    def test_lost_replies_and_resets_are_survived_with_one_token(self):
+        for fault in ["reset", "reset-after", "truncate", "garbage", "throttle", "status=500"]:
+            with self.subTest(fault):
+                self.seed(sample("sqs"))
+                http("DELETE", f"{self.simulator}/_simulator/calls")
+                self.fault(f"disassociate:first=1:{fault}")
+                self.assertEqual(self.invoke(sample("sqs")), {"batchItemFailures": []})
+                self.assert_projects_are_empty()
+                calls = self.calls()
+                self.assertEqual(len(calls), 2)
+                self.assertEqual(len({call["clientToken"] for call in calls}), 1)
+
+    def test_a_large_request_is_done_in_parts(self):
+        event = sample("direct-1200-assets")
+        self.seed(event)
+        report = self.invoke(event)
+        self.assertEqual(report["status"], "accepted")
+        self.assertEqual(report["assets"]["queued"], 1200)
+        parts = self.messages(WORK)
+        self.assertEqual(
+            [len(json.loads(part["body"])["assetIds"]) for part in parts], [1000, 200]
+        )
+        for part in parts:
+            record = {
+                "messageId": part["id"],
+                "eventSource": "aws:sqs",
+                "body": part["body"],
+            }
+            answer = self.invoke(json.dumps({"Records": [record]}))
+            self.assertEqual(answer, {"batchItemFailures": []})
+        self.assert_projects_are_empty()
+        self.assertEqual(len(self.messages(WORK)), 2)
+
+    def test_a_payload_that_is_no_event_is_an_error_and_the_process_lives_on(self):
+        for payload in [sample("bad-unknown-event"), "{}", "[1]", '"text"', "null"]:
+            with self.subTest(payload):
+                answer = self.invoke(payload)
+                self.assertEqual(answer["errorType"], "UnrecognizedEvent")
+                self.assertIn("expected an SQS event", answer["errorMessage"])
+        self.seed(sample("sqs"))
+        self.assertEqual(self.invoke(sample("sqs")), {"batchItemFailures": []})
+        self.assert_projects_are_empty()
+
+
+def install_emulator():
+    if EMULATOR.exists():
+        return
+    requirements = ROOT / "tests" / "requirements.txt"
+    subprocess.run(
+        ["python3", "-m", "pip", "install", "--quiet", "--no-deps", "--target"]
+        + [str(TARGET / "python"), "-r", str(requirements)],
+        check=True,
+    )
+
+
+if __name__ == "__main__":
+    install_emulator()
+    unittest.main(verbosity=2)
