@@ -23,6 +23,12 @@
 //! Everything left of [`dispatch`], and [`settle`], is pure: no clock, no
 //! network, no environment.
 
+#[cfg(not(panic = "unwind"))]
+compile_error!(
+    "panics are contained by unwinding: build with panic = \"unwind\", also under Cargo Lambda, \
+     whose own default for release builds is abort"
+);
+
 pub mod answer;
 pub mod config;
 pub mod dead_letter;

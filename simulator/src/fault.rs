@@ -37,7 +37,7 @@ pub enum Action {
     Reply {
         /// the HTTP status
         status: u16,
-        /// the error's name, sent as `x-amzn-errortype` (SQS: also as `__type`)
+        /// the error's name, sent as `x-amzn-errortype`
         error_type: Option<String>,
         /// more headers
         headers: Vec<(String, String)>,
@@ -241,6 +241,7 @@ const TERMS: &str = "project=ID, asset=ID, queue=NAME; nth=N, first=N, after=N, 
                      throttle, status=CODE, type=NAME, latency=NUMBERms, stall, stall-after, \
                      stall-body, reset, reset-after, truncate, garbage, asset-error=CODE, \
                      heals=N or fail-entries=CODE";
+const ONE_ACTION: &str = "one action only; another one is a fault of its own";
 const AN_ACTION: &str = "an action among its terms, such as status=500 or reset";
 
 impl FromStr for Fault {
@@ -273,8 +274,9 @@ impl FromStr for Fault {
                 ("first", _) => fault = fault.first(number()?),
                 ("after", _) => fault = fault.after(number()?),
                 ("probability", _) => {
-                    let share: f64 = value.parse().map_err(|_| invalid())?;
-                    fault = fault.probability(share);
+                    let share = value.parse().ok();
+                    let share = share.filter(|share| (0.0..=1.0).contains(share));
+                    fault = fault.probability(share.ok_or_else(invalid)?);
                 }
                 ("type", Some(Action::Reply { error_type, .. })) => {
                     *error_type = Some(value.to_owned());
@@ -288,7 +290,12 @@ impl FromStr for Fault {
                 ) => {
                     *heals_after = Some(value.parse().map_err(|_| invalid())?);
                 }
-                _ => action = Some(named_action(name, value).ok_or_else(invalid)?),
+                _ => {
+                    let named = named_action(name, value).ok_or_else(invalid)?;
+                    if action.replace(named).is_some() {
+                        return Err(wrong(text, ONE_ACTION));
+                    }
+                }
             }
         }
         let mut action = action.ok_or_else(|| wrong(text, AN_ACTION))?;
@@ -300,6 +307,10 @@ impl FromStr for Fault {
 }
 
 fn named_action(name: &str, value: &str) -> Option<Action> {
+    let takes_a_value = matches!(name, "status" | "latency" | "asset-error" | "fail-entries");
+    if takes_a_value == value.is_empty() {
+        return None;
+    }
     Some(match name {
         "throttle" => Action::Refuse {
             status: 429,

@@ -138,9 +138,11 @@ fn full(answer: &Answer) -> BoxBody<Bytes, io::Error> {
 }
 
 fn response(answer: &Answer, body: BoxBody<Bytes, io::Error>) -> Result<Response, io::Error> {
-    let mut response = hyper::Response::builder()
-        .status(answer.status)
-        .header("content-type", "application/json");
+    let mut response = hyper::Response::builder().status(answer.status);
+    let is_type = |(name, _): &(String, String)| name.eq_ignore_ascii_case("content-type");
+    if !answer.headers.iter().any(is_type) {
+        response = response.header("content-type", "application/json");
+    }
     for (name, value) in &answer.headers {
         response = response.header(name, value);
     }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::fault::{Action, Fault, fails_again};
@@ -96,7 +96,9 @@ struct State {
     settings: Settings,
     sitewise: SiteWise,
     sqs: Sqs,
-    faults: Vec<Fault>,
+    /// by numbers that are not used again: a call under way may outlive its fault
+    faults: BTreeMap<usize, Fault>,
+    next_fault: usize,
     calls: Vec<Call>,
     seen: usize,
     bucket: Option<Bucket>,
@@ -125,7 +127,8 @@ impl Simulator {
                 settings,
                 sitewise: SiteWise::default(),
                 sqs: Sqs::default(),
-                faults: Vec::new(),
+                faults: BTreeMap::new(),
+                next_fault: 0,
                 calls: Vec::new(),
                 seen: 0,
                 bucket: None,
@@ -235,7 +238,10 @@ impl Simulator {
 
     /// Adds a fault. The first one that fires decides; latencies add up.
     pub fn fault(&self, fault: Fault) {
-        self.state().faults.push(fault);
+        let mut state = self.state();
+        let number = state.next_fault;
+        state.next_fault += 1;
+        state.faults.insert(number, fault);
     }
 
     /// Takes all faults away.
@@ -315,14 +321,14 @@ impl State {
         let mut fired = None;
         let dice = &mut self.dice;
         let mut roll = || next_share(dice);
-        for (index, fault) in self.faults.iter_mut().enumerate() {
+        for (&number, fault) in &mut self.faults {
             if !fault.fires(&call, &mut roll) {
                 continue;
             }
             match fault.action {
                 Action::Latency(latency) => delay += latency,
                 _ => {
-                    fired = Some(index);
+                    fired = Some(number);
                     break;
                 }
             }
@@ -362,7 +368,7 @@ impl State {
         }
         let action = arrived
             .fault
-            .and_then(|index| self.faults.get(index))
+            .and_then(|number| self.faults.get(&number))
             .map(|fault| fault.action.clone());
         match action {
             Some(Action::Reply {
@@ -382,7 +388,14 @@ impl State {
                 status,
                 error_type,
                 message,
-            }) => return Reaction::Answer(Answer::error(status, &error_type, &message)),
+            }) => {
+                let mut answer = Answer::error(status, &error_type, &message);
+                if matches!(arrived.request, Parsed::Sqs { .. }) {
+                    let body = json!({ "__type": error_type, "message": message });
+                    answer.body = body.to_string();
+                }
+                return Reaction::Answer(answer);
+            }
             Some(Action::Stall) => return Reaction::Silence,
             Some(Action::Reset) => return Reaction::Reset,
             Some(Action::Panic(text)) => return Reaction::Panic(text),
@@ -423,14 +436,17 @@ impl State {
             call.invalid = Some("not signed".to_owned());
             return Answer::error(403, "MissingAuthenticationTokenException", "Not signed.");
         }
-        let fault = fault.and_then(|index| self.faults.get_mut(index));
+        let fault = fault.and_then(|number| self.faults.get_mut(&number));
         match request {
             Parsed::Unknown => Answer {
                 status: 404,
                 headers: Vec::new(),
                 body: String::new(),
             },
-            Parsed::List { project, query } => self.sitewise.list(project, query),
+            Parsed::List { project, query } => match &call.invalid {
+                Some(reason) => Answer::error(400, "InvalidRequestException", reason),
+                None => self.sitewise.list(project, query),
+            },
             Parsed::Disassociate(request) => {
                 let is_repeat = |reason: &String| reason.starts_with("repeated");
                 if let Some(reason) = call.invalid.as_ref().filter(|reason| !is_repeat(reason)) {
@@ -503,7 +519,10 @@ fn parse(request: &Request, call: &mut Call) -> Parsed {
         let is_batch = match target.as_str() {
             "AmazonSQS.SendMessage" => false,
             "AmazonSQS.SendMessageBatch" => true,
-            _ => return Parsed::Unknown,
+            _ => {
+                call.invalid = Some("no such operation".to_owned());
+                return Parsed::Unknown;
+            }
         };
         call.operation = if is_batch {
             Operation::SendMessageBatch
@@ -530,6 +549,7 @@ fn parse(request: &Request, call: &mut Call) -> Parsed {
         ("GET", [.., "projects", project, "assets"]) => {
             call.operation = Operation::ListProjectAssets;
             call.project = Some((*project).to_owned());
+            call.invalid = (!sitewise::is_id(project)).then(|| format!("projectId {project:?}"));
             Parsed::List {
                 project: (*project).to_owned(),
                 query: request.query.clone(),
@@ -545,7 +565,7 @@ fn parse(request: &Request, call: &mut Call) -> Parsed {
 /// Collects every request in a JSON value: its project and valid assets.
 fn requests_in(value: &Value, found: &mut Vec<(String, Vec<String>)>) {
     match value {
-        Value::String(text) if text.starts_with('{') => {
+        Value::String(text) if text.trim_start().starts_with(['{', '[', '"']) => {
             if let Ok(inner) = serde_json::from_str(text) {
                 requests_in(&inner, found);
             }

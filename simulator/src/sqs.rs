@@ -70,9 +70,15 @@ impl Refusal {
     }
 
     fn answer(&self) -> Answer {
+        let mut headers = vec![("x-amzn-errortype".to_owned(), self.code.to_owned())];
+        if self.code == NO_QUEUE {
+            // The name of the query protocol, which the SDKs know the error by.
+            let name = "AWS.SimpleQueueService.NonExistentQueue;Sender";
+            headers.push(("x-amzn-query-error".to_owned(), name.to_owned()));
+        }
         Answer {
             status: 400,
-            headers: vec![("x-amzn-errortype".to_owned(), self.code.to_owned())],
+            headers,
             body: json!({ "__type": self.code, "message": self.message }).to_string(),
         }
     }
@@ -106,7 +112,10 @@ impl Sqs {
 
     /// Answers `SendMessage`; the second value says why it is refused.
     pub(crate) fn send(&mut self, request: &Value, now: Duration) -> (Answer, Option<String>) {
-        let stored = check(request).and_then(|()| self.store(request, request, now));
+        let stored = self
+            .check_queue(request)
+            .and_then(|()| check(request))
+            .and_then(|()| self.store(request, request, now));
         match stored {
             Ok((id, md5)) => {
                 let body = json!({ "MessageId": id, "MD5OfMessageBody": md5 });
@@ -129,7 +138,7 @@ impl Sqs {
             .into_iter()
             .flatten()
             .collect();
-        if let Err(refusal) = check_batch(&entries) {
+        if let Err(refusal) = check_batch(&entries).and_then(|()| self.check_queue(request)) {
             return (refusal.answer(), Some(refusal.message));
         }
         let mut successful = Vec::new();
@@ -149,9 +158,6 @@ impl Sqs {
                 Ok((message, md5)) => successful.push(json!({
                     "Id": id, "MessageId": message, "MD5OfMessageBody": md5,
                 })),
-                Err(refusal) if refusal.code == NO_QUEUE => {
-                    return (refusal.answer(), Some(refusal.message));
-                }
                 Err(refusal) => {
                     failed.push(json!({
                         "Id": id, "Code": refusal.code, "SenderFault": true,
@@ -165,6 +171,15 @@ impl Sqs {
         (Answer::ok(&body), invalid)
     }
 
+    fn check_queue(&self, request: &Value) -> Result<(), Refusal> {
+        let name = queue_name(request).unwrap_or_default();
+        if self.queues.contains_key(&name) {
+            Ok(())
+        } else {
+            Err(no_queue(&name))
+        }
+    }
+
     fn store(
         &mut self,
         request: &Value,
@@ -172,10 +187,7 @@ impl Sqs {
         now: Duration,
     ) -> Result<(String, String), Refusal> {
         let name = queue_name(request).unwrap_or_default();
-        let queue = self
-            .queues
-            .get_mut(&name)
-            .ok_or_else(|| Refusal::new(NO_QUEUE, format!("The queue {name:?} does not exist.")))?;
+        let queue = self.queues.get_mut(&name).ok_or_else(|| no_queue(&name))?;
         let text = |name: &str| entry[name].as_str().map(ToOwned::to_owned);
         let body = text("MessageBody").unwrap_or_default();
         let md5 = hex(&Md5::digest(body.as_bytes()));
@@ -211,6 +223,10 @@ impl Sqs {
 }
 
 const NO_QUEUE: &str = "com.amazonaws.sqs#QueueDoesNotExist";
+
+fn no_queue(name: &str) -> Refusal {
+    Refusal::new(NO_QUEUE, format!("The queue {name:?} does not exist."))
+}
 
 fn attributes(entry: &Value) -> impl Iterator<Item = (String, String)> {
     entry["MessageAttributes"]
