@@ -20,6 +20,12 @@ pub const FAN_OUT_ASSETS: &str = "FAN_OUT_ASSETS";
 /// Calls in flight in one invocation.
 pub const MAX_CONCURRENCY: &str = "MAX_CONCURRENCY";
 
+/// The name that log lines have as `service`.
+pub const SERVICE_NAME: &str = "POWERTOOLS_SERVICE_NAME";
+
+/// The service's name where none is given.
+pub const DEFAULT_SERVICE_NAME: &str = "sitewise-disassociator";
+
 /// The endpoints that the SDK takes from the environment.
 const ENDPOINTS: [&str; 3] = [
     "AWS_ENDPOINT_URL",
@@ -51,6 +57,8 @@ pub struct Config {
     pub fan_out_assets: usize,
     /// Calls in flight in one invocation.
     pub max_concurrency: usize,
+    /// The name of the service in log lines.
+    pub service_name: String,
     /// Which lines are logged.
     pub log_filter: EnvFilter,
 }
@@ -111,6 +119,7 @@ impl Config {
                 MAX_CONCURRENCY_ALLOWED,
                 &lookup,
             )?,
+            service_name: lookup(SERVICE_NAME).unwrap_or_else(|| DEFAULT_SERVICE_NAME.to_owned()),
             log_filter: log_filter(&lookup)?,
         })
     }
@@ -228,6 +237,7 @@ mod tests {
             assert_eq!(config.work_queue_url, None);
             assert_eq!(config.fan_out_assets, 1000);
             assert_eq!(config.max_concurrency, 8);
+            assert_eq!(config.service_name, "sitewise-disassociator");
             assert_eq!(config.log_filter.to_string(), "info");
         }
     }
@@ -242,6 +252,7 @@ mod tests {
             (WORK_QUEUE_URL, "http://127.0.0.1:9000/1/work.fifo"),
             (FAN_OUT_ASSETS, "25000"),
             (MAX_CONCURRENCY, "64"),
+            (SERVICE_NAME, "decommissioning"),
         ])
         .expect("valid");
         assert_eq!(
@@ -256,6 +267,7 @@ mod tests {
             (config.fan_out_assets, config.max_concurrency),
             (25_000, 64)
         );
+        assert_eq!(config.service_name, "decommissioning");
     }
 
     #[test]

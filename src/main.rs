@@ -9,7 +9,7 @@ use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
 use serde_json::value::RawValue;
 use sitewise_disassociator::answer::Answer;
-use sitewise_disassociator::config::Config;
+use sitewise_disassociator::config::{Config, DEFAULT_SERVICE_NAME};
 use sitewise_disassociator::handler::{Function, HandlerError, Invocation, time_left};
 use sitewise_disassociator::queue::{self, Queue};
 use sitewise_disassociator::sitewise::SiteWise;
@@ -22,13 +22,13 @@ async fn main() -> ExitCode {
     let config = match Config::from_env() {
         Ok(config) => config,
         Err(error) => {
-            telemetry::init(EnvFilter::new("info"));
+            telemetry::init(DEFAULT_SERVICE_NAME.to_owned(), EnvFilter::new("info"));
             tracing::error!(%error, "wrong configuration");
             return ExitCode::FAILURE;
         }
     };
     let function = function(&config, &sdk_config().await);
-    telemetry::init(config.log_filter);
+    telemetry::init(config.service_name, config.log_filter);
     let handler = service_fn(|event: LambdaEvent<Box<RawValue>>| {
         let function = &function;
         async move {
@@ -73,6 +73,10 @@ async fn handle(
     function: &Function,
     event: LambdaEvent<Box<RawValue>>,
 ) -> Result<Answer, HandlerError> {
+    telemetry::enter(
+        &event.context.request_id,
+        event.context.xray_trace_id.as_deref(),
+    );
     let deadline = SystemTime::UNIX_EPOCH + Duration::from_millis(event.context.deadline);
     let invocation = Invocation {
         request_id: &event.context.request_id,

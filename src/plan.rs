@@ -42,8 +42,6 @@ pub struct Batch {
 pub struct Owner {
     /// The request's place among those planned for.
     pub request: usize,
-    /// The place of the share's first asset among the request's assets.
-    pub first: usize,
     /// For each asset of the share, its place in the batch.
     pub places: Vec<u8>,
     message_id: String,
@@ -160,11 +158,10 @@ pub fn plan(asks: &[Ask<'_>]) -> Vec<Batch> {
         let request = ask.request;
         let chunks = request.assets.chunks(BATCH_LIMIT);
         let is_whole_request = chunks.len() == 1;
-        for (number, assets) in chunks.enumerate() {
+        for assets in chunks {
             let tail = Tail {
                 ask: *ask,
                 request: index,
-                first: number * BATCH_LIMIT,
                 assets,
             };
             if request.client_token.is_none() && assets.len() < BATCH_LIMIT {
@@ -212,36 +209,30 @@ pub fn plan(asks: &[Ask<'_>]) -> Vec<Batch> {
 /// Hands what became of each batch's assets back to those who asked: for each
 /// ask one value for each of its assets, in their order.
 ///
-/// `results` holds, for each batch, one value for each of its assets.
+/// `batches` are in the order of [`plan`], which has a request's full batches
+/// in their order and its tail behind them. `results` holds, for each batch,
+/// one value for each of its assets.
 pub fn distribute<T: Clone>(
     asks: &[Ask<'_>],
     batches: &[Batch],
     results: &[Vec<T>],
 ) -> Vec<Vec<T>> {
-    let mut shares: Vec<Vec<(usize, Vec<T>)>> = asks.iter().map(|_| Vec::new()).collect();
+    let mut told: Vec<Vec<T>> = asks
+        .iter()
+        .map(|ask| Vec::with_capacity(ask.request.assets.len()))
+        .collect();
     for (batch, results) in batches.iter().zip(results) {
         for owner in &batch.owners {
-            let share = owner
-                .places
-                .iter()
-                .map(|place| results[usize::from(*place)].clone())
-                .collect();
-            shares[owner.request].push((owner.first, share));
+            let share = owner.places.iter();
+            told[owner.request].extend(share.map(|place| results[usize::from(*place)].clone()));
         }
     }
-    shares
-        .into_iter()
-        .map(|mut share| {
-            share.sort_unstable_by_key(|(first, _)| *first);
-            share.into_iter().flat_map(|(_, values)| values).collect()
-        })
-        .collect()
+    told
 }
 
 struct Tail<'a> {
     ask: Ask<'a>,
     request: usize,
-    first: usize,
     assets: &'a [AssetId],
 }
 
@@ -289,7 +280,6 @@ impl OpenBatch {
             .collect();
         self.batch.owners.push(Owner {
             request: tail.request,
-            first: tail.first,
             places,
             message_id: tail.ask.message_id.to_owned(),
         });
@@ -565,10 +555,9 @@ mod tests {
                 assert_eq!(requests[owner.request].project, batch.project);
                 let shares = batch.owners.len() > 1;
                 assert!(!(shares && requests[owner.request].client_token.is_some()));
-                let is_tail =
-                    owner.first + owner.places.len() == requests[owner.request].assets.len();
+                let tail = requests[owner.request].assets.len() % BATCH_LIMIT;
                 assert!(
-                    owner.places.len() == BATCH_LIMIT || is_tail,
+                    [BATCH_LIMIT, tail].contains(&owner.places.len()),
                     "full batches, and tails that are never split"
                 );
             }

@@ -12,6 +12,7 @@ import pathlib
 import platform
 import socket
 import subprocess
+import tempfile
 import time
 import unittest
 import urllib.request
@@ -74,7 +75,7 @@ class Bootstrap(unittest.TestCase):
         runtime, api = free_port(), free_port()
         self.function = f"http://127.0.0.1:{runtime}/2015-03-31/functions/function/invocations"
         queue = f"{self.simulator}/000000000000"
-        self.start(
+        self.output = self.start(
             [
                 EMULATOR,
                 "--runtime-interface-emulator-address",
@@ -102,15 +103,24 @@ class Bootstrap(unittest.TestCase):
             process.wait(timeout=10)
 
     def start(self, command, environment):
+        output = tempfile.TemporaryFile("w+")
+        self.addCleanup(output.close)
         self.processes.append(
             subprocess.Popen(
                 [str(part) for part in command],
                 env=environment,
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
             )
         )
+        return output
+
+    def log(self):
+        """The function's log lines, which the emulator passes on."""
+        self.output.seek(0)
+        lines = [line for line in self.output.read().split("\n") if line.startswith("{")]
+        return [json.loads(line) for line in lines]
 
     def invoke(self, event):
         return http("POST", self.function, event)
@@ -253,6 +263,31 @@ class Bootstrap(unittest.TestCase):
         self.seed(sample("sqs"))
         self.assertEqual(self.invoke(sample("sqs")), {"batchItemFailures": []})
         self.assert_projects_are_empty()
+
+    def test_each_log_line_is_one_json_object_with_powertools_keys(self):
+        self.seed(sample("sqs"))
+        nasty = "\r\n\u2028\x1b[31m canary"
+        bodies = [json.loads(sample("sqs"))["Records"][0]["body"], nasty, "{"]
+        records = [
+            {"messageId": f"m-{index}", "eventSource": "aws:sqs", "body": body}
+            for index, body in enumerate(bodies)
+        ]
+        for _ in range(2):
+            self.invoke(json.dumps({"Records": records}))
+        lines = self.log()
+        for line in lines:
+            self.assertEqual(line["service"], "sitewise-disassociator")
+            self.assertRegex(line["timestamp"], r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$")
+            self.assertIn(line["level"], ["INFO", "WARN"])
+            self.assertTrue(line["function_request_id"])
+            self.assertNotIn("canary", json.dumps(line))
+        summaries = [line for line in lines if line["message"] == "event worked off"]
+        self.assertEqual([line["cold_start"] for line in summaries], [True, False])
+        self.assertEqual([line["disassociated"] for line in summaries], [3, 3])
+        failures = [line for line in lines if line["message"] == "assets or requests failed"]
+        self.assertEqual(
+            [(line["code"], line["count"]) for line in failures], [("InvalidRequest", 2)] * 2
+        )
 
 
 def install_emulator():

@@ -1,11 +1,14 @@
 //! Section 4, a refused batch: who is at fault, and at what cost.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use proptest::prelude::*;
 use serde_json::json;
 use simulator::{Absent, Names, Settings};
 
-use crate::support::{Rig, asset, assets, failed, project, record, records, request, rule_event};
+use crate::support::{
+    Rig, asset, asset_ids, assets, failed, project, record, records, request, rule_event,
+};
 
 const NAMES: [Names; 3] = [Names::Resource, Names::Project, Names::Nothing];
 
@@ -203,5 +206,81 @@ async fn whatever_absent_assets_mean_every_asset_ends_somewhere() {
             }
             assert_eq!(rig.remaining(), [0; 0]);
         }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_one_request_shows_is_not_held_against_an_asset_that_another_shares() {
+    let rig = refusing(&Absent::NotFound, Names::Nothing);
+    rig.simulator.add_project(&project(1), [asset(50)]);
+    let event = records([
+        record("m-1", &request(1, &assets((0..20).chain([50])))),
+        record("m-2", &request(1, &[asset(50)])),
+    ]);
+    assert_eq!(rig.answer(&event).await, failed([]));
+    assert_eq!(rig.remaining(), [0; 0]);
+    assert_eq!(rig.lettered_assets(), [assets(0..20)]);
+}
+
+/// Requests of a project: which assets each names. Even numbers are in the
+/// project, odd ones are at fault.
+fn any_requests() -> impl Strategy<Value = Vec<BTreeSet<usize>>> {
+    let some_good = proptest::collection::btree_set((0..60_usize).prop_map(|n| n * 2), 0..40);
+    let few_bad = proptest::collection::btree_set((0..60_usize).prop_map(|n| n * 2 + 1), 0..4);
+    let one = (some_good, few_bad).prop_map(|(good, bad)| &good | &bad);
+    proptest::collection::vec(one.prop_filter("not empty", |one| !one.is_empty()), 1..8)
+}
+
+fn any_absent() -> impl Strategy<Value = Absent> {
+    prop_oneof![
+        Just(Absent::AssetError {
+            code: "NOT_IN_PROJECT".to_owned(),
+            message: "not in project".to_owned(),
+        }),
+        Just(Absent::NotFound),
+        Just(Absent::Invalid),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn a_requests_fate_depends_only_on_its_own_assets(
+        requests in any_requests(),
+        absent in any_absent(),
+        names in proptest::sample::select(&NAMES[..]),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .expect("a runtime");
+        runtime.block_on(async {
+            let rig = refusing(&absent, names);
+            rig.simulator.add_project(&project(1), assets((0..60).map(|n| n * 2)));
+            let event = records(requests.iter().enumerate().map(|(index, numbers)| {
+                record(&format!("m-{index}"), &request(1, &assets(numbers.iter().copied())))
+            }));
+            assert_eq!(rig.answer(&event).await, failed([]));
+            rig.assert_nothing_invalid_was_sent();
+            // Each asset of the project that anyone named is gone, and no other.
+            let named: BTreeSet<usize> = requests.iter().flatten().copied().collect();
+            let left: Vec<usize> =
+                (0..60).map(|n| n * 2).filter(|n| !named.contains(n)).collect();
+            assert_eq!(rig.remaining(), left);
+            // Each request's letter names its own bad assets, and no other.
+            let mut letters: BTreeMap<String, Vec<String>> = BTreeMap::new();
+            for body in rig.letter_bodies() {
+                let source = body["source"]["messageId"].as_str().expect("an id").to_owned();
+                letters.insert(source, asset_ids(&body));
+            }
+            for (index, numbers) in requests.iter().enumerate() {
+                let bad = assets(numbers.iter().copied().filter(|n| n % 2 == 1));
+                let letter = letters.remove(&format!("m-{index}")).unwrap_or_default();
+                assert_eq!(letter, bad);
+            }
+            assert!(letters.is_empty());
+        });
     }
 }

@@ -1,7 +1,7 @@
 //! A panic anywhere in handling fails only what it must, and its text never
 //! reaches the caller.
 
-use simulator::{Action, Fault};
+use simulator::{Action, Fault, Operation};
 
 use crate::support::{Rig, assets, failed, project, record, records, request, rule_event};
 
@@ -82,4 +82,23 @@ async fn a_panic_in_our_own_code_leaves_every_message_where_it_is() {
     assert_eq!(report["failures"][0]["code"], "InternalError");
     assert_eq!(report["failures"][0]["retryable"], true);
     assert!(!report.to_string().contains(SECRET));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_in_a_retry_takes_nothing_back_of_what_was_done_before() {
+    let rig = Rig::with_assets(0..3);
+    rig.simulator.fault(
+        Fault::on(Operation::Disassociate)
+            .first(1)
+            .action(Action::AssetErrors {
+                code: "INTERNAL_FAILURE".to_owned(),
+                message: "Internal failure.".to_owned(),
+                assets: assets([1]),
+                heals_after: None,
+            }),
+    );
+    rig.simulator.fault(Fault::sitewise().action(panic()));
+    let report = rig.answer(&request(1, &assets(0..3))).await;
+    assert_eq!(report["assets"]["disassociated"], 2);
+    assert_eq!(report["assets"]["queued"], 1);
 }
