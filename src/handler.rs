@@ -95,13 +95,14 @@ pub enum HandlerError {
     /// Failures of an event that only Lambda can hold could not be put in a queue.
     #[error(
         "{count} assets or requests failed and are in no queue: the event is returned to Lambda's \
-         own retries and dead-letter queue; the first failure: {first:?}"
+         own retries and dead-letter queue; the first has the code {first_code}"
     )]
     NotKept {
         /// how many
         count: usize,
-        /// the first of them
-        first: Option<Failure>,
+        /// the first one's code; its message may quote the event, and this
+        /// error is logged
+        first_code: String,
     },
     /// A defect of this function.
     #[error("the function failed on this event: nothing of it counts as done")]
@@ -334,7 +335,7 @@ fn reported(
     if let Some(first) = lost.first() {
         return Err(HandlerError::NotKept {
             count: lost.len(),
-            first: (*first).clone(),
+            first_code: (*first).as_ref().map_or("", Failure::code).to_owned(),
         });
     }
     Ok(match reports.pop() {

@@ -13,6 +13,7 @@ use aws_config::SdkConfig;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_sdk_sqs::Client;
+use aws_sdk_sqs::config::StalledStreamProtectionConfig;
 use aws_sdk_sqs::types::{MessageAttributeValue, SendMessageBatchRequestEntry};
 use futures_util::{FutureExt as _, StreamExt as _, stream};
 use tokio::time::{Instant, sleep, timeout_at};
@@ -75,6 +76,8 @@ impl Parcel {
 pub fn client(config: &SdkConfig) -> Client {
     let config = aws_sdk_sqs::config::Builder::from(config)
         .retry_config(RetryConfig::standard())
+        // The attempt timeout covers a body that stalls.
+        .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
         .retry_partition(retry::quota("sqs"))
         .timeout_config(
             TimeoutConfig::builder()

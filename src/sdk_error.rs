@@ -51,7 +51,10 @@ impl CallFailure {
             SdkError::DispatchFailure(dispatch) => {
                 let connector = dispatch.as_connector_error();
                 let is_timeout = connector.is_some_and(ConnectorError::is_timeout);
-                let is_network = is_timeout || connector.is_some_and(ConnectorError::is_io);
+                // Over a socket a broken connection is an "other" error that says
+                // it is worth a retry.
+                let is_network = is_timeout
+                    || connector.is_some_and(|error| error.is_io() || error.as_other().is_some());
                 Self {
                     class: if is_network {
                         FailureClass::Transient

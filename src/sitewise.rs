@@ -11,7 +11,9 @@ use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_sdk_iotsitewise::Client;
 use aws_sdk_iotsitewise::config::interceptors::BeforeSerializationInterceptorContextMut;
-use aws_sdk_iotsitewise::config::{ConfigBag, Intercept, RuntimeComponents};
+use aws_sdk_iotsitewise::config::{
+    ConfigBag, Intercept, RuntimeComponents, StalledStreamProtectionConfig,
+};
 use aws_sdk_iotsitewise::operation::batch_disassociate_project_assets::BatchDisassociateProjectAssetsError;
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::endpoint::EndpointPrefix;
@@ -62,6 +64,8 @@ impl SiteWise {
                     .operation_timeout(OPERATION_TIMEOUT)
                     .build(),
             )
+            // The attempt timeout covers a body that stalls.
+            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             .retry_partition(retry::quota("sitewise"))
             .retry_classifier(RetryByClass::<BatchDisassociateProjectAssetsError>::default())
             .interceptor(PlainConfiguredEndpoint)

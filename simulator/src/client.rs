@@ -105,6 +105,7 @@ fn response(answer: &Answer, body: SdkBody) -> Result<HttpResponse, ConnectorErr
 pub(crate) struct Half {
     half: Option<Bytes>,
     then: Then,
+    has_paused: bool,
     whole: u64,
 }
 
@@ -119,6 +120,7 @@ impl Half {
         Self {
             half: Some(Bytes::copy_from_slice(&body[..body.len() / 2])),
             then,
+            has_paused: false,
             whole: body.len() as u64,
         }
     }
@@ -130,10 +132,17 @@ impl Body for Half {
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
+        context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         match (self.half.take(), &self.then) {
             (Some(half), _) => Poll::Ready(Some(Ok(Frame::data(half)))),
+            (None, Then::End) if !self.has_paused => {
+                // hyper sends what it has when the body pauses; without that,
+                // the end would come before the headers.
+                self.has_paused = true;
+                context.waker().wake_by_ref();
+                Poll::Pending
+            }
             (None, Then::End) => Poll::Ready(Some(Err(io::Error::new(
                 io::ErrorKind::UnexpectedEof,
                 "the body ended before its end",

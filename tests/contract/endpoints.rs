@@ -3,10 +3,13 @@
 use std::process::Command;
 
 use aws_smithy_http_client::Builder;
-use simulator::{Settings, Simulator};
+use simulator::{Action, Fault, Settings, Simulator};
+use sitewise_disassociator::queue::{self, Queue};
 use sitewise_disassociator::sitewise::SiteWise;
 
-use crate::support::{Rig, asset, project, request, sdk_config};
+use crate::support::{
+    DEAD_LETTERS, Rig, asset, failed, project, record, records, request, sdk_config,
+};
 
 fn first_call(rig: &Rig) -> simulator::Call {
     rig.calls().remove(0)
@@ -93,4 +96,40 @@ fn a_wrong_value_stops_the_cold_start_and_is_named() {
             format!("{variable}: expected {expected}, found {value:?}")
         );
     }
+}
+
+/// Over a socket the SDK tells a broken connection in another way than the
+/// in-process client does.
+#[tokio::test]
+async fn a_connection_that_breaks_on_a_real_socket_is_a_failed_connection() {
+    let mut rig = Rig::with_assets(0..1);
+    let server = rig
+        .simulator
+        .serve(([127, 0, 0, 1], 0).into())
+        .await
+        .expect("a free port");
+    let config = sdk_config(Builder::new().build_http())
+        .endpoint_url(server.url())
+        .build();
+    rig.function.sitewise = SiteWise::new(&config);
+    let queue_url = format!("{}/000000000000/{DEAD_LETTERS}", server.url());
+    rig.function.dead_letter_queue = Some(Queue::new(queue::client(&config), queue_url));
+    rig.function.work_queue = None;
+    rig.simulator.fault(Fault::sitewise().action(Action::Reset));
+    rig.simulator.fault(Fault::sqs().action(Action::Reset));
+
+    let report = rig.answer(&request(1, &[asset(0)])).await;
+    assert_eq!(report["failures"][0]["code"], "ConnectionFailed");
+    assert_eq!(report["failures"][0]["deadLettered"], false);
+    assert_eq!(rig.calls().len(), 3, "the SDK's attempts");
+
+    rig.simulator.clear_calls();
+    let bad = |id: &str| record(id, &request(1, &["PUMP-7".to_owned()]));
+    let answer = rig.answer(&records([bad("m-1"), bad("m-2")])).await;
+    assert_eq!(answer, failed(["m-1", "m-2"]));
+    let sends = rig.simulator.calls().len();
+    assert_eq!(
+        sends, 3,
+        "the SDK's attempts, and none for each letter alone"
+    );
 }

@@ -1,0 +1,164 @@
+//! Which assets are in which project.
+
+use aws_sdk_iotsitewise::operation::batch_disassociate_project_assets::BatchDisassociateProjectAssetsError;
+use simulator::{Operation, Settings};
+
+use crate::support::{Rig, Trouble, asset, assets, ending, project};
+
+#[tokio::test(start_paused = true)]
+async fn the_named_assets_leave_the_project_and_no_other_does() {
+    let rig = Rig::with_assets(1..=4);
+    rig.simulator.add_project(&project(2), assets(1..=4));
+    assert_eq!(rig.disassociate([1, 3]).await, Ok(vec![]));
+    assert_eq!(rig.remaining(), [2, 4]);
+    assert_eq!(rig.simulator.project_assets(&project(2)).len(), 4);
+
+    let call = rig.only_call();
+    assert_eq!(ending(&call), (Some(200), true));
+    assert_eq!(call.operation, Operation::Disassociate);
+    assert_eq!(call.method, "POST");
+    assert_eq!(call.host, "monitor.iotsitewise.eu-west-1.amazonaws.com");
+    assert_eq!(
+        call.path,
+        format!("/projects/{}/assets/disassociate", project(1))
+    );
+    assert_eq!(call.project, Some(project(1)));
+    assert_eq!(call.assets, assets([1, 3]));
+    assert_eq!(call.invalid, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_missing_project_is_a_404() {
+    let rig = Rig::new(Settings::default());
+    let error = rig
+        .raw_call(&project(9), assets([1]), None)
+        .await
+        .expect_err("no project");
+    assert_eq!(
+        Trouble::of(&error),
+        Trouble::refused(
+            404,
+            "ResourceNotFoundException",
+            &format!("Project {} can't be found.", project(9)),
+        )
+    );
+    assert!(matches!(
+        error.into_service_error(),
+        BatchDisassociateProjectAssetsError::ResourceNotFoundException(_)
+    ));
+    assert_eq!(rig.endings(), [(Some(404), false)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_gives_pages_until_there_is_no_next_token() {
+    let rig = Rig::with_assets(1..=5);
+    let first = rig.list(Some(2), None).await.expect("a page");
+    assert_eq!(first.asset_ids(), assets([1, 2]));
+    let second = rig.list(Some(2), first.next_token()).await.expect("a page");
+    assert_eq!(second.asset_ids(), assets([3, 4]));
+    let third = rig
+        .list(Some(2), second.next_token())
+        .await
+        .expect("a page");
+    assert_eq!(third.asset_ids(), assets([5]));
+    assert_eq!(third.next_token(), None);
+    assert_eq!(rig.endings(), [(Some(200), false); 3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_page_that_ends_with_the_last_asset_has_no_next_token() {
+    let rig = Rig::with_assets(1..=4);
+    let page = rig.list(Some(4), None).await.expect("a page");
+    assert_eq!(page.asset_ids(), assets(1..=4));
+    assert_eq!(page.next_token(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_page_has_fifty_assets_unless_asked_otherwise() {
+    let rig = Rig::with_assets(1..=51);
+    let page = rig.list(None, None).await.expect("a page");
+    assert_eq!(page.asset_ids(), assets(1..=50));
+    assert_eq!(page.next_token(), Some("50"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_sdks_paginator_sees_every_asset_once() {
+    let rig = Rig::with_assets(1..=120);
+    let mut pages = rig
+        .sitewise
+        .list_project_assets()
+        .project_id(project(1))
+        .into_paginator()
+        .items()
+        .send();
+    let mut found = Vec::new();
+    while let Some(id) = pages.next().await {
+        found.push(id.expect("an id"));
+    }
+    assert_eq!(found, assets(1..=120));
+    assert_eq!(rig.endings(), [(Some(200), false); 3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_empty_project_lists_no_assets() {
+    let rig = Rig::with_assets([]);
+    let page = rig.list(None, None).await.expect("a page");
+    assert_eq!(page.asset_ids(), assets([]));
+    assert_eq!(page.next_token(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_of_a_missing_project_is_a_404() {
+    let rig = Rig::new(Settings::default());
+    let error = rig.list(None, None).await.expect_err("no project");
+    assert_eq!(
+        Trouble::of(&error),
+        Trouble::refused(
+            404,
+            "ResourceNotFoundException",
+            &format!("Project {} can't be found.", project(1)),
+        )
+    );
+    assert_eq!(rig.endings(), [(Some(404), false)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_next_token_that_is_none_is_refused() {
+    let rig = Rig::with_assets([1]);
+    let error = rig.list(None, Some("x")).await.expect_err("no token");
+    assert_eq!(
+        Trouble::of(&error),
+        Trouble::refused(400, "InvalidRequestException", "maxResults or nextToken")
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn adding_a_project_again_extends_it() {
+    let rig = Rig::with_assets([1]).and_assets([2]);
+    assert_eq!(rig.remaining(), [1, 2]);
+    assert_eq!(
+        rig.simulator.projects(),
+        [(project(1), [asset(1), asset(2)].into())].into()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_record_keeps_counting_after_it_was_cleared() {
+    let rig = Rig::with_assets([1, 2]);
+    rig.disassociate([1]).await.expect("a 200");
+    rig.simulator.clear_calls();
+    assert_eq!(rig.endings(), []);
+    rig.disassociate([2]).await.expect("a 200");
+    let call = rig.only_call();
+    assert_eq!(call.seq, 1);
+    assert_eq!(call.assets, assets([2]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clone_is_the_same_simulator() {
+    let rig = Rig::with_assets([1, 2]);
+    let clone = rig.simulator.clone();
+    rig.disassociate([1]).await.expect("a 200");
+    assert_eq!(clone.project_assets(&project(1)), [asset(2)].into());
+    assert_eq!(clone.calls().len(), 1);
+}
