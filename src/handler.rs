@@ -215,8 +215,15 @@ impl Function {
             requests: &requests,
             invocation,
         };
-        let stored = write.store(&mut settlements, times.stop_writes).await;
-        telemetry::report(&settlements, dispatched.calls, stored);
+        let (dead_letters, parts) = write.store(&mut settlements, times.stop_writes).await;
+        telemetry::report(
+            &settlements,
+            telemetry::Work {
+                calls: dispatched.calls,
+                dead_letters,
+                parts,
+            },
+        );
 
         match event {
             Event::Queue(_) => {
@@ -388,18 +395,10 @@ struct Covers {
     rest: Vec<usize>,
 }
 
-/// How many messages of each kind were stored.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Stored {
-    /// dead letters
-    pub dead_letters: usize,
-    /// parts
-    pub parts: usize,
-}
-
 impl Write<'_> {
-    /// Stores letters and parts, and marks in `settlements` what is kept.
-    async fn store(&self, settlements: &mut [Settlement], stop: Instant) -> Stored {
+    /// Stores letters and parts, marks in `settlements` what is kept, and
+    /// returns how many letters and parts keep it.
+    async fn store(&self, settlements: &mut [Settlement], stop: Instant) -> (usize, usize) {
         let mut letters = Vec::new();
         let mut parts = Vec::new();
         for (index, settlement) in settlements.iter().enumerate() {
@@ -411,10 +410,7 @@ impl Write<'_> {
             send(function.dead_letter_queue.as_ref(), letters, stop),
             send(function.work_queue.as_ref(), parts, stop),
         );
-        Stored {
-            dead_letters: mark(settlements, letters),
-            parts: mark(settlements, parts),
-        }
+        (mark(settlements, letters), mark(settlements, parts))
     }
 
     fn letters(&self, index: usize, settlement: &Settlement) -> Vec<(Parcel, Covers)> {

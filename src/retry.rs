@@ -1,11 +1,13 @@
-//! What the AWS SDK retries within one call, and how much.
+//! What the AWS SDK retries within one call, how much, and for how long.
 //!
-//! Owns the retry classifier and the retry quota. It must not retry anything
-//! itself.
+//! Owns the retry classifier, the retry quota and the form of the timeouts. It
+//! must not retry anything itself.
 
 use std::error::Error as StdError;
 use std::marker::PhantomData;
+use std::time::Duration;
 
+use aws_config::timeout::TimeoutConfig;
 use aws_smithy_runtime::client::retries::{RetryPartition, TokenBucket};
 use aws_smithy_runtime_api::client::interceptors::context::InterceptorContext;
 use aws_smithy_runtime_api::client::retries::classifiers::{
@@ -32,6 +34,16 @@ pub fn quota(name: &'static str) -> RetryPartition {
         .refill_rate(QUOTA_PER_SECOND)
         .build();
     RetryPartition::custom(name).token_bucket(bucket).build()
+}
+
+/// Makes the three timeouts of a client. The SDK's own defaults would wait for
+/// a silent server without end.
+pub fn timeouts(connect: Duration, attempt: Duration, operation: Duration) -> TimeoutConfig {
+    TimeoutConfig::builder()
+        .connect_timeout(connect)
+        .operation_attempt_timeout(attempt)
+        .operation_timeout(operation)
+        .build()
 }
 
 /// Retries whatever [`classify`](crate::sdk_error) calls throttled or transient: the SDK alone

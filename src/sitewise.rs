@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use aws_config::SdkConfig;
 use aws_config::retry::RetryConfig;
-use aws_config::timeout::TimeoutConfig;
 use aws_sdk_iotsitewise::Client;
 use aws_sdk_iotsitewise::config::interceptors::BeforeSerializationInterceptorContextMut;
 use aws_sdk_iotsitewise::config::{
@@ -57,13 +56,11 @@ impl SiteWise {
     pub fn new(config: &SdkConfig) -> Self {
         let config = aws_sdk_iotsitewise::config::Builder::from(config)
             .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
-            .timeout_config(
-                TimeoutConfig::builder()
-                    .connect_timeout(CONNECT_TIMEOUT)
-                    .operation_attempt_timeout(ATTEMPT_TIMEOUT)
-                    .operation_timeout(OPERATION_TIMEOUT)
-                    .build(),
-            )
+            .timeout_config(retry::timeouts(
+                CONNECT_TIMEOUT,
+                ATTEMPT_TIMEOUT,
+                OPERATION_TIMEOUT,
+            ))
             // The attempt timeout covers a body that stalls.
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             .retry_partition(retry::quota("sitewise"))

@@ -20,7 +20,6 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-use crate::handler::Stored;
 use crate::outcome::{Failure, code};
 use crate::settle::Settlement;
 
@@ -147,9 +146,20 @@ impl Visit for Fields {
     }
 }
 
+/// What an invocation did, apart from what became of its messages.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Work {
+    /// calls made, without the SDK's retries
+    pub calls: usize,
+    /// dead letters stored
+    pub dead_letters: usize,
+    /// parts stored
+    pub parts: usize,
+}
+
 /// Tells what became of an invocation: one line for the whole, one for each
 /// code among its failures.
-pub fn report(settlements: &[Settlement], calls: usize, stored: Stored) {
+pub fn report(settlements: &[Settlement], work: Work) {
     let disassociated: usize = settlements
         .iter()
         .map(|settlement| settlement.disassociated)
@@ -181,10 +191,10 @@ pub fn report(settlements: &[Settlement], calls: usize, stored: Stored) {
     }
     tracing::info!(
         messages = settlements.len(),
-        calls,
+        calls = work.calls,
         disassociated,
-        dead_letters = stored.dead_letters,
-        parts = stored.parts,
+        dead_letters = work.dead_letters,
+        parts = work.parts,
         kept_at_source,
         "event worked off"
     );

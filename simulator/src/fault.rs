@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use crate::simulator::{Call, Operation};
+use crate::call::{Call, Operation};
 
 /// A fault: which requests it is for, when it fires, and what happens then.
 #[derive(Clone, Debug)]

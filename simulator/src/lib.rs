@@ -12,8 +12,9 @@
 //!
 //! The rooms: [`settings`] and [`fault`] say how it behaves; `sitewise` and
 //! `sqs` are the two services over plain data; `simulator` receives requests
-//! and keeps the record; `client` and `server` are the ways in.
+//! and keeps their record, each a `call`; `client` and `server` are the ways in.
 
+mod call;
 mod client;
 pub mod fault;
 mod server;
@@ -22,9 +23,10 @@ mod simulator;
 mod sitewise;
 mod sqs;
 
+pub use call::{Call, Operation};
 pub use fault::{Action, Fault};
 pub use server::Server;
 pub use settings::{Absent, Names, Settings, Throttle, Tokens};
-pub use simulator::{Call, Operation, Simulator};
+pub use simulator::Simulator;
 pub use sitewise::{ASSET_LIMIT, TOKEN_LENGTH};
 pub use sqs::{BATCH_LIMIT, MESSAGE_LIMIT, Message};

@@ -15,9 +15,10 @@ use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinHandle};
 
+use crate::call::Call;
 use crate::client::{Half, Then};
 use crate::fault::Fault;
-use crate::simulator::{Call, Reaction, Request, Simulator};
+use crate::simulator::{Reaction, Request, Simulator};
 use crate::sitewise::Answer;
 
 type Connections = Arc<Mutex<Vec<AbortHandle>>>;

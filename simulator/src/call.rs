@@ -1,0 +1,56 @@
+//! The record of one request.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// The operations that the simulator knows.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Operation {
+    /// `BatchDisassociateProjectAssets`
+    Disassociate,
+    /// `ListProjectAssets`
+    ListProjectAssets,
+    /// SQS `SendMessage`
+    SendMessage,
+    /// SQS `SendMessageBatch`
+    SendMessageBatch,
+    /// anything else
+    Other,
+}
+
+/// A request that the simulator has seen.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// its place among all, from 0, those forgotten included
+    pub seq: usize,
+    /// when it arrived, since the simulator was made
+    pub at: Duration,
+    /// what it asked for
+    pub operation: Operation,
+    /// the HTTP method
+    pub method: String,
+    /// the host it was sent to, with the port where there is one
+    pub host: String,
+    /// the path
+    pub path: String,
+    /// the headers, by lowercase names
+    pub headers: BTreeMap<String, String>,
+    /// the project, of a SiteWise call
+    pub project: Option<String>,
+    /// the assets, of a disassociation
+    pub assets: Vec<String>,
+    /// the client token, of a disassociation
+    pub token: Option<String>,
+    /// the queue's name, of an SQS call
+    pub queue: Option<String>,
+    /// the message bodies, of an SQS call
+    pub bodies: Vec<String>,
+    /// the status that was answered; `None` where there was no answer
+    pub status: Option<u16>,
+    /// whether it was worked off: neither refused nor replayed, answered or not
+    pub applied: bool,
+    /// what is wrong with the request, if anything is
+    pub invalid: Option<String>,
+    /// the body
+    pub body: String,
+}
