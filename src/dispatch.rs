@@ -10,11 +10,12 @@
 //! 2. A refused batch is split: into what the message names and the rest,
 //!    else between requests, else in the middle; the parts are tried again.
 //! 3. While nothing shows that the project exists, a few assets are tried
-//!    alone first. When each of [`PROBES`] assets was refused, none by a message
-//!    that names it, and none ever accepted, the project is presumed to be the
-//!    culprit, so that a project that does not exist costs a handful of calls. One request's assets say
-//!    nothing about another's: they are presumed only from their own
-//!    request's refusals, or where every message names the project itself.
+//!    alone first. When each of [`PROBES`] assets was refused, none by a
+//!    message that names it, and none ever accepted, the project is presumed to
+//!    be the culprit, so that a project that does not exist costs a handful of
+//!    calls. One request's assets say nothing about another's: they are
+//!    presumed only from their own request's refusals, or where every message
+//!    names the project itself.
 //! 4. While a project is in doubt, its other batches wait.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
