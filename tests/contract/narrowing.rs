@@ -106,6 +106,20 @@ async fn a_thousand_messages_for_a_project_that_does_not_exist_cost_a_handful_of
     }
 }
 
+/// Where the service names nothing, one request's assets must not speak for
+/// another's: each request is tried for itself, but little more than once.
+#[tokio::test(start_paused = true)]
+async fn where_nothing_is_named_each_request_of_a_missing_project_costs_a_call() {
+    let rig = refusing(&Absent::Ignore, Names::Nothing);
+    let event = records(
+        (0..1000).map(|number| record(&format!("m-{number}"), &request(1, &[asset(number)]))),
+    );
+    assert_eq!(rig.answer(&event).await, failed([]));
+    let calls = rig.calls().len();
+    assert!((1000..=1010).contains(&calls), "{calls} calls");
+    assert_eq!(rig.letters().len(), 1000);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_batch_shared_by_several_requests_is_split_by_request_first() {
     for (absent, _) in refusals() {
