@@ -4,7 +4,6 @@
 //! invocation. The AWS SDK reads its own variables (credentials, Region);
 //! those that the contract names are checked here all the same.
 
-use std::fmt;
 use std::ops::RangeInclusive;
 
 use http::Uri;
@@ -175,12 +174,12 @@ fn log_filter(
 ) -> Result<EnvFilter, InvalidVariable> {
     for variable in LOG_LEVELS {
         if let Some(value) = lookup(variable) {
-            let level = Level::of(&value).ok_or_else(|| InvalidVariable {
+            let level = level(&value).ok_or_else(|| InvalidVariable {
                 variable,
                 value,
                 expected: "one of TRACE, DEBUG, INFO, WARN, ERROR, FATAL".to_owned(),
             })?;
-            return Ok(EnvFilter::new(level.to_string()));
+            return Ok(EnvFilter::new(level));
         }
     }
     let Some(value) = lookup(LOG_FILTER) else {
@@ -193,26 +192,16 @@ fn log_filter(
     })
 }
 
-/// A log level by any of the names that Lambda and Powertools have for it.
-struct Level(&'static str);
-
-impl Level {
-    fn of(name: &str) -> Option<Self> {
-        Some(Self(match name.to_ascii_uppercase().as_str() {
-            "TRACE" => "trace",
-            "DEBUG" => "debug",
-            "INFO" => "info",
-            "WARN" | "WARNING" => "warn",
-            "ERROR" | "FATAL" | "CRITICAL" => "error",
-            _ => return None,
-        }))
-    }
-}
-
-impl fmt::Display for Level {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0)
-    }
+/// Returns a log level by any of the names that Lambda and Powertools have for it.
+fn level(name: &str) -> Option<&'static str> {
+    Some(match name.to_ascii_uppercase().as_str() {
+        "TRACE" => "trace",
+        "DEBUG" => "debug",
+        "INFO" => "info",
+        "WARN" | "WARNING" => "warn",
+        "ERROR" | "FATAL" | "CRITICAL" => "error",
+        _ => return None,
+    })
 }
 
 #[cfg(test)]

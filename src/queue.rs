@@ -28,9 +28,6 @@ pub const MESSAGE_LIMIT: usize = 1_048_576;
 /// Most entries of a `SendMessageBatch` (SQS quotas).
 pub const BATCH_ENTRIES: usize = 10;
 
-/// Longest `MessageGroupId` and `MessageDeduplicationId` (SQS API reference).
-pub const GROUP_LIMIT: usize = 128;
-
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(12);
