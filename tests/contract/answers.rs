@@ -5,6 +5,7 @@ use simulator::{Action, Fault, Operation, Settings};
 
 use crate::support::{
     REQUEST_ID, Rig, asset, assets, failed, project, record, records, request, rule_event,
+    topic_event,
 };
 
 #[tokio::test(start_paused = true)]
@@ -184,4 +185,29 @@ async fn a_report_larger_than_lambda_answers_is_cut_and_still_counts_truly() {
     assert_eq!(failures[0]["omitted"], many - listed);
     let lettered: usize = rig.lettered_assets().iter().map(Vec::len).sum();
     assert_eq!(lettered, many, "nothing is left out of the letters");
+}
+
+/// Lambda sends one SNS record an event; should it ever send two, each has its
+/// report.
+#[tokio::test(start_paused = true)]
+async fn several_notifications_get_a_report_each() {
+    let rig = Rig::with_assets(0..3);
+    let mut event = topic_event(&request(1, &[asset(0)]));
+    let second = topic_event(&request(1, &["PUMP-7".to_owned()]));
+    event["Records"]
+        .as_array_mut()
+        .expect("a list")
+        .push(second["Records"][0].clone());
+    let reports = rig.answer(&event).await;
+    assert_eq!(reports[0]["status"], "succeeded");
+    assert_eq!(reports[1]["status"], "failed");
+    assert_eq!(reports[1]["failures"][0]["assetIds"], json!(["PUMP-7"]));
+    assert_eq!(reports.as_array().map(Vec::len), Some(2));
+
+    let rig = rig.without_dead_letter_queue();
+    let error = rig
+        .handle(&event)
+        .await
+        .expect_err("only Lambda can keep it");
+    assert!(error.starts_with("NotKept: 1 assets"), "{error}");
 }
