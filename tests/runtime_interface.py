@@ -12,6 +12,7 @@ import pathlib
 import platform
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 import unittest
@@ -303,4 +304,9 @@ def install_emulator():
 
 if __name__ == "__main__":
     install_emulator()
-    unittest.main(verbosity=2)
+    result = unittest.main(verbosity=2, exit=False).result
+    failed = {
+        getattr(test, "test_case", test).id() for test, _ in result.failures + result.errors
+    }
+    print(f"{result.testsRun - len(failed)} passed, {len(failed)} failed")
+    sys.exit(not result.wasSuccessful())
