@@ -10,6 +10,7 @@ import json
 import os
 import pathlib
 import platform
+import random
 import socket
 import subprocess
 import sys
@@ -29,9 +30,16 @@ WORK = "work"
 
 
 def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+    """A free port below those that the kernel gives to outgoing connections:
+    one of these could take it before the process that it is meant for."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as listener:
+            try:
+                listener.bind(("127.0.0.1", port))
+                return port
+            except OSError:
+                continue
 
 
 def wait_for(port):
@@ -101,7 +109,11 @@ class Bootstrap(unittest.TestCase):
     def tearDown(self):
         for process in reversed(self.processes):
             process.terminate()
-            process.wait(timeout=10)
+            try:
+                process.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
     def start(self, command, environment):
         output = tempfile.TemporaryFile("w+")
