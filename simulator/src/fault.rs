@@ -37,7 +37,8 @@ pub enum Action {
     Reply {
         /// the HTTP status
         status: u16,
-        /// the error's name, sent as `x-amzn-errortype`
+        /// the error's name, sent as `x-amzn-errortype`, and by SQS in the
+        /// body's `__type` too where the body is empty or a JSON object
         error_type: Option<String>,
         /// more headers
         headers: Vec<(String, String)>,
@@ -69,7 +70,8 @@ pub enum Action {
     Truncate,
     /// Applied; a 200 with this text for its body.
     Garbage(String),
-    /// Entries in a 200's `errors`; the other assets are removed.
+    /// Entries in a 200's `errors`; the other assets are removed. A replayed or
+    /// refused call counts as no failure.
     AssetErrors {
         /// the entries' code
         code: String,
@@ -93,6 +95,16 @@ pub enum Action {
     },
     /// The in-process client panics with this text; a socket is reset.
     Panic(String),
+}
+
+impl Action {
+    /// Tells whether the request gets to the service, which may throttle it.
+    pub(crate) fn reaches_service(&self) -> bool {
+        !matches!(
+            self,
+            Self::Reply { .. } | Self::Refuse { .. } | Self::Stall | Self::Reset | Self::Panic(_)
+        )
+    }
 }
 
 impl Fault {
@@ -247,7 +259,18 @@ const AN_ACTION: &str = "an action among its terms, such as status=500 or reset"
 impl FromStr for Fault {
     type Err = InvalidFault;
 
-    /// Reads `target:term:term…`, where a term is a filter, a time or an action.
+    /// Reads `target:term:term…`, where a term is a filter, a time or an action,
+    /// such as `disassociate:first=2:status=500`, `sqs:queue=work:reset` or
+    /// `disassociate:asset=ID:asset-error=INTERNAL_FAILURE:heals=2`.
+    ///
+    /// - target: `disassociate`, `list`, `sitewise` (both), `sqs`
+    /// - filters: `project=ID`, `asset=ID`, `queue=NAME`
+    /// - one time, else always: `nth=N` from 1, `first=N`, `after=N`,
+    ///   `probability=SHARE`; of several the last counts
+    /// - one action: `status=CODE` and after it maybe `type=NAME`, `throttle`,
+    ///   `latency=NUMBERms`, `stall`, `stall-after`, `stall-body`, `reset`,
+    ///   `reset-after`, `truncate`, `garbage`; `asset-error=CODE` or
+    ///   `fail-entries=CODE`, and after it maybe `heals=N`
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let wrong = |found: &str, expected| InvalidFault {
             found: found.to_owned(),
@@ -267,6 +290,8 @@ impl FromStr for Fault {
             let invalid = || wrong(term, TERMS);
             let number = || value.parse::<usize>().map_err(|_| invalid());
             match (name, &mut action) {
+                ("project" | "asset" | "queue", _) if value.is_empty() => return Err(invalid()),
+                ("nth", _) if number()? == 0 => return Err(invalid()),
                 ("project", _) => fault = fault.project(value),
                 ("asset", _) => fault = fault.asset(value),
                 ("queue", _) => fault = fault.queue(value),

@@ -21,8 +21,9 @@ struct Arguments {
     #[arg(long, value_name = "FILE")]
     event: Vec<PathBuf>,
 
-    /// A project that is there from the start, with its assets
-    #[arg(long, value_name = "ID=ASSET,ASSET")]
+    /// A project that is there from the start, with its assets; @FILE has one a
+    /// line
+    #[arg(long, value_name = "ID=ASSET,ASSET|ID=@FILE")]
     project: Vec<String>,
 
     /// A queue that is there from the start
@@ -93,11 +94,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
             .map_err(|error| format!("{}: {error}", file.display()))?;
         simulator.seed_from_event(&text);
     }
-    for project in &arguments.project {
-        let (id, assets) = project
-            .split_once('=')
-            .ok_or_else(|| format!("{project:?}: expected ID=ASSET,ASSET"))?;
-        simulator.add_project(id, assets.split(',').filter(|asset| !asset.is_empty()));
+    for text in &arguments.project {
+        let (id, assets) = project(text)?;
+        simulator.add_project(&id, assets);
     }
     for queue in &arguments.queue {
         simulator.create_queue(queue);
@@ -114,26 +113,37 @@ async fn main() -> Result<(), Box<dyn Error>> {
     for queue in &arguments.queue {
         println!("queue {}/000000000000/{queue}", server.url());
     }
-    let mut shown = 0;
+    let mut calls = simulator.watch();
     let mut stop = std::pin::pin!(tokio::signal::ctrl_c());
     loop {
         tokio::select! {
             stopped = &mut stop => return Ok(stopped?),
-            () = tokio::time::sleep(Duration::from_millis(50)) => {}
-        }
-        for call in simulator.calls() {
-            if call.seq >= shown {
-                println!("{}", line(&call));
-                shown = call.seq + 1;
-            }
+            Some(call) = calls.recv() => println!("{}", line(&call)),
         }
     }
+}
+
+/// Reads `ID=ASSET,ASSET` or `ID=@file`.
+fn project(text: &str) -> Result<(String, Vec<String>), String> {
+    let (id, assets) = text
+        .split_once('=')
+        .ok_or_else(|| format!("{text:?}: expected ID=ASSET,ASSET or ID=@FILE"))?;
+    let assets: Vec<String> = match assets.strip_prefix('@') {
+        Some(file) => std::fs::read_to_string(file)
+            .map_err(|error| format!("{file}: {error}"))?
+            .lines()
+            .map(|line| line.trim().to_owned())
+            .collect(),
+        None => assets.split(',').map(ToOwned::to_owned).collect(),
+    };
+    let assets = assets.into_iter().filter(|asset| !asset.is_empty());
+    Ok((id.to_owned(), assets.collect()))
 }
 
 fn line(call: &Call) -> String {
     let answer = match call.status {
         Some(status) => status.to_string(),
-        None => "no answer (yet)".to_owned(),
+        None => "no answer".to_owned(),
     };
     let what = match (&call.project, &call.queue) {
         (Some(project), _) => format!("project {project}, {} asset(s)", call.assets.len()),

@@ -4,6 +4,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::combinators::BoxBody;
@@ -20,6 +21,9 @@ use crate::client::{Half, Then};
 use crate::fault::Fault;
 use crate::simulator::{Reaction, Request, Simulator};
 use crate::sitewise::Answer;
+
+/// How long the server waits after a connection that it could not take.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 
 type Connections = Arc<Mutex<Vec<AbortHandle>>>;
 type Response = hyper::Response<BoxBody<Bytes, io::Error>>;
@@ -78,7 +82,12 @@ impl Simulator {
 }
 
 async fn accept(listener: TcpListener, simulator: Simulator, connections: Connections) {
-    while let Ok((stream, _)) = listener.accept().await {
+    loop {
+        let Ok((stream, _)) = listener.accept().await else {
+            // A connection gone already, or too many files open: it passes.
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            continue;
+        };
         let connection = tokio::spawn(connection(stream, simulator.clone()));
         let mut open = connections.lock().unwrap_or_else(PoisonError::into_inner);
         open.retain(|connection| !connection.is_finished());

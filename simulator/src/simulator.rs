@@ -6,12 +6,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::Instant;
 
 use crate::call::{Call, Operation};
 use crate::fault::{Action, Fault, fails_again};
 use crate::settings::{Settings, Throttle};
-use crate::sitewise::{self, Answer, AssetFailure, Disassociation, SiteWise};
+use crate::sitewise::{self, Answer, Disassociation, Page, SiteWise};
 use crate::sqs::{self, Message, Sqs};
 
 /// A request in plain terms.
@@ -50,6 +51,7 @@ struct State {
     next_fault: usize,
     calls: Vec<Call>,
     seen: usize,
+    watchers: Vec<UnboundedSender<Call>>,
     bucket: Option<Bucket>,
     dice: u64,
 }
@@ -75,11 +77,12 @@ impl Simulator {
             state: Arc::new(Mutex::new(State {
                 settings,
                 sitewise: SiteWise::default(),
-                sqs: Sqs::default(),
+                sqs: Sqs::new(dice),
                 faults: BTreeMap::new(),
                 next_fault: 0,
                 calls: Vec::new(),
                 seen: 0,
+                watchers: Vec::new(),
                 bucket: None,
                 dice,
             })),
@@ -198,45 +201,66 @@ impl Simulator {
         self.state().faults.clear();
     }
 
+    /// Returns each request from now on, once it is over: answered, left without
+    /// an answer, or given up by its caller.
+    pub fn watch(&self) -> UnboundedReceiver<Call> {
+        let (watcher, watched) = unbounded_channel();
+        self.state().watchers.push(watcher);
+        watched
+    }
+
     /// Receives a request and works it off.
     pub(crate) async fn receive(&self, request: Request) -> Reaction {
-        let (seq, delay, arrived) = self.state().arrive(&request, self.start);
+        let (arrived, delay) = self.state().arrive(&request, self.start);
+        let mut under_way = UnderWay {
+            simulator: self,
+            arrived,
+        };
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
         }
         let now = self.start.elapsed();
-        let mut state = self.state();
-        let reaction = state.react(seq, &arrived, now);
-        let status = match &reaction {
-            Reaction::Answer(answer)
-            | Reaction::Truncated(answer)
-            | Reaction::StalledBody(answer) => Some(answer.status),
-            Reaction::Silence | Reaction::Reset | Reaction::Panic(_) => None,
-        };
-        if let Some(call) = state.calls.iter_mut().rfind(|call| call.seq == seq) {
-            call.status = status;
-        }
+        let reaction = self.state().react(&mut under_way.arrived, now);
+        // It locks the state for itself.
+        drop(under_way);
         reaction
     }
 }
 
 /// What was decided when a request arrived.
 struct Arrived {
+    call: Call,
     fault: Option<usize>,
     is_throttled: bool,
     request: Parsed,
 }
 
+/// A request from its arrival to its end, which may be its caller's giving up.
+struct UnderWay<'a> {
+    simulator: &'a Simulator,
+    arrived: Arrived,
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        let call = &self.arrived.call;
+        let mut state = self.simulator.state();
+        state
+            .watchers
+            .retain(|watcher| watcher.send(call.clone()).is_ok());
+    }
+}
+
 enum Parsed {
     Disassociate(Disassociation),
-    List { project: String, query: String },
+    List { project: String, page: Option<Page> },
     Sqs { request: Value, is_batch: bool },
     Unknown,
 }
 
 impl State {
     /// Records a request, and decides what is to happen to it.
-    fn arrive(&mut self, request: &Request, start: Instant) -> (usize, Duration, Arrived) {
+    fn arrive(&mut self, request: &Request, start: Instant) -> (Arrived, Duration) {
         let seq = self.seen;
         self.seen += 1;
         let mut call = Call {
@@ -282,14 +306,19 @@ impl State {
                 }
             }
         }
-        let is_throttled = is_sitewise && fired.is_none() && !self.take_token();
-        self.calls.push(call);
+        let action = fired
+            .and_then(|number| self.faults.get(&number))
+            .map(|fault| &fault.action);
+        let reaches_service = action.is_none_or(Action::reaches_service);
+        let is_throttled = is_sitewise && reaches_service && !self.take_token();
+        self.calls.push(call.clone());
         let arrived = Arrived {
+            call,
             fault: fired,
             is_throttled,
             request: parsed,
         };
-        (seq, delay, arrived)
+        (arrived, delay)
     }
 
     fn take_token(&mut self) -> bool {
@@ -311,38 +340,42 @@ impl State {
         true
     }
 
-    fn react(&mut self, seq: usize, arrived: &Arrived, now: Duration) -> Reaction {
-        if arrived.is_throttled {
-            return Reaction::Answer(Answer::error(429, "ThrottlingException", "Rate exceeded"));
+    fn react(&mut self, arrived: &mut Arrived, now: Duration) -> Reaction {
+        let reaction = self.reaction(arrived, now);
+        arrived.call.status = match &reaction {
+            Reaction::Answer(answer)
+            | Reaction::Truncated(answer)
+            | Reaction::StalledBody(answer) => Some(answer.status),
+            Reaction::Silence | Reaction::Reset | Reaction::Panic(_) => None,
+        };
+        let call = &arrived.call;
+        // The record may have been cleared while the call was under way.
+        if let Some(recorded) = self.calls.iter_mut().rfind(|known| known.seq == call.seq) {
+            recorded.clone_from(call);
         }
+        reaction
+    }
+
+    fn reaction(&mut self, arrived: &mut Arrived, now: Duration) -> Reaction {
         let action = arrived
             .fault
             .and_then(|number| self.faults.get(&number))
             .map(|fault| fault.action.clone());
+        let is_sqs = matches!(arrived.request, Parsed::Sqs { .. });
         match action {
             Some(Action::Reply {
                 status,
                 error_type,
-                mut headers,
+                headers,
                 body,
-            }) => {
-                headers.extend(error_type.map(|name| ("x-amzn-errortype".to_owned(), name)));
-                return Reaction::Answer(Answer {
-                    status,
-                    headers,
-                    body,
-                });
-            }
+            }) => return Reaction::Answer(reply(status, error_type, headers, body, is_sqs)),
             Some(Action::Refuse {
                 status,
                 error_type,
                 message,
             }) => {
-                let mut answer = Answer::error(status, &error_type, &message);
-                if matches!(arrived.request, Parsed::Sqs { .. }) {
-                    let body = json!({ "__type": error_type, "message": message });
-                    answer.body = body.to_string();
-                }
+                let body = json!({ "message": message }).to_string();
+                let answer = reply(status, Some(error_type), Vec::new(), body, is_sqs);
                 return Reaction::Answer(answer);
             }
             Some(Action::Stall) => return Reaction::Silence,
@@ -350,13 +383,17 @@ impl State {
             Some(Action::Panic(text)) => return Reaction::Panic(text),
             _ => {}
         }
-        let answer = self.apply(seq, &arrived.request, arrived.fault, now);
+        let answer = if arrived.is_throttled {
+            Answer::error(429, "ThrottlingException", "Rate exceeded")
+        } else {
+            self.apply(arrived, now)
+        };
         match action {
             Some(Action::StallAfter) => Reaction::Silence,
             Some(Action::ResetAfter) => Reaction::Reset,
             Some(Action::StallBody) => Reaction::StalledBody(answer),
             Some(Action::Truncate) => Reaction::Truncated(answer),
-            Some(Action::Garbage(body)) => Reaction::Answer(Answer {
+            Some(Action::Garbage(body)) if !arrived.is_throttled => Reaction::Answer(Answer {
                 status: 200,
                 headers: Vec::new(),
                 body,
@@ -366,51 +403,48 @@ impl State {
     }
 
     /// Does what the request asks for, with the fault's partial failures.
-    fn apply(
-        &mut self,
-        seq: usize,
-        request: &Parsed,
-        fault: Option<usize>,
-        now: Duration,
-    ) -> Answer {
-        let Some(call) = self.calls.iter_mut().rfind(|call| call.seq == seq) else {
-            // The record was cleared while the call was under way.
-            return Answer::error(500, "InternalFailureException", "forgotten");
-        };
+    fn apply(&mut self, arrived: &mut Arrived, now: Duration) -> Answer {
+        let call = &mut arrived.call;
+        let is_known = !matches!(arrived.request, Parsed::Unknown);
         let is_signed = call
             .headers
             .get("authorization")
             .is_some_and(|value| value.starts_with("AWS4-HMAC-SHA256 "));
-        if !is_signed {
+        if is_known && !is_signed {
             call.invalid = Some("not signed".to_owned());
             return Answer::error(403, "MissingAuthenticationTokenException", "Not signed.");
         }
-        let fault = fault.and_then(|number| self.faults.get_mut(&number));
-        match request {
+        let mut fault = arrived
+            .fault
+            .and_then(|number| self.faults.get_mut(&number));
+        match &arrived.request {
             Parsed::Unknown => Answer {
                 status: 404,
                 headers: Vec::new(),
                 body: String::new(),
             },
-            Parsed::List { project, query } => match &call.invalid {
-                Some(reason) => Answer::error(400, "InvalidRequestException", reason),
-                None => self.sitewise.list(project, query),
+            Parsed::List { project, page } => match (&call.invalid, page) {
+                (None, Some(page)) => self.sitewise.list(project, *page),
+                (reason, _) => {
+                    let reason = reason.as_deref().unwrap_or_default();
+                    Answer::error(400, "InvalidRequestException", reason)
+                }
             },
             Parsed::Disassociate(request) => {
                 let is_repeat = |reason: &String| reason.starts_with("repeated");
                 if let Some(reason) = call.invalid.as_ref().filter(|reason| !is_repeat(reason)) {
                     return Answer::error(400, "InvalidRequestException", reason);
                 }
-                let failures = fault.map_or_else(Vec::new, |fault| failing_assets(fault, request));
                 let (answer, applied) =
                     self.sitewise
-                        .disassociate(request, &failures, &self.settings);
+                        .disassociate(request, &self.settings, |asset| {
+                            failing_asset(fault.as_deref_mut()?, asset)
+                        });
                 call.applied = applied;
                 answer
             }
             Parsed::Sqs { request, is_batch } => {
                 let (answer, invalid) = if *is_batch {
-                    let mut fault = fault;
                     self.sqs.send_batch(request, now, |body| {
                         failing_entry(fault.as_deref_mut()?, body)
                     })
@@ -425,7 +459,31 @@ impl State {
     }
 }
 
-fn failing_assets(fault: &mut Fault, request: &Disassociation) -> Vec<AssetFailure> {
+/// An answer that a fault gives. AWS JSON, which SQS speaks, has the error's
+/// name in the body too.
+fn reply(
+    status: u16,
+    error_type: Option<String>,
+    mut headers: Vec<(String, String)>,
+    mut body: String,
+    is_sqs: bool,
+) -> Answer {
+    if let (true, Some(name)) = (is_sqs, &error_type) {
+        let text = if body.is_empty() { "{}" } else { &body };
+        if let Ok(Value::Object(mut fields)) = serde_json::from_str(text) {
+            fields.entry("__type").or_insert_with(|| json!(name));
+            body = Value::Object(fields).to_string();
+        }
+    }
+    headers.extend(error_type.map(|name| ("x-amzn-errortype".to_owned(), name)));
+    Answer {
+        status,
+        headers,
+        body,
+    }
+}
+
+fn failing_asset(fault: &mut Fault, asset: &str) -> Option<(String, String)> {
     let Action::AssetErrors {
         code,
         message,
@@ -433,19 +491,11 @@ fn failing_assets(fault: &mut Fault, request: &Disassociation) -> Vec<AssetFailu
         heals_after,
     } = &fault.action
     else {
-        return Vec::new();
+        return None;
     };
-    request
-        .assets
-        .iter()
-        .filter(|asset| assets.is_empty() || assets.contains(asset))
-        .filter(|asset| fails_again(&mut fault.failed, asset, *heals_after))
-        .map(|asset| AssetFailure {
-            asset: asset.clone(),
-            code: code.clone(),
-            message: message.clone(),
-        })
-        .collect()
+    let is_meant = assets.is_empty() || assets.iter().any(|meant| meant == asset);
+    (is_meant && fails_again(&mut fault.failed, asset, *heals_after))
+        .then(|| (code.clone(), message.clone()))
 }
 
 fn failing_entry(fault: &mut Fault, body: &str) -> Option<(String, bool)> {
@@ -485,6 +535,10 @@ fn parse(request: &Request, call: &mut Call) -> Parsed {
     }
     // An endpoint with a path of its own comes before the operation's.
     let parts: Vec<&str> = request.path.split('/').collect();
+    if parts.iter().any(|part| [".", ".."].contains(part)) {
+        call.invalid = Some("the path has a . or ..".to_owned());
+        return Parsed::Unknown;
+    }
     match (request.method.as_str(), parts.as_slice()) {
         ("POST", [.., "projects", project, "assets", "disassociate"]) => {
             let (request, invalid) = sitewise::parse(project, &request.body);
@@ -498,10 +552,17 @@ fn parse(request: &Request, call: &mut Call) -> Parsed {
         ("GET", [.., "projects", project, "assets"]) => {
             call.operation = Operation::ListProjectAssets;
             call.project = Some((*project).to_owned());
-            call.invalid = (!sitewise::is_id(project)).then(|| format!("projectId {project:?}"));
+            let page = sitewise::page(&request.query);
+            call.invalid = if !sitewise::is_id(project) {
+                Some(format!("projectId {project:?}"))
+            } else if page.is_none() {
+                Some("maxResults or nextToken".to_owned())
+            } else {
+                None
+            };
             Parsed::List {
                 project: (*project).to_owned(),
-                query: request.query.clone(),
+                page,
             }
         }
         _ => {

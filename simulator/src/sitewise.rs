@@ -47,13 +47,6 @@ impl Answer {
     }
 }
 
-/// An asset that a fault fails inside a 200.
-pub(crate) struct AssetFailure {
-    pub(crate) asset: String,
-    pub(crate) code: String,
-    pub(crate) message: String,
-}
-
 /// A disassociation, as it came over the wire.
 pub(crate) struct Disassociation {
     pub(crate) project: String,
@@ -94,6 +87,7 @@ pub(crate) fn parse(project: &str, body: &str) -> (Disassociation, Option<String
         })
         .unwrap_or_default();
     let token = parsed["clientToken"].as_str().map(ToOwned::to_owned);
+    let is_token_no_text = token.is_none() && !parsed["clientToken"].is_null();
     let distinct: BTreeSet<&String> = assets.iter().collect();
     let invalid = if !parsed.is_object() {
         Some("the body is no JSON object".to_owned())
@@ -103,9 +97,11 @@ pub(crate) fn parse(project: &str, body: &str) -> (Disassociation, Option<String
         Some(format!("{} asset ids", assets.len()))
     } else if let Some(bad) = assets.iter().find(|asset| !is_id(asset)) {
         Some(format!("asset id {bad:?}"))
-    } else if token.as_ref().is_some_and(|token| {
-        !TOKEN_LENGTH.contains(&token.chars().count()) || token.contains(char::is_whitespace)
-    }) {
+    } else if is_token_no_text
+        || token.as_ref().is_some_and(|token| {
+            !TOKEN_LENGTH.contains(&token.chars().count()) || token.contains(char::is_whitespace)
+        })
+    {
         Some("clientToken".to_owned())
     } else if distinct.len() != assets.len() {
         // The model allows it; a well-behaved caller does not do it.
@@ -121,13 +117,38 @@ pub(crate) fn parse(project: &str, body: &str) -> (Disassociation, Option<String
     (request, invalid)
 }
 
+/// A page of a list: from where, and how many.
+#[derive(Clone, Copy)]
+pub(crate) struct Page {
+    start: usize,
+    size: usize,
+}
+
+/// Reads `maxResults` and `nextToken`; `None` where the service model refuses
+/// one of them. The page without `maxResults`, 50, and the token, a number, are
+/// the simulator's own choice.
+pub(crate) fn page(query: &str) -> Option<Page> {
+    let parameter = |name: &str| {
+        query
+            .split('&')
+            .filter_map(|pair| pair.split_once('='))
+            .find(|(key, _)| *key == name)
+            .map(|(_, value)| value.parse::<usize>().ok())
+    };
+    let size = parameter("maxResults").unwrap_or(Some(50))?;
+    let start = parameter("nextToken").unwrap_or(Some(0))?;
+    PAGE_LIMIT.contains(&size).then_some(Page { start, size })
+}
+
 impl SiteWise {
-    /// Answers a valid disassociation, and tells whether it was applied.
+    /// Answers a valid disassociation, and tells whether it was applied. `fails`
+    /// picks assets to fail inside a 200, with a code and a message; it is asked
+    /// only about a call that gets that far, once for each asset.
     pub(crate) fn disassociate(
         &mut self,
         request: &Disassociation,
-        failures: &[AssetFailure],
         settings: &Settings,
+        mut fails: impl FnMut(&str) -> Option<(String, String)>,
     ) -> (Answer, bool) {
         let asset_set: BTreeSet<String> = request.assets.iter().cloned().collect();
         if let Some(answer) = self.replay(request, &asset_set, settings.tokens) {
@@ -146,21 +167,22 @@ impl SiteWise {
             );
         };
 
-        let mut errors = Vec::new();
-        let mut removed = Vec::new();
-        for asset in &request.assets {
-            if let Some(failure) = failures.iter().find(|failure| failure.asset == *asset) {
-                errors.push(entry(asset, &failure.code, &failure.message));
-                continue;
-            }
-            if members.contains(asset) {
-                removed.push(asset);
-                continue;
-            }
-            let absent = if self.assets.contains(asset) {
+        let mut absent = Vec::new();
+        for asset in asset_set.difference(members) {
+            let setting = if self.assets.contains(asset) {
                 &settings.asset_not_in_project
             } else {
                 &settings.unknown_asset
+            };
+            absent.push((asset, setting));
+        }
+        // Who refuses the whole call does so before anything is applied.
+        for asset in &request.assets {
+            let setting = absent.iter().find(|(absent, _)| *absent == asset);
+            let (status, name) = match setting {
+                Some((_, Absent::NotFound)) => (404, "ResourceNotFoundException"),
+                Some((_, Absent::Invalid)) => (400, "InvalidRequestException"),
+                _ => continue,
             };
             let message = match settings.not_found_names {
                 Names::Resource => format!("Asset {asset} can't be found."),
@@ -169,21 +191,19 @@ impl SiteWise {
                 }
                 Names::Nothing => "The requested resource can't be found.".to_owned(),
             };
-            match absent {
-                Absent::Ignore => {}
-                Absent::AssetError { code, message } => errors.push(entry(asset, code, message)),
-                Absent::NotFound => {
-                    return (
-                        Answer::error(404, "ResourceNotFoundException", &message),
-                        false,
-                    );
+            return (Answer::error(status, name, &message), false);
+        }
+
+        let mut errors = Vec::new();
+        let mut removed = Vec::new();
+        for asset in &request.assets {
+            let setting = absent.iter().find(|(absent, _)| *absent == asset);
+            match (fails(asset), setting) {
+                (Some((code, message)), _) => errors.push(entry(asset, &code, &message)),
+                (None, Some((_, Absent::AssetError { code, message }))) => {
+                    errors.push(entry(asset, code, message));
                 }
-                Absent::Invalid => {
-                    return (
-                        Answer::error(400, "InvalidRequestException", &message),
-                        false,
-                    );
-                }
+                (None, _) => removed.push(asset),
             }
         }
         for asset in removed {
@@ -229,26 +249,14 @@ impl SiteWise {
     }
 
     /// Answers a page of a project's assets.
-    pub(crate) fn list(&self, project: &str, query: &str) -> Answer {
-        let parameter = |name: &str| {
-            query
-                .split('&')
-                .filter_map(|pair| pair.split_once('='))
-                .find(|(key, _)| *key == name)
-                .map(|(_, value)| value)
-        };
+    pub(crate) fn list(&self, project: &str, page: Page) -> Answer {
         let Some(members) = self.projects.get(project) else {
             let message = format!("Project {project} can't be found.");
             return Answer::error(404, "ResourceNotFoundException", &message);
         };
-        let size = parameter("maxResults").map_or(Some(50), |text| text.parse().ok());
-        let start = parameter("nextToken").map_or(Some(0), |text| text.parse::<usize>().ok());
-        let (Some(size), Some(start)) = (size.filter(|n| PAGE_LIMIT.contains(n)), start) else {
-            return Answer::error(400, "InvalidRequestException", "maxResults or nextToken");
-        };
-        let page: Vec<&String> = members.iter().skip(start).take(size).collect();
-        let end = start + page.len();
-        let mut body = json!({ "assetIds": page });
+        let assets: Vec<&String> = members.iter().skip(page.start).take(page.size).collect();
+        let end = page.start + assets.len();
+        let mut body = json!({ "assetIds": assets });
         if end < members.len() {
             body["nextToken"] = json!(end.to_string());
         }

@@ -1,7 +1,11 @@
 //! SQS over plain data: `SendMessage` and `SendMessageBatch` of the AWS JSON
 //! protocol.
 //!
-//! The rules are those of the SQS API reference and quotas.
+//! The rules are those of the SQS API reference and quotas. The order in which a
+//! call is checked is a choice: AWS does not say it. `DelaySeconds` is not
+//! looked at, attributes of the type `Binary` are refused as empty, and the
+//! answers have no `MD5OfMessageAttributes` and no `SequenceNumber`, which the
+//! Rust SDK does not check.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
@@ -41,9 +45,9 @@ pub struct Message {
 }
 
 /// All queues, by name.
-#[derive(Default)]
 pub(crate) struct Sqs {
     pub(crate) queues: BTreeMap<String, Queue>,
+    seed: u64,
     sent: u64,
 }
 
@@ -103,6 +107,15 @@ pub(crate) fn bodies(request: &Value) -> Vec<String> {
 }
 
 impl Sqs {
+    /// Makes it without queues; the messages' ids follow from `seed` and order.
+    pub(crate) fn new(seed: u64) -> Self {
+        Self {
+            queues: BTreeMap::new(),
+            seed,
+            sent: 0,
+        }
+    }
+
     pub(crate) fn create(&mut self, name: &str) {
         self.queues.entry(name.to_owned()).or_insert_with(|| Queue {
             is_fifo: name.ends_with(".fifo"),
@@ -193,10 +206,16 @@ impl Sqs {
         let md5 = hex(&Md5::digest(body.as_bytes()));
         let (group, deduplication) = (text("MessageGroupId"), text("MessageDeduplicationId"));
         if queue.is_fifo {
-            let (Some(_), Some(deduplication)) = (&group, &deduplication) else {
+            if group.is_none() {
+                let message = "The request must contain the parameter MessageGroupId.";
+                return Err(Refusal::new("MissingParameter", message));
+            }
+            // No queue here deduplicates by content.
+            let Some(deduplication) = &deduplication else {
                 return Err(Refusal::new(
-                    "MissingParameter",
-                    "A FIFO queue needs MessageGroupId and MessageDeduplicationId.",
+                    "InvalidParameterValue",
+                    "The queue should either have ContentBasedDeduplication enabled or \
+                     MessageDeduplicationId provided explicitly",
                 ));
             };
             if let Some((at, id)) = queue.known.get(deduplication)
@@ -204,9 +223,15 @@ impl Sqs {
             {
                 return Ok((id.clone(), md5));
             }
+        } else if deduplication.is_some() {
+            return Err(Refusal::new(
+                "InvalidParameterValue",
+                "MessageDeduplicationId is not valid for this queue type.",
+            ));
         }
         self.sent += 1;
-        let id = Uuid::from_u64_pair(0x5132_0000_0000_4000, 0x8000_0000_0000_0000 | self.sent);
+        let high = 0x5132_0000_0000_4000 ^ (self.seed << 16);
+        let id = Uuid::from_u64_pair(high, 0x8000_0000_0000_0000 | self.sent);
         let id = id.to_string();
         if let (true, Some(deduplication)) = (queue.is_fifo, &deduplication) {
             queue.known.insert(deduplication.clone(), (now, id.clone()));
@@ -324,7 +349,13 @@ fn check(entry: &Value) -> Result<(), Refusal> {
         ));
     }
     for (name, value) in attributes(entry) {
-        if name.is_empty() || value.is_empty() || !is_allowed(&value) {
+        let data_type = entry["MessageAttributes"][&name]["DataType"].as_str();
+        let is_typed = data_type.is_some_and(|data_type| {
+            // A label of the sender's own may follow, as in `String.json`.
+            let (kind, _) = data_type.split_once('.').unwrap_or((data_type, ""));
+            ["String", "Number"].contains(&kind)
+        });
+        if name.is_empty() || value.is_empty() || !is_allowed(&value) || !is_typed {
             return Err(Refusal::new(
                 "InvalidParameterValue",
                 format!("attribute {name:?}"),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use aws_sdk_iotsitewise::operation::batch_disassociate_project_assets::BatchDisassociateProjectAssetsError;
 use aws_sdk_sqs::error::ProvideErrorMetadata;
-use simulator::{Action, Fault, Operation, Settings, Throttle};
+use simulator::{Absent, Action, Fault, Operation, Settings, Throttle, Tokens};
 use tokio::time::Instant;
 
 use crate::support::{Entry, Rig, Trouble, asset, assets, entry, message, project};
@@ -510,4 +510,128 @@ async fn a_call_that_a_fault_decides_takes_nothing_out_of_the_bucket() {
             "Rate exceeded"
         ))
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn asset_errors_leave_the_bucket_in_force() {
+    let rig = Rig::new(Settings {
+        throttle: Some(Throttle {
+            rate: 1.0,
+            burst: 1.0,
+        }),
+        ..Settings::default()
+    })
+    .and_assets([1, 2]);
+    rig.simulator.fault(asset_errors(&[1], Some(1)));
+    assert_eq!(rig.disassociate([1]).await, not_now(&[1]));
+    let throttled = Trouble::refused(429, "ThrottlingException", "Rate exceeded");
+    assert_eq!(rig.disassociate([1]).await, Err(throttled.clone()));
+
+    // What breaks the answer breaks this one too, and nothing makes it a 200.
+    rig.simulator.clear_faults();
+    let broken = [
+        ("reset-after", Trouble::Io),
+        ("truncate", Trouble::Unreadable(429)),
+        ("garbage", throttled),
+    ];
+    for (action, expected) in broken {
+        rig.simulator.clear_faults();
+        let spec = format!("disassociate:{action}");
+        rig.simulator.fault(spec.parse().expect("a fault"));
+        assert_eq!(rig.disassociate([2]).await, Err(expected), "{action}");
+    }
+    assert_eq!(rig.remaining(), [1, 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replay_or_a_refusal_heals_nothing() {
+    let rig = Rig::new(Settings {
+        tokens: Tokens::AllReplayed,
+        unknown_asset: Absent::NotFound,
+        ..Settings::default()
+    })
+    .and_assets([1]);
+    rig.simulator.fault(asset_errors(&[1], Some(2)));
+    assert_eq!(rig.disassociate_as(1, [1]).await, not_now(&[1]));
+    assert_eq!(rig.disassociate_as(1, [1]).await, not_now(&[1]));
+    rig.disassociate_as(2, [1, 9]).await.expect_err("unknown");
+    assert_eq!(rig.disassociate_as(3, [1]).await, not_now(&[1]));
+    assert_eq!(rig.disassociate_as(4, [1]).await, Ok(vec![]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fault_does_not_hide_an_asset_that_refuses_the_whole_call() {
+    let rig = Rig::new(Settings {
+        unknown_asset: Absent::Invalid,
+        ..Settings::default()
+    })
+    .and_assets([1]);
+    rig.simulator.fault(asset_errors(&[], None));
+    let message = format!("Asset {} can't be found.", asset(9));
+    assert_eq!(
+        rig.disassociate([1, 9]).await,
+        Err(Trouble::refused(400, "InvalidRequestException", &message))
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reply_to_a_message_has_its_type_in_the_body_where_that_is_json() {
+    for (body, expected) in [
+        ("", r#"{"__type":"Odd"}"#),
+        (r#"{"message":"m"}"#, r#"{"__type":"Odd","message":"m"}"#),
+        (r#"{"__type":"Own"}"#, r#"{"__type":"Own"}"#),
+        ("<html>", "<html>"),
+    ] {
+        let rig = Rig::new(Settings::default());
+        let url = rig.simulator.create_queue("q");
+        rig.simulator.fault(Fault::sqs().action(Action::Reply {
+            status: 503,
+            error_type: Some("Odd".to_owned()),
+            headers: Vec::new(),
+            body: body.to_owned(),
+        }));
+        let call = rig.sqs.send_message().queue_url(&url).message_body("body");
+        let error = call.send().await.expect_err("refused");
+        let found = error.raw_response().expect("a response").body().bytes();
+        assert_eq!(found, Some(expected.as_bytes()));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn clearing_the_record_changes_nothing_for_a_call_under_way() {
+    let rig = Rig::with_assets([1, 2]).and_fault("disassociate:latency=100ms");
+    let (answer, ()) = tokio::join!(rig.disassociate([1]), async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        rig.simulator.clear_calls();
+    });
+    assert_eq!(answer, Ok(vec![]));
+    assert_eq!(rig.remaining(), [2]);
+    assert_eq!(rig.endings(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watcher_gets_every_call_once_it_is_over() {
+    let rig = Rig::with_assets(1..=4)
+        .and_fault("disassociate:nth=2:reset-after")
+        .and_fault("disassociate:nth=2:latency=100ms");
+    let mut watched = rig.simulator.watch();
+    rig.disassociate([1]).await.expect("a 200");
+    assert_eq!(rig.disassociate([2]).await, Err(Trouble::Io));
+    let given_up = tokio::time::timeout(Duration::from_millis(50), rig.disassociate([3])).await;
+    given_up.expect_err("slow");
+    rig.disassociate([4]).await.expect("a 200");
+    let mut endings = Vec::new();
+    while let Ok(call) = watched.try_recv() {
+        endings.push((call.seq, call.status, call.applied));
+    }
+    assert_eq!(
+        endings,
+        [
+            (0, Some(200), true),
+            (1, None, true),
+            (2, None, false),
+            (3, Some(200), true),
+        ]
+    );
+    assert_eq!(rig.remaining(), [3]);
 }

@@ -3,6 +3,7 @@
 use aws_sdk_iotsitewise::config::interceptors::BeforeTransmitInterceptorContextMut;
 use aws_sdk_iotsitewise::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_smithy_runtime_api::box_error::BoxError;
+use aws_smithy_types::body::SdkBody;
 use simulator::{Operation, Settings, Simulator};
 
 use crate::support::{Rig, Trouble, asset, assets, project, token};
@@ -136,6 +137,8 @@ async fn pages_have_1_to_250_assets() {
                 Trouble::of(&error),
                 Trouble::refused(400, "InvalidRequestException", "maxResults or nextToken")
             );
+            let call = rig.simulator.calls().pop().expect("a call");
+            assert_eq!(call.invalid.as_deref(), Some("maxResults or nextToken"));
         }
     }
 }
@@ -206,6 +209,71 @@ async fn a_request_without_signature_is_a_403() {
     );
     assert_eq!(rig.only_call().invalid.as_deref(), Some("not signed"));
     assert_eq!(rig.remaining(), [1]);
+}
+
+/// Sends this body instead, after the request was signed.
+#[derive(Debug)]
+struct Body(&'static str);
+
+#[aws_smithy_runtime_api::client::interceptors::dyn_dispatch_hint]
+impl Intercept for Body {
+    fn name(&self) -> &'static str {
+        "body"
+    }
+
+    fn modify_before_transmit(
+        &self,
+        context: &mut BeforeTransmitInterceptorContextMut<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        *context.request_mut().body_mut() = SdkBody::from(self.0);
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_of_other_types_is_refused() {
+    let id = r#""bbbbbbbb-0000-4000-8000-000000000001""#;
+    for (body, expected) in [
+        ("", "the body is no JSON object"),
+        ("[]", "the body is no JSON object"),
+        ("{}", "0 asset ids"),
+        (r#"{"assetIds":AN_ID}"#, "0 asset ids"),
+        (r#"{"assetIds":[7]}"#, "asset id \"\""),
+        (r#"{"assetIds":[AN_ID],"clientToken":7}"#, "clientToken"),
+        (r#"{"assetIds":[AN_ID],"clientToken":""}"#, "clientToken"),
+    ] {
+        let rig = Rig::with_assets([1]);
+        let body: &'static str = body.replace("AN_ID", id).leak();
+        let call = rig
+            .sitewise
+            .batch_disassociate_project_assets()
+            .project_id(project(1));
+        let call = call.asset_ids(asset(1)).customize().interceptor(Body(body));
+        let error = call.send().await.expect_err("refused");
+        assert_eq!(
+            Trouble::of(&error),
+            Trouble::refused(400, "InvalidRequestException", expected)
+        );
+        assert_eq!(rig.only_call().invalid.as_deref(), Some(expected));
+        assert_eq!(rig.remaining(), [1]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_path_with_a_step_up_is_a_404() {
+    for bad in [".", ".."] {
+        let rig = Rig::with_assets([1]);
+        let Err(Trouble::Refused { status, code, .. }) = rig.call(bad, assets([1]), None).await
+        else {
+            panic!("not refused");
+        };
+        assert_eq!((status, code.as_str()), (404, ""));
+        let call = rig.only_call();
+        assert_eq!(call.invalid.as_deref(), Some("the path has a . or .."));
+        assert_eq!(call.operation, Operation::Other);
+    }
 }
 
 fn seeded(event: &serde_json::Value) -> (Vec<String>, Simulator) {

@@ -250,6 +250,17 @@ async fn the_control_calls_show_and_change_the_simulator() {
 }
 
 #[tokio::test]
+async fn an_unknown_path_is_a_404_signed_or_not() {
+    let simulator = Simulator::new(Settings::default());
+    let server = serve(&simulator).await;
+    let answer = ask(&server, "GET", "/", "").await;
+    assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
+    assert!(!answer.contains("x-amzn-errortype"), "{answer}");
+    let [call] = simulator.calls().try_into().expect("one");
+    assert_eq!(call.invalid.as_deref(), Some("no such operation"));
+}
+
+#[tokio::test]
 async fn a_control_call_that_is_none_is_told_so() {
     let simulator = Simulator::new(Settings::default());
     let server = serve(&simulator).await;

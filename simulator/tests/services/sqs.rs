@@ -332,14 +332,24 @@ async fn send_fifo(
 async fn a_fifo_queue_needs_a_group_and_a_deduplication_id() {
     let rig = Rig::new(Settings::default());
     let url = rig.simulator.create_queue("q.fifo");
-    let missing = Trouble::refused(
+    let no_group = Trouble::refused(
         400,
         "MissingParameter",
-        "A FIFO queue needs MessageGroupId and MessageDeduplicationId.",
+        "The request must contain the parameter MessageGroupId.",
     );
-    for (group, deduplication) in [(None, None), (None, Some("d")), (Some("g"), None)] {
+    let no_deduplication = Trouble::refused(
+        400,
+        "InvalidParameterValue",
+        "The queue should either have ContentBasedDeduplication enabled or \
+         MessageDeduplicationId provided explicitly",
+    );
+    for (group, deduplication, expected) in [
+        (None, None, &no_group),
+        (None, Some("d"), &no_group),
+        (Some("g"), None, &no_deduplication),
+    ] {
         let answer = send_fifo(&rig, &url, group, deduplication).await;
-        assert_eq!(answer, Err(missing.clone()));
+        assert_eq!(answer, Err(expected.clone()));
     }
     assert_eq!(
         rig.send_batch(&url, vec![message("a", "body")]).await,
@@ -419,9 +429,56 @@ async fn a_fifo_queue_knows_a_deduplication_id_of_a_message_taken_out() {
 async fn a_standard_queue_stores_every_repeat() {
     let (rig, url) = rig();
     for _ in 0..2 {
-        send_fifo(&rig, &url, Some("g"), Some("d"))
-            .await
-            .expect("sent");
+        send_fifo(&rig, &url, Some("g"), None).await.expect("sent");
     }
     assert_eq!(rig.bodies("q"), ["body", "body"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_standard_queue_refuses_a_deduplication_id() {
+    let (rig, url) = rig();
+    assert_eq!(
+        refusal(send_fifo(&rig, &url, Some("g"), Some("d")).await),
+        named("InvalidParameterValue")
+    );
+    assert_eq!(rig.bodies("q"), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attribute_is_a_string_or_a_number_with_a_label_at_will() {
+    for (data_type, is_sent) in [
+        ("String", true),
+        ("Number", true),
+        ("String.json", true),
+        ("Strings", false),
+        ("", false),
+    ] {
+        let (rig, url) = rig();
+        let attribute = MessageAttributeValue::builder()
+            .data_type(data_type)
+            .string_value("1")
+            .build()
+            .expect("an attribute");
+        let call = rig.sqs.send_message().queue_url(&url).message_body("body");
+        let call = call.message_attributes("name", attribute);
+        assert_eq!(call.send().await.is_ok(), is_sent, "{data_type}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn message_ids_follow_from_the_seed_and_the_order() {
+    let ids = async |seed| {
+        let rig = Rig::new(Settings {
+            seed,
+            ..Settings::default()
+        });
+        let url = rig.simulator.create_queue("q");
+        let first = rig.send(&url, "1").await.expect("sent");
+        [first, rig.send(&url, "2").await.expect("sent")]
+    };
+    let [first, second] = ids(1).await;
+    assert_ne!(first, second);
+    assert_eq!(ids(1).await, [first.clone(), second.clone()]);
+    let [other, _] = ids(2).await;
+    assert!(![first, second].contains(&other));
 }
