@@ -383,28 +383,33 @@ impl Work<'_> {
             }
             sleep_until(again).await;
         }
-        match self
-            .calls
-            .call(self.batch, &subset.places, subset.round)
-            .await
-        {
-            Ok(errors) => self.answered(&subset, errors),
-            Err(Missed::TooLate) => self.too_late(&subset),
+        let Some(failure) = self.call(&subset).await else {
+            return;
+        };
+        let refusal = Refusal { subset, failure };
+        if self.finds_culprits {
+            self.find_culprits(refusal).await;
+        } else {
+            self.done.refused.push(refusal);
+        }
+    }
+
+    /// Makes a call and takes its answer. Returns the failure of a refused
+    /// call, which says nothing yet about its assets.
+    async fn call(&mut self, subset: &Subset) -> Option<Failure> {
+        let answer = self.calls.call(self.batch, &subset.places, subset.round);
+        match answer.await {
+            Ok(errors) => self.answered(subset, errors),
+            Err(Missed::TooLate) => self.too_late(subset),
             Err(Missed::Failed(CallFailure {
                 class: FailureClass::Refused,
                 failure,
-            })) => {
-                let refusal = Refusal { subset, failure };
-                if self.finds_culprits {
-                    self.find_culprits(refusal).await;
-                } else {
-                    self.done.refused.push(refusal);
-                }
-            }
+            })) => return Some(failure),
             Err(Missed::Failed(CallFailure { failure, .. })) => {
                 self.conclude(&subset.places, &Outcome::Unfinished(failure));
             }
         }
+        None
     }
 
     fn conclude(&mut self, places: &[u8], outcome: &Outcome) {
@@ -514,36 +519,18 @@ impl Work<'_> {
                 places: vec![place],
                 ..subset.clone()
             };
-            match self
-                .calls
-                .call(self.batch, &alone.places, alone.round)
-                .await
-            {
-                Err(Missed::Failed(CallFailure {
-                    class: FailureClass::Refused,
-                    failure,
-                })) => {
-                    self.refused_alone(place, failure);
-                    probed = Probed::Refused;
-                }
-                answer => {
-                    match answer {
-                        Ok(errors) => self.answered(&alone, errors),
-                        Err(Missed::TooLate) => self.too_late(&alone),
-                        Err(Missed::Failed(CallFailure { failure, .. })) => {
-                            self.conclude(&alone.places, &Outcome::Unfinished(failure));
-                        }
-                    }
-                    places.retain(|other| *other != place);
-                    return match probed {
-                        Probed::Accepted if self.calls.state().exists(self.batch.project) => {
-                            Probed::Accepted
-                        }
-                        _ => Probed::Mixed,
-                    };
-                }
-            }
+            let refusal = self.call(&alone).await;
             places.retain(|other| *other != place);
+            let Some(failure) = refusal else {
+                return match probed {
+                    Probed::Accepted if self.calls.state().exists(self.batch.project) => {
+                        Probed::Accepted
+                    }
+                    _ => Probed::Mixed,
+                };
+            };
+            self.refused_alone(place, failure);
+            probed = Probed::Refused;
         }
         probed
     }

@@ -17,8 +17,8 @@ use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
 use crate::sdk_error::{FailureClass, classify, error_name};
 
-/// Tokens of a full quota, the SDK's own number. A retry costs 5 after an
-/// error and 10 after a timeout.
+/// Tokens of a full quota, the SDK's own number. A retry costs 10 after a
+/// transient failure and 5 after throttling.
 const QUOTA: usize = 500;
 
 /// Tokens that come back each second. The SDK's own quota comes back by
@@ -46,9 +46,9 @@ pub fn timeouts(connect: Duration, attempt: Duration, operation: Duration) -> Ti
         .build()
 }
 
-/// Retries whatever [`classify`](crate::sdk_error) calls throttled or transient: the SDK alone
-/// would give up on a 429 without an error type, on a 200 that cannot be read
-/// and on the rarer 5xx.
+/// Retries whatever [`classify`](crate::sdk_error) calls throttled or
+/// transient: the SDK alone would give up on a 429 without an error type, on a
+/// 200 that cannot be read and on the rarer 5xx.
 #[derive(Debug)]
 pub struct RetryByClass<E>(PhantomData<E>);
 

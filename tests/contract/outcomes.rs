@@ -18,13 +18,17 @@ fn refuse(status: u16, error_type: &str) -> Action {
     }
 }
 
-fn plain(status: u16) -> Action {
+fn reply(status: u16, body: impl Into<String>) -> Action {
     Action::Reply {
         status,
         error_type: None,
         headers: Vec::new(),
-        body: String::new(),
+        body: body.into(),
     }
+}
+
+fn plain(status: u16) -> Action {
+    reply(status, "")
 }
 
 fn asset_errors(ids: &[String], heals_after: Option<u32>) -> Action {
@@ -59,12 +63,8 @@ async fn every_form_of_an_empty_success_is_a_success() {
         (200, r#"{"errors":[]}"#),
     ] {
         let rig = Rig::with_assets(0..3);
-        rig.simulator.fault(Fault::sitewise().action(Action::Reply {
-            status,
-            error_type: None,
-            headers: Vec::new(),
-            body: body.to_owned(),
-        }));
+        rig.simulator
+            .fault(Fault::sitewise().action(reply(status, body.to_owned())));
         assert_eq!(
             rig.answer(&one_record()).await,
             failed([]),
@@ -126,15 +126,13 @@ async fn an_error_that_names_no_asset_of_the_call_leaves_the_whole_call_unfinish
     for id in [asset(77), String::new(), "what".to_owned()] {
         let rig = Rig::with_assets(0..3);
         rig.simulator.fault(
-            Fault::sitewise().action(Action::Reply {
-                status: 200,
-                error_type: None,
-                headers: Vec::new(),
-                body: json!({"errors": [
+            Fault::sitewise().action(reply(
+                200,
+                json!({"errors": [
                     {"assetId": id, "code": "INTERNAL_FAILURE", "message": "?"}
                 ]})
                 .to_string(),
-            }),
+            )),
         );
         assert_eq!(rig.answer(&one_record()).await, failed(["m-1"]), "{id}");
         assert_eq!(rig.letters().len(), 0);
@@ -145,15 +143,13 @@ async fn an_error_that_names_no_asset_of_the_call_leaves_the_whole_call_unfinish
 async fn an_error_that_names_its_asset_in_capitals_is_that_assets() {
     let rig = Rig::with_assets(0..3);
     rig.simulator.fault(
-        Fault::sitewise().action(Action::Reply {
-            status: 200,
-            error_type: None,
-            headers: Vec::new(),
-            body: json!({"errors": [
+        Fault::sitewise().action(reply(
+            200,
+            json!({"errors": [
                 {"assetId": asset(1).to_uppercase(), "code": "INTERNAL_FAILURE", "message": "?"}
             ]})
             .to_string(),
-        }),
+        )),
     );
     assert_eq!(rig.answer(&one_record()).await, failed([]));
     assert_eq!(rig.lettered_assets(), [[asset(1)]]);
