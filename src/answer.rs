@@ -4,6 +4,7 @@
 //! became of anything.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::iter::Sum;
 
 use aws_lambda_events::event::sqs::SqsBatchResponse;
 use serde::Serialize;
@@ -101,6 +102,45 @@ pub struct Counts {
     pub queued: usize,
 }
 
+impl Counts {
+    /// Counts the assets of a settlement that has been carried out.
+    pub fn of(settlement: &Settlement, duplicates: usize) -> Self {
+        let mut counts = Self {
+            duplicates,
+            disassociated: settlement.disassociated,
+            ..Self::default()
+        };
+        for rest in &settlement.rest {
+            if rest.subject == Subject::Message {
+                continue;
+            }
+            if is_queued(rest) {
+                counts.queued += 1;
+            } else if rest.retryable {
+                counts.unfinished += 1;
+            } else {
+                counts.rejected += 1;
+            }
+        }
+        counts.requested =
+            counts.disassociated + counts.rejected + counts.unfinished + counts.queued;
+        counts
+    }
+}
+
+impl Sum for Counts {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), |sum, one| Self {
+            requested: sum.requested + one.requested,
+            duplicates: sum.duplicates + one.duplicates,
+            disassociated: sum.disassociated + one.disassociated,
+            rejected: sum.rejected + one.rejected,
+            unfinished: sum.unfinished + one.unfinished,
+            queued: sum.queued + one.queued,
+        })
+    }
+}
+
 /// Assets that failed for one reason.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -138,25 +178,7 @@ pub struct Heading<'a> {
 impl Report {
     /// Reports a settlement that has been carried out.
     pub fn new(heading: Heading<'_>, settlement: &Settlement) -> Self {
-        let mut counts = Counts {
-            duplicates: heading.duplicates,
-            disassociated: settlement.disassociated,
-            ..Counts::default()
-        };
-        for rest in &settlement.rest {
-            if rest.subject == Subject::Message {
-                continue;
-            }
-            if is_queued(rest) {
-                counts.queued += 1;
-            } else if rest.retryable {
-                counts.unfinished += 1;
-            } else {
-                counts.rejected += 1;
-            }
-        }
-        counts.requested =
-            counts.disassociated + counts.rejected + counts.unfinished + counts.queued;
+        let counts = Counts::of(settlement, heading.duplicates);
         let mut report = Self {
             request_id: heading.request_id.to_owned(),
             project_id: heading.project,

@@ -10,6 +10,8 @@ use http::Uri;
 use thiserror::Error;
 use tracing_subscriber::EnvFilter;
 
+use crate::telemetry::Voice;
+
 /// Where dead letters go.
 pub const DEAD_LETTER_QUEUE_URL: &str = "DEAD_LETTER_QUEUE_URL";
 /// Where parts of large requests and unfinished work go.
@@ -19,8 +21,11 @@ pub const FAN_OUT_ASSETS: &str = "FAN_OUT_ASSETS";
 /// Calls in flight in one invocation.
 pub const MAX_CONCURRENCY: &str = "MAX_CONCURRENCY";
 
-/// The name that log lines have as `service`.
+/// The name that log lines and metrics have as `service`.
 pub const SERVICE_NAME: &str = "POWERTOOLS_SERVICE_NAME";
+
+/// The CloudWatch namespace of the metrics.
+pub const METRICS_NAMESPACE: &str = "POWERTOOLS_METRICS_NAMESPACE";
 
 /// The service's name where none is given.
 pub const DEFAULT_SERVICE_NAME: &str = "sitewise-disassociator";
@@ -32,8 +37,10 @@ const ENDPOINTS: [&str; 3] = [
     "AWS_ENDPOINT_URL_SQS",
 ];
 
-/// The variables that may set the log level, the strongest first.
-const LOG_LEVELS: [&str; 2] = ["AWS_LAMBDA_LOG_LEVEL", "POWERTOOLS_LOG_LEVEL"];
+/// What sets the log level, the strongest first: what Lambda sets for its own
+/// filter, Powertools' variable, Rust's.
+const LAMBDA_LOG_LEVEL: &str = "AWS_LAMBDA_LOG_LEVEL";
+const POWERTOOLS_LOG_LEVEL: &str = "POWERTOOLS_LOG_LEVEL";
 const LOG_FILTER: &str = "RUST_LOG";
 
 const DEFAULT_FAN_OUT_ASSETS: usize = 1_000;
@@ -41,6 +48,9 @@ const FAN_OUT_ASSETS_ALLOWED: RangeInclusive<usize> = 100..=25_000;
 
 const DEFAULT_MAX_CONCURRENCY: usize = 8;
 const MAX_CONCURRENCY_ALLOWED: RangeInclusive<usize> = 1..=64;
+
+/// Longest namespace of CloudWatch metrics (`PutMetricData`, `Namespace`).
+const NAMESPACE_LIMIT: usize = 255;
 
 /// The function's configuration.
 #[derive(Debug)]
@@ -56,10 +66,8 @@ pub struct Config {
     pub fan_out_assets: usize,
     /// Calls in flight in one invocation.
     pub max_concurrency: usize,
-    /// The name of the service in log lines.
-    pub service_name: String,
-    /// Which lines are logged.
-    pub log_filter: EnvFilter,
+    /// How the function tells about itself.
+    pub voice: Voice,
 }
 
 /// A variable with a value that is not allowed.
@@ -118,8 +126,7 @@ impl Config {
                 MAX_CONCURRENCY_ALLOWED,
                 &lookup,
             )?,
-            service_name: lookup(SERVICE_NAME).unwrap_or_else(|| DEFAULT_SERVICE_NAME.to_owned()),
-            log_filter: log_filter(&lookup)?,
+            voice: voice(&lookup)?,
         })
     }
 }
@@ -168,11 +175,49 @@ fn number(
     }
 }
 
+fn voice(lookup: &impl Fn(&'static str) -> Option<String>) -> Result<Voice, InvalidVariable> {
+    Ok(Voice {
+        service: lookup(SERVICE_NAME).unwrap_or_else(|| DEFAULT_SERVICE_NAME.to_owned()),
+        filter: log_filter(lookup)?,
+        metrics_namespace: namespace(lookup)?,
+        metrics_level: match lookup(LAMBDA_LOG_LEVEL) {
+            Some(value) => metrics_level(&value),
+            None => "INFO",
+        },
+    })
+}
+
+fn namespace(
+    lookup: &impl Fn(&'static str) -> Option<String>,
+) -> Result<Option<String>, InvalidVariable> {
+    let Some(value) = lookup(METRICS_NAMESPACE) else {
+        return Ok(None);
+    };
+    let is_allowed = |letter: char| letter.is_ascii_alphanumeric() || " .-_/#:".contains(letter);
+    let is_valid = value.len() <= NAMESPACE_LIMIT
+        && value.chars().all(is_allowed)
+        && !value.trim().is_empty()
+        && !value.starts_with(':')
+        && !value.starts_with("AWS/");
+    if is_valid {
+        Ok(Some(value))
+    } else {
+        Err(InvalidVariable {
+            variable: METRICS_NAMESPACE,
+            value,
+            expected: format!(
+                "at most {NAMESPACE_LIMIT} letters, digits, blanks or .-_/#:, not beginning with \
+                 : or AWS/"
+            ),
+        })
+    }
+}
+
 /// Chooses the log's filter: Lambda's level over Powertools' over `RUST_LOG`.
 fn log_filter(
     lookup: &impl Fn(&'static str) -> Option<String>,
 ) -> Result<EnvFilter, InvalidVariable> {
-    for variable in LOG_LEVELS {
+    for variable in [LAMBDA_LOG_LEVEL, POWERTOOLS_LOG_LEVEL] {
         if let Some(value) = lookup(variable) {
             let level = level(&value).ok_or_else(|| InvalidVariable {
                 variable,
@@ -190,6 +235,18 @@ fn log_filter(
         value,
         expected: format!("a filter such as info or sitewise_disassociator=debug ({error})"),
     })
+}
+
+/// Returns the least level from INFO up that passes a filter of Lambda set to
+/// `least`. Lambda takes a line without a level for INFO ("Log-level
+/// filtering", AWS Lambda Developer Guide), and drops metrics with their line.
+fn metrics_level(least: &str) -> &'static str {
+    match least.to_ascii_uppercase().as_str() {
+        "WARN" | "WARNING" => "WARN",
+        "ERROR" => "ERROR",
+        "FATAL" | "CRITICAL" => "FATAL",
+        _ => "INFO",
+    }
 }
 
 /// Returns a log level by any of the names that Lambda and Powertools have for it.
@@ -226,8 +283,10 @@ mod tests {
             assert_eq!(config.work_queue_url, None);
             assert_eq!(config.fan_out_assets, 1000);
             assert_eq!(config.max_concurrency, 8);
-            assert_eq!(config.service_name, "sitewise-disassociator");
-            assert_eq!(config.log_filter.to_string(), "info");
+            assert_eq!(config.voice.service, "sitewise-disassociator");
+            assert_eq!(config.voice.filter.to_string(), "info");
+            assert_eq!(config.voice.metrics_namespace, None);
+            assert_eq!(config.voice.metrics_level, "INFO");
         }
     }
 
@@ -242,6 +301,7 @@ mod tests {
             (FAN_OUT_ASSETS, "25000"),
             (MAX_CONCURRENCY, "64"),
             (SERVICE_NAME, "decommissioning"),
+            (METRICS_NAMESPACE, "Plant 7/SiteWise#1:a_b-c.d"),
         ])
         .expect("valid");
         assert_eq!(
@@ -256,7 +316,11 @@ mod tests {
             (config.fan_out_assets, config.max_concurrency),
             (25_000, 64)
         );
-        assert_eq!(config.service_name, "decommissioning");
+        assert_eq!(config.voice.service, "decommissioning");
+        assert_eq!(
+            config.voice.metrics_namespace.as_deref(),
+            Some("Plant 7/SiteWise#1:a_b-c.d")
+        );
     }
 
     #[test]
@@ -305,6 +369,16 @@ mod tests {
                 Err(format!("{variable}: expected {expected}, found {value:?}"))
             );
         }
+        let too_long = "n".repeat(256);
+        for namespace in ["AWS/Lambda", ":a", "a\nb", "ä", " ", &too_long] {
+            assert_eq!(
+                config(&[(METRICS_NAMESPACE, namespace)]).map(drop),
+                Err(format!(
+                    "POWERTOOLS_METRICS_NAMESPACE: expected at most 255 letters, digits, blanks or \
+                     .-_/#:, not beginning with : or AWS/, found {namespace:?}"
+                ))
+            );
+        }
         let queue = "https://sqs.eu-west-1.amazonaws.com/1/one";
         assert_eq!(
             config(&[(DEAD_LETTER_QUEUE_URL, queue), (WORK_QUEUE_URL, queue)]).map(drop),
@@ -325,7 +399,7 @@ mod tests {
     fn lambdas_log_level_wins_over_powertools_over_rust_log() {
         let filter = |variables: &[(&'static str, &str)]| {
             config(variables)
-                .map(|config| config.log_filter.to_string())
+                .map(|config| config.voice.filter.to_string())
                 .expect("valid")
         };
         let lambda = ("AWS_LAMBDA_LOG_LEVEL", "FATAL");
@@ -334,5 +408,22 @@ mod tests {
         assert_eq!(filter(&[rust, powertools, lambda]), "error");
         assert_eq!(filter(&[rust, powertools]), "warn");
         assert_eq!(filter(&[rust]), "sitewise_disassociator=trace");
+    }
+
+    #[test]
+    fn lambdas_own_filter_never_drops_the_metrics() {
+        for (lambda, metrics) in [
+            ("TRACE", "INFO"),
+            ("DEBUG", "INFO"),
+            ("INFO", "INFO"),
+            ("WARN", "WARN"),
+            ("ERROR", "ERROR"),
+            ("FATAL", "FATAL"),
+        ] {
+            let config = config(&[("AWS_LAMBDA_LOG_LEVEL", lambda)]).expect("valid");
+            assert_eq!(config.voice.metrics_level, metrics);
+        }
+        let config = config(&[("POWERTOOLS_LOG_LEVEL", "ERROR")]).expect("valid");
+        assert_eq!(config.voice.metrics_level, "INFO", "Lambda's filter is off");
     }
 }

@@ -12,10 +12,11 @@ use serde_json::value::RawValue;
 use thiserror::Error;
 use tokio::time::Instant;
 
-use crate::answer::{self, Answer, Heading, Nameless, Report};
+use crate::answer::{self, Answer, Counts, Heading, Nameless, Report};
 use crate::dead_letter::{self, NamedAsset, Source};
 use crate::dispatch::dispatch;
 use crate::event::{self, Event, Message, Origin, UnrecognizedEvent};
+use crate::metrics::Metrics;
 use crate::outcome::Failure;
 use crate::part;
 use crate::plan::{Ask, distribute, plan};
@@ -25,7 +26,7 @@ use crate::settle::{
     Available, Destination, Settlement, Subject, Worked, hold_back_fifo, redelivered, settle,
 };
 use crate::sitewise::SiteWise;
-use crate::telemetry;
+use crate::telemetry::{self, Traced};
 
 /// Most time kept free before the deadline for dead letters and the answer; a
 /// fifth of the time that an invocation has, where that is less.
@@ -143,7 +144,10 @@ impl Function {
         let work = AssertUnwindSafe(self.work_off(&event, invocation)).catch_unwind();
         match work.await {
             Ok(answer) => answer,
-            Err(_panic) => nothing_done(&event, invocation),
+            Err(_panic) => {
+                self.tell_nothing_done(&event);
+                nothing_done(&event, invocation)
+            }
         }
     }
 
@@ -156,6 +160,8 @@ impl Function {
         let messages = event.messages();
         let ids: Vec<Cow<'_, str>> = stable_ids(messages, invocation.request_id);
         let requests: Vec<Reading> = messages.iter().map(read).collect();
+        let traced: Vec<Traced> = messages.iter().zip(&requests).map(trace).collect();
+        telemetry::carries(&traced);
 
         let is_asked: Vec<bool> = requests
             .iter()
@@ -215,23 +221,34 @@ impl Function {
             requests: &requests,
             invocation,
         };
-        let (dead_letters, parts) = write.store(&mut settlements, times.stop_writes).await;
-        telemetry::report(
-            &settlements,
-            telemetry::Work {
-                calls: dispatched.calls,
-                dead_letters,
-                parts,
-            },
-        );
+        let stored = write.store(&mut settlements, times.stop_writes).await;
+        let redelivered = match event {
+            Event::Queue(_) => redelivered(&settlements, &groups),
+            Event::Reported(_) => vec![false; messages.len()],
+        };
+        let assets = requests
+            .iter()
+            .zip(&settlements)
+            .map(|(reading, settlement)| Counts::of(settlement, reading.duplicates()));
+        let metrics = Metrics {
+            messages: messages.len(),
+            redelivered: redelivered.iter().filter(|is_so| **is_so).count(),
+            assets: assets.sum(),
+            calls: dispatched.calls,
+            attempts: self.sitewise.take_attempts(),
+            dead_letters: stored.dead_letters,
+            parts: stored.parts,
+            not_stored: stored.failed,
+            cold_start: false,
+        };
+        telemetry::report(&traced, &settlements, metrics);
 
         match event {
             Event::Queue(_) => {
-                let failed = redelivered(&settlements, &groups);
                 let names = messages
                     .iter()
-                    .zip(failed)
-                    .filter(|(_, failed)| *failed)
+                    .zip(redelivered)
+                    .filter(|(_, is_redelivered)| *is_redelivered)
                     .map(|(message, _)| message.id.as_deref());
                 Ok(Answer::PartialBatch(answer::partial_batch(names)?))
             }
@@ -248,6 +265,21 @@ impl Function {
                 reported(messages, &settlements, reports)
             }
         }
+    }
+
+    /// Tells of an invocation that panicked.
+    fn tell_nothing_done(&self, event: &Event<'_>) {
+        let messages = event.messages().len();
+        let metrics = Metrics {
+            messages,
+            redelivered: match event {
+                Event::Queue(_) => messages,
+                Event::Reported(_) => 0,
+            },
+            attempts: self.sitewise.take_attempts(),
+            ..Metrics::default()
+        };
+        telemetry::report(&[], &[], metrics);
     }
 
     fn available(&self) -> Available {
@@ -289,16 +321,23 @@ enum Reading {
 
 impl Reading {
     fn heading<'a>(&self, request_id: &'a str, calls: usize) -> Heading<'a> {
-        let (project, duplicates) = match self {
-            Self::Valid(request) => (Some(request.project.to_string()), request.duplicates),
-            Self::Malformed(error) => (error.project.clone(), 0),
-            Self::Panicked => (None, 0),
+        let project = match self {
+            Self::Valid(request) => Some(request.project.to_string()),
+            Self::Malformed(error) => error.project.clone(),
+            Self::Panicked => None,
         };
         Heading {
             request_id,
             project,
-            duplicates,
+            duplicates: self.duplicates(),
             calls,
+        }
+    }
+
+    fn duplicates(&self) -> usize {
+        match self {
+            Self::Valid(request) => request.duplicates,
+            Self::Malformed(_) | Self::Panicked => 0,
         }
     }
 }
@@ -308,6 +347,16 @@ fn read(message: &Message<'_>) -> Reading {
         Ok(Ok(request)) => Reading::Valid(request),
         Ok(Err(error)) => Reading::Malformed(error),
         Err(_panic) => Reading::Panicked,
+    }
+}
+
+fn trace((message, reading): (&Message<'_>, &Reading)) -> Traced {
+    Traced {
+        message: message.id.as_deref().and_then(|id| id.parse().ok()),
+        project: match reading {
+            Reading::Valid(request) => Some(request.project),
+            Reading::Malformed(_) | Reading::Panicked => None,
+        },
     }
 }
 
@@ -395,10 +444,16 @@ struct Covers {
     rest: Vec<usize>,
 }
 
+/// How many messages SQS has confirmed, and how many it has not.
+struct Stored {
+    dead_letters: usize,
+    parts: usize,
+    failed: usize,
+}
+
 impl Write<'_> {
-    /// Stores letters and parts, marks in `settlements` what is kept, and
-    /// returns how many letters and parts keep it.
-    async fn store(&self, settlements: &mut [Settlement], stop: Instant) -> (usize, usize) {
+    /// Stores letters and parts, and marks in `settlements` what is kept.
+    async fn store(&self, settlements: &mut [Settlement], stop: Instant) -> Stored {
         let mut letters = Vec::new();
         let mut parts = Vec::new();
         for (index, settlement) in settlements.iter().enumerate() {
@@ -410,7 +465,14 @@ impl Write<'_> {
             send(function.dead_letter_queue.as_ref(), letters, stop),
             send(function.work_queue.as_ref(), parts, stop),
         );
-        (mark(settlements, letters), mark(settlements, parts))
+        let sent = letters.len() + parts.len();
+        let dead_letters = mark(settlements, letters);
+        let parts = mark(settlements, parts);
+        Stored {
+            dead_letters,
+            parts,
+            failed: sent - dead_letters - parts,
+        }
     }
 
     fn letters(&self, index: usize, settlement: &Settlement) -> Vec<(Parcel, Covers)> {

@@ -18,7 +18,9 @@
 //! - [`settle`]: what becomes of each message
 //! - [`dead_letter`] and [`part`]: what is put in a [`queue`]
 //! - [`answer`]: what Lambda is told
-//! - [`handler`]: the order of all this; [`config`], [`telemetry`]: its setting
+//! - [`handler`]: the order of all this; [`config`]: its setting
+//! - [`telemetry`]: what is logged of it; [`metrics`]: its numbers;
+//!   [`attempts`]: those of the calls
 //!
 //! Everything left of [`dispatch`], and [`settle`], is pure: no clock, no
 //! network, no environment.
@@ -30,11 +32,13 @@ compile_error!(
 );
 
 pub mod answer;
+pub mod attempts;
 pub mod config;
 pub mod dead_letter;
 pub mod dispatch;
 pub mod event;
 pub mod handler;
+pub mod metrics;
 pub mod outcome;
 pub mod part;
 pub mod plan;

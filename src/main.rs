@@ -13,7 +13,7 @@ use sitewise_disassociator::config::{Config, DEFAULT_SERVICE_NAME};
 use sitewise_disassociator::handler::{Function, HandlerError, Invocation, time_left};
 use sitewise_disassociator::queue::{self, Queue};
 use sitewise_disassociator::sitewise::SiteWise;
-use sitewise_disassociator::telemetry;
+use sitewise_disassociator::telemetry::{self, Voice};
 use tokio::time::Instant;
 use tracing_subscriber::EnvFilter;
 
@@ -22,13 +22,18 @@ async fn main() -> ExitCode {
     let config = match Config::from_env() {
         Ok(config) => config,
         Err(error) => {
-            telemetry::init(DEFAULT_SERVICE_NAME.to_owned(), EnvFilter::new("info"));
+            telemetry::init(Voice {
+                service: DEFAULT_SERVICE_NAME.to_owned(),
+                filter: EnvFilter::new("info"),
+                metrics_namespace: None,
+                metrics_level: "INFO",
+            });
             tracing::error!(%error, "wrong configuration");
             return ExitCode::FAILURE;
         }
     };
     let function = function(&config, &sdk_config().await);
-    telemetry::init(config.service_name, config.log_filter);
+    telemetry::init(config.voice);
     let handler = service_fn(|event: LambdaEvent<Box<RawValue>>| {
         let function = &function;
         async move {

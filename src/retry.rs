@@ -46,6 +46,21 @@ pub fn timeouts(connect: Duration, attempt: Duration, operation: Duration) -> Ti
         .build()
 }
 
+/// Returns what the service's answer to an attempt means; `None` where it is a
+/// success, or where there is no answer to read.
+pub(crate) fn class_of<E>(context: &InterceptorContext) -> Option<FailureClass>
+where
+    E: StdError + ProvideErrorMetadata + Send + Sync + 'static,
+{
+    let error = context.output_or_error()?.err()?;
+    let error = error.as_operation_error()?.downcast_ref::<E>()?;
+    let response = context.response()?;
+    Some(classify(
+        response.status().as_u16(),
+        error_name(error, response),
+    ))
+}
+
 /// Retries whatever [`classify`](crate::sdk_error) calls throttled or
 /// transient: the SDK alone would give up on a 429 without an error type, on a
 /// 200 that cannot be read and on the rarer 5xx.
@@ -63,23 +78,11 @@ where
     E: StdError + ProvideErrorMetadata + Send + Sync + 'static,
 {
     fn classify_retry(&self, context: &InterceptorContext) -> RetryAction {
-        let Some(Err(error)) = context.output_or_error() else {
-            return RetryAction::NoActionIndicated;
-        };
-        let (Some(error), Some(response)) = (
-            error
-                .as_operation_error()
-                .and_then(|error| error.downcast_ref::<E>()),
-            context.response(),
-        ) else {
-            return RetryAction::NoActionIndicated;
-        };
-        match classify(response.status().as_u16(), error_name(error, response)) {
-            FailureClass::Throttled => RetryAction::throttling_error(),
-            FailureClass::Transient => RetryAction::transient_error(),
-            FailureClass::Refused | FailureClass::Denied | FailureClass::Unexpected => {
-                RetryAction::NoActionIndicated
-            }
+        match class_of::<E>(context) {
+            Some(FailureClass::Throttled) => RetryAction::throttling_error(),
+            Some(FailureClass::Transient) => RetryAction::transient_error(),
+            Some(FailureClass::Refused | FailureClass::Denied | FailureClass::Unexpected)
+            | None => RetryAction::NoActionIndicated,
         }
     }
 

@@ -18,6 +18,7 @@ use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::endpoint::EndpointPrefix;
 use aws_types::endpoint_config::EndpointUrl;
 
+use crate::attempts::{Attempts, CountAttempts};
 use crate::outcome::{Failure, code};
 use crate::request::{AssetId, ClientToken, ProjectId};
 use crate::retry::{self, RetryByClass};
@@ -40,6 +41,7 @@ pub const ATTEMPTS: u32 = 3;
 #[derive(Clone, Debug)]
 pub struct SiteWise {
     client: Client,
+    attempts: CountAttempts<BatchDisassociateProjectAssetsError>,
 }
 
 /// An asset that a 200 names among its errors.
@@ -54,6 +56,7 @@ pub struct AssetError {
 impl SiteWise {
     /// Makes a client of the process's configuration.
     pub fn new(config: &SdkConfig) -> Self {
+        let attempts = CountAttempts::default();
         let config = aws_sdk_iotsitewise::config::Builder::from(config)
             .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
             .timeout_config(retry::timeouts(
@@ -66,10 +69,17 @@ impl SiteWise {
             .retry_partition(retry::quota("sitewise"))
             .retry_classifier(RetryByClass::<BatchDisassociateProjectAssetsError>::default())
             .interceptor(PlainConfiguredEndpoint)
+            .interceptor(attempts.clone())
             .build();
         Self {
             client: Client::from_conf(config),
+            attempts,
         }
+    }
+
+    /// Returns what was attempted since the last time, for metrics.
+    pub fn take_attempts(&self) -> Attempts {
+        self.attempts.take()
     }
 
     /// Calls `BatchDisassociateProjectAssets` once, with the SDK's retries.

@@ -1,12 +1,14 @@
-//! What the function tells about itself: log lines.
+//! What the function tells about itself: log lines, one of which has the
+//! metrics.
 //!
 //! Owns the log's format: every line is one JSON object with the key names of
 //! Powertools for AWS Lambda. None holds a payload or a token, and none the
-//! text of a panic.
+//! text of a panic. What the metrics are is for [`metrics`](crate::metrics).
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::io::{self, Write as _};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::SystemTime;
 
 use aws_smithy_types::DateTime;
@@ -14,23 +16,59 @@ use aws_smithy_types::date_time::Format;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
-use tracing::{Event, Subscriber};
+use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
+use uuid::Uuid;
 
+use crate::metrics::Metrics;
 use crate::outcome::{Failure, code};
+use crate::request::ProjectId;
 use crate::settle::Settlement;
 
-/// Sets up the log of the process, which names itself `service`, from `filter` up.
+/// How the process tells about itself.
+#[derive(Debug)]
+pub struct Voice {
+    /// The name that every line has as `service`, the metrics' only dimension.
+    pub service: String,
+    /// Which lines are logged.
+    pub filter: EnvFilter,
+    /// The metrics' namespace; without one there are none.
+    pub metrics_namespace: Option<String>,
+    /// The level of the line that has the metrics: one that Lambda's own
+    /// filter does not drop, whatever it is set to.
+    pub metrics_level: &'static str,
+}
+
+/// The line with the metrics is not a `tracing` event, for it has members
+/// within members. What it needs of [`Voice`] is here.
+static METRICS: OnceLock<MetricsLine> = OnceLock::new();
+
+struct MetricsLine {
+    service: String,
+    namespace: Option<String>,
+    level: &'static str,
+}
+
+/// Sets up the log of the process.
 ///
 /// From here on a panic is logged by its place alone: its text may quote what
 /// an event carried.
-pub fn init(service: String, filter: EnvFilter) {
+pub fn init(voice: Voice) {
+    let line = MetricsLine {
+        service: voice.service.clone(),
+        namespace: voice.metrics_namespace,
+        level: voice.metrics_level,
+    };
+    // There is one voice in a process; a second one would not be heard.
+    let _ = METRICS.set(line);
     tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .event_format(Lines { service })
+        .with_env_filter(voice.filter)
+        .event_format(Lines {
+            service: voice.service,
+        })
         .init();
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string);
@@ -47,6 +85,9 @@ struct Named {
     function_request_id: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     xray_trace_id: Option<String>,
+    /// The id of the event's only message.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    correlation_id: Option<Uuid>,
 }
 
 fn invocation() -> MutexGuard<'static, Option<Named>> {
@@ -60,7 +101,26 @@ pub fn enter(request_id: &str, xray_trace_id: Option<&str>) {
         cold_start: invocation.is_none(),
         function_request_id: request_id.to_owned(),
         xray_trace_id: xray_trace_id.map(ToOwned::to_owned),
+        correlation_id: None,
     });
+}
+
+/// What the log may tell of a message: ids by which an operator finds it, and
+/// nothing else that it carries.
+#[derive(Clone, Copy, Debug)]
+pub struct Traced {
+    /// The message's id, where it has the form that AWS gives it. Others are
+    /// whatever a caller wrote.
+    pub message: Option<Uuid>,
+    /// The project, where there is a valid one.
+    pub project: Option<ProjectId>,
+}
+
+/// Names the messages that the lines to come are about.
+pub fn carries(messages: &[Traced]) {
+    if let ([message], Some(invocation)) = (messages, invocation().as_mut()) {
+        invocation.correlation_id = message.message;
+    }
 }
 
 struct Lines {
@@ -71,12 +131,17 @@ struct Lines {
 struct Line<'a> {
     level: &'a str,
     message: &'a str,
-    timestamp: &'a str,
+    timestamp: Option<String>,
     service: &'a str,
     #[serde(flatten)]
-    invocation: Option<Named>,
+    invocation: Option<&'a Named>,
     #[serde(flatten)]
     fields: Map<String, Value>,
+}
+
+/// Returns a time as RFC 3339 has it, which Lambda's own filter asks for.
+fn timestamp(time: SystemTime) -> Option<String> {
+    DateTime::from(time).fmt(Format::DateTime).ok()
 }
 
 impl<S, N> FormatEvent<S, N> for Lines
@@ -92,15 +157,13 @@ where
     ) -> fmt::Result {
         let mut fields = Fields::default();
         event.record(&mut fields);
-        let timestamp = DateTime::from(SystemTime::now())
-            .fmt(Format::DateTime)
-            .map_err(|_| fmt::Error)?;
+        let invocation = invocation().clone();
         let line = Line {
             level: event.metadata().level().as_str(),
             message: &fields.message,
-            timestamp: &timestamp,
+            timestamp: timestamp(SystemTime::now()),
             service: &self.service,
-            invocation: invocation().clone(),
+            invocation: invocation.as_ref(),
             fields: fields.others,
         };
         let line = serde_json::to_string(&line).map_err(|_| fmt::Error)?;
@@ -146,58 +209,89 @@ impl Visit for Fields {
     }
 }
 
-/// What an invocation did, apart from what became of its messages.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Work {
-    /// calls made, without the SDK's retries
-    pub calls: usize,
-    /// dead letters stored
-    pub dead_letters: usize,
-    /// parts stored
-    pub parts: usize,
-}
-
-/// Tells what became of an invocation: one line for the whole, one for each
-/// code among its failures.
-pub fn report(settlements: &[Settlement], work: Work) {
-    let disassociated: usize = settlements
-        .iter()
-        .map(|settlement| settlement.disassociated)
-        .sum();
-    let kept_at_source = settlements
-        .iter()
-        .filter(|settlement| settlement.must_stay())
-        .count();
-    let mut failures: BTreeMap<(&str, bool), (usize, &Failure)> = BTreeMap::new();
-    for rest in settlements.iter().flat_map(|settlement| &settlement.rest) {
-        if let Some(failure) = &rest.failure {
-            failures
-                .entry((failure.code(), rest.retryable))
-                .or_insert((0, failure))
-                .0 += 1;
+/// Tells what became of an invocation: one line for each code among its
+/// failures, one for the whole, which has the metrics.
+///
+/// `traced` are the messages of `settlements`.
+pub fn report(traced: &[Traced], settlements: &[Settlement], mut metrics: Metrics) {
+    let mut failures: BTreeMap<(&str, bool), Failed<'_>> = BTreeMap::new();
+    for (settlement, traced) in settlements.iter().zip(traced) {
+        for rest in &settlement.rest {
+            if let Some(failure) = &rest.failure {
+                failures
+                    .entry((failure.code(), rest.retryable))
+                    .or_insert(Failed {
+                        count: 0,
+                        first: failure,
+                        first_of: *traced,
+                    })
+                    .count += 1;
+            }
         }
     }
-    for ((code, retryable), (count, first)) in &failures {
+    for ((code, retryable), failed) in &failures {
         // Those two quote what the event carried.
         let quotes_the_event = [code::INVALID_REQUEST, code::INVALID_ASSET_ID].contains(code);
-        let first_message = (!quotes_the_event).then(|| first.message());
+        let first_message = (!quotes_the_event).then(|| failed.first.message());
+        let Traced { message, project } = failed.first_of;
         tracing::warn!(
             code,
             retryable,
-            count,
+            count = failed.count,
             first_message,
+            first_message_id = message.map(tracing::field::display),
+            first_project_id = project.map(tracing::field::display),
             "assets or requests failed"
         );
     }
-    tracing::info!(
-        messages = settlements.len(),
-        calls = work.calls,
-        disassociated,
-        dead_letters = work.dead_letters,
-        parts = work.parts,
-        kept_at_source,
-        "event worked off"
-    );
+    let Some(line) = METRICS.get() else {
+        return;
+    };
+    let invocation = invocation().clone();
+    metrics.cold_start = invocation.as_ref().is_some_and(|named| named.cold_start);
+    if line.namespace.is_some() || tracing::enabled!(Level::INFO) {
+        // A log that cannot be written is no reason to fail what was done.
+        let _ = line.write(only_project(traced), invocation.as_ref(), &metrics);
+    }
+}
+
+struct Failed<'a> {
+    count: usize,
+    first: &'a Failure,
+    first_of: Traced,
+}
+
+fn only_project(traced: &[Traced]) -> Option<ProjectId> {
+    let first = traced.first()?.project;
+    first.filter(|_| traced.iter().all(|traced| traced.project == first))
+}
+
+impl MetricsLine {
+    fn write(
+        &self,
+        project: Option<ProjectId>,
+        invocation: Option<&Named>,
+        metrics: &Metrics,
+    ) -> io::Result<()> {
+        let now = SystemTime::now();
+        let mut lines = Vec::new();
+        for mut members in metrics.documents(self.namespace.as_deref(), now) {
+            if let Some(project) = project {
+                members.insert("project_id".to_owned(), project.to_string().into());
+            }
+            let line = Line {
+                level: self.level,
+                message: "event worked off",
+                timestamp: timestamp(now),
+                service: &self.service,
+                invocation,
+                fields: members,
+            };
+            serde_json::to_writer(&mut lines, &line)?;
+            lines.push(b'\n');
+        }
+        io::stdout().lock().write_all(&lines)
+    }
 }
 
 /// Tells that a dead letter or a part could not be stored.

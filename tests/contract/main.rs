@@ -4,6 +4,7 @@
 mod support;
 
 mod answers;
+mod attempts;
 mod batches;
 mod dead_letters;
 mod endpoints;

@@ -1,0 +1,125 @@
+//! What a client's calls were made of.
+//!
+//! Owns the count of attempts and their times. It must not change a call.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use aws_smithy_runtime_api::box_error::BoxError;
+use aws_smithy_runtime_api::client::interceptors::context::{
+    BeforeTransmitInterceptorContextRef, FinalizerInterceptorContextRef,
+};
+use aws_smithy_runtime_api::client::interceptors::{Intercept, dyn_dispatch_hint};
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
+use aws_smithy_types::config_bag::{ConfigBag, Storable, StoreReplace};
+use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+use tokio::time::Instant;
+
+use crate::retry::class_of;
+use crate::sdk_error::FailureClass;
+
+/// The attempts of some calls. The SDK makes several for a call that it retries.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Attempts {
+    /// those that repeat an earlier one of their call
+    pub retries: usize,
+    /// those answered with throttling
+    pub throttled: usize,
+    /// the time of each, from its start to its answer or failure
+    pub latencies: Vec<Duration>,
+}
+
+/// Counts the attempts of one client's calls. Its clones share the count.
+pub struct CountAttempts<E> {
+    counted: Arc<Mutex<Attempts>>,
+    error: PhantomData<fn() -> E>,
+}
+
+impl<E> CountAttempts<E> {
+    /// Returns what was counted since the last time.
+    pub fn take(&self) -> Attempts {
+        std::mem::take(&mut self.counted())
+    }
+
+    fn counted(&self) -> MutexGuard<'_, Attempts> {
+        self.counted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<E> Default for CountAttempts<E> {
+    fn default() -> Self {
+        Self {
+            counted: Arc::default(),
+            error: PhantomData,
+        }
+    }
+}
+
+impl<E> Clone for CountAttempts<E> {
+    fn clone(&self) -> Self {
+        Self {
+            counted: Arc::clone(&self.counted),
+            error: PhantomData,
+        }
+    }
+}
+
+impl<E> fmt::Debug for CountAttempts<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("CountAttempts")
+            .field(&self.counted())
+            .finish()
+    }
+}
+
+/// When a call's attempt under way was started.
+#[derive(Debug)]
+struct Started(Instant);
+
+impl Storable for Started {
+    type Storer = StoreReplace<Self>;
+}
+
+#[dyn_dispatch_hint]
+impl<E> Intercept for CountAttempts<E>
+where
+    E: StdError + ProvideErrorMetadata + Send + Sync + 'static,
+{
+    fn name(&self) -> &'static str {
+        "count attempts"
+    }
+
+    fn read_before_attempt(
+        &self,
+        _: &BeforeTransmitInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        config: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        if config.load::<Started>().is_some() {
+            self.counted().retries += 1;
+        }
+        config
+            .interceptor_state()
+            .store_put(Started(Instant::now()));
+        Ok(())
+    }
+
+    fn read_after_attempt(
+        &self,
+        context: &FinalizerInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        config: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let mut counted = self.counted();
+        if let Some(Started(at)) = config.load::<Started>() {
+            counted.latencies.push(at.elapsed());
+        }
+        if class_of::<E>(context.inner()) == Some(FailureClass::Throttled) {
+            counted.throttled += 1;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,209 @@
+//! What one invocation did, in numbers.
+//!
+//! Owns the metrics' names and units, and their form: documents of the
+//! CloudWatch embedded metric format ("Specification: Embedded metric format",
+//! Amazon CloudWatch User Guide). Pure: it must not write them anywhere.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde_json::{Map, Value, json};
+
+use crate::answer::Counts;
+use crate::attempts::Attempts;
+
+/// The only dimension, a key of every log line as well.
+pub const DIMENSION: &str = "service";
+
+/// Most values that a document may have of one metric (the specification's
+/// `targetMembers`).
+const MOST_VALUES: usize = 100;
+
+const COUNT: &str = "Count";
+const MILLISECONDS: &str = "Milliseconds";
+
+const CALL_LATENCY: &str = "CallLatency";
+
+/// What one invocation did.
+///
+/// Counts are of this delivery: a message that is redelivered counts again.
+#[derive(Clone, Debug, Default)]
+pub struct Metrics {
+    /// messages in the event
+    pub messages: usize,
+    /// records named in the partial batch response
+    pub redelivered: usize,
+    /// what became of the assets
+    pub assets: Counts,
+    /// calls, without the SDK's retries
+    pub calls: usize,
+    /// the calls' attempts
+    pub attempts: Attempts,
+    /// dead letters stored
+    pub dead_letters: usize,
+    /// parts stored
+    pub parts: usize,
+    /// dead letters and parts that could not be stored
+    pub not_stored: usize,
+    /// whether this is the process's first invocation
+    pub cold_start: bool,
+}
+
+impl Metrics {
+    /// Returns the members of a log line that tell the metrics: `_aws`, where
+    /// there is a `namespace`, and the values.
+    ///
+    /// A line with more latencies than a document may have is followed by
+    /// lines that have nothing else.
+    pub fn documents(&self, namespace: Option<&str>, now: SystemTime) -> Vec<Map<String, Value>> {
+        let mut latencies = self.attempts.latencies.chunks(MOST_VALUES);
+        let first = self.counts().into_iter().map(|(name, value)| {
+            let metric = json!({"Name": name, "Unit": COUNT});
+            (metric, (name.to_owned(), json!(value)))
+        });
+        let first = first.chain(latencies.next().map(latency)).unzip();
+        let others = latencies.map(|latencies| [latency(latencies)].into_iter().unzip());
+        std::iter::once(first)
+            .chain(others)
+            .map(
+                |(metrics, mut members): (Vec<Value>, Map<String, Value>)| {
+                    if let Some(namespace) = namespace {
+                        let directive = json!({
+                            "Timestamp": milliseconds(now.duration_since(UNIX_EPOCH).unwrap_or_default()),
+                            "CloudWatchMetrics": [{
+                                "Namespace": namespace,
+                                "Dimensions": [[DIMENSION]],
+                                "Metrics": metrics,
+                            }],
+                        });
+                        members.insert("_aws".to_owned(), directive);
+                    }
+                    members
+                },
+            )
+            .collect()
+    }
+
+    fn counts(&self) -> Vec<(&'static str, usize)> {
+        let Counts {
+            requested,
+            duplicates: _,
+            disassociated,
+            rejected,
+            unfinished,
+            queued,
+        } = self.assets;
+        let mut counts = vec![
+            ("MessagesReceived", self.messages),
+            ("MessagesRedelivered", self.redelivered),
+            ("AssetsRequested", requested),
+            ("AssetsDisassociated", disassociated),
+            ("AssetsRejected", rejected),
+            ("AssetsUnfinished", unfinished),
+            ("AssetsQueued", queued),
+            ("Calls", self.calls),
+            ("Retries", self.attempts.retries),
+            ("ThrottledCalls", self.attempts.throttled),
+            ("DeadLetters", self.dead_letters),
+            ("Parts", self.parts),
+            ("NotStored", self.not_stored),
+        ];
+        // As Powertools has it: told of cold starts only.
+        if self.cold_start {
+            counts.push(("ColdStart", 1));
+        }
+        counts
+    }
+}
+
+fn latency(latencies: &[Duration]) -> (Value, (String, Value)) {
+    let metric = json!({"Name": CALL_LATENCY, "Unit": MILLISECONDS});
+    let values = latencies.iter().copied().map(milliseconds).collect();
+    (metric, (CALL_LATENCY.to_owned(), Value::Array(values)))
+}
+
+fn milliseconds(duration: Duration) -> Value {
+    json!(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn metrics(latencies: u64) -> Metrics {
+        Metrics {
+            messages: 2,
+            redelivered: 1,
+            assets: Counts {
+                requested: 10,
+                duplicates: 1,
+                disassociated: 4,
+                rejected: 3,
+                unfinished: 2,
+                queued: 1,
+            },
+            calls: 5,
+            attempts: Attempts {
+                retries: 6,
+                throttled: 7,
+                latencies: (0..latencies).map(Duration::from_millis).collect(),
+            },
+            dead_letters: 8,
+            parts: 9,
+            not_stored: 11,
+            cold_start: true,
+        }
+    }
+
+    fn now() -> SystemTime {
+        UNIX_EPOCH + Duration::from_millis(1_795_407_660_123)
+    }
+
+    #[test]
+    fn a_document_tells_every_metric_with_its_unit_and_one_dimension() {
+        insta::assert_json_snapshot!(metrics(2).documents(Some("Decommissioning"), now()));
+    }
+
+    #[test]
+    fn a_warm_invocation_without_calls_tells_neither_cold_start_nor_latency() {
+        let documents = Metrics::default().documents(Some("Decommissioning"), now());
+        assert_eq!(documents.len(), 1);
+        let text = Value::from(documents).to_string();
+        assert!(text.contains("Calls"), "{text}");
+        for absent in ["ColdStart", CALL_LATENCY] {
+            assert!(!text.contains(absent), "{text}");
+        }
+    }
+
+    #[test]
+    fn without_a_namespace_the_values_are_members_all_the_same() {
+        let [line] = metrics(0).documents(None, now()).try_into().expect("one");
+        assert_eq!(line.get("_aws"), None);
+        assert_eq!(line["AssetsRequested"], 10);
+    }
+
+    #[test]
+    fn a_document_has_at_most_a_hundred_latencies_and_none_is_dropped() {
+        for (latencies, sizes) in [
+            (0, &[][..]),
+            (1, &[1]),
+            (100, &[100]),
+            (101, &[100, 1]),
+            (250, &[100, 100, 50]),
+        ] {
+            let documents = metrics(latencies).documents(Some("Decommissioning"), now());
+            let told: Vec<usize> = documents
+                .iter()
+                .filter_map(|document| Some(document.get(CALL_LATENCY)?.as_array()?.len()))
+                .collect();
+            assert_eq!(told, sizes);
+            for later in documents.iter().skip(1) {
+                let named = &later["_aws"]["CloudWatchMetrics"][0]["Metrics"];
+                assert_eq!(
+                    named,
+                    &json!([{"Name": CALL_LATENCY, "Unit": MILLISECONDS}])
+                );
+                assert_eq!(later.len(), 2, "{later:?}");
+            }
+        }
+    }
+}
