@@ -17,6 +17,11 @@
 //!    presumed only from their own request's refusals, or where every message
 //!    names the project itself.
 //! 4. While a project is in doubt, its other batches wait.
+//! 5. A message that names an asset speaks of one at a time. Where [`PROBES`]
+//!    such assets were refused alone, and nothing of the project was accepted,
+//!    most are likely to be at fault (a message that is delivered once more
+//!    when its assets are long gone): each is then tried alone, several at a
+//!    time, instead of peeled off one after the other.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::panic::AssertUnwindSafe;
@@ -83,6 +88,7 @@ pub async fn dispatch(
         };
         // A job that panicked leaves its assets without an outcome.
         let done = done.unwrap_or_default();
+        schedule.start_alone(batch, done.alone);
         for (place, outcome) in done.outcomes {
             outcomes[batch][usize::from(place)] = Some(outcome);
         }
@@ -139,6 +145,17 @@ struct Subset {
     last_error: Option<Failure>,
 }
 
+impl Subset {
+    /// Makes a subset of these places, with the same past.
+    fn part(&self, places: Vec<u8>) -> Self {
+        Self {
+            places,
+            round: self.round,
+            last_error: self.last_error.clone(),
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Refusal {
     subset: Subset,
@@ -160,6 +177,8 @@ struct Done {
     outcomes: Vec<(u8, Outcome)>,
     /// Refused subsets that the job left for one that finds culprits.
     refused: Vec<Refusal>,
+    /// Subsets that the job left to be tried alone, several at a time.
+    alone: Vec<Subset>,
 }
 
 /// Which job is next: those of a project in doubt wait until one of them has
@@ -204,6 +223,16 @@ impl<'a> Schedule<'a> {
             }
         }
         None
+    }
+
+    /// Queues a job for each of `subsets`.
+    fn start_alone(&mut self, batch: usize, subsets: Vec<Subset>) {
+        self.ready.extend(subsets.into_iter().map(|subset| Job {
+            batch,
+            start: vec![subset],
+            refused: Vec::new(),
+            finds_culprits: true,
+        }));
     }
 
     fn finished(
@@ -256,6 +285,8 @@ struct Evidence {
     /// For each message that names the project and none of the call's assets,
     /// how many assets were refused alone with it.
     project_named: HashMap<Failure, usize>,
+    /// How many assets were refused alone by messages that name them.
+    asset_named: usize,
     /// What the service last said of an asset refused alone.
     refusal: Option<Failure>,
 }
@@ -265,6 +296,14 @@ impl State {
         self.evidence
             .get(&project)
             .is_some_and(|evidence| evidence.exists)
+    }
+
+    /// Tells whether most of a project's assets are likely to be refused, each
+    /// by its name: see the module's rule 5.
+    fn is_mostly_absent(&self, project: ProjectId) -> bool {
+        self.evidence
+            .get(&project)
+            .is_some_and(|evidence| !evidence.exists && evidence.asset_named >= PROBES)
     }
 }
 
@@ -478,6 +517,10 @@ impl Work<'_> {
         }
         let (named, rest) = self.named_in(failure.message(), &subset.places);
         if !named.is_empty() && !rest.is_empty() {
+            if self.calls.state().is_mostly_absent(self.batch.project) {
+                self.try_each_alone(&subset);
+                return;
+            }
             self.push(&subset, rest);
             self.push(&subset, named);
             return;
@@ -515,10 +558,7 @@ impl Work<'_> {
             .map(|number| places[number * places.len() / count])
             .collect();
         for place in probes {
-            let alone = Subset {
-                places: vec![place],
-                ..subset.clone()
-            };
+            let alone = subset.part(vec![place]);
             let refusal = self.call(&alone).await;
             places.retain(|other| *other != place);
             let Some(failure) = refusal else {
@@ -539,10 +579,10 @@ impl Work<'_> {
     /// message says that it is the asset, it may be the project.
     fn refused_alone(&mut self, place: u8, failure: Failure) {
         let (named, _) = self.named_in(failure.message(), &[place]);
+        let project = self.batch.project;
+        let mut state = self.calls.state();
+        let evidence = state.evidence.entry(project).or_default();
         if named.is_empty() {
-            let project = self.batch.project;
-            let mut state = self.calls.state();
-            let evidence = state.evidence.entry(project).or_default();
             for request in self.requests_of(place) {
                 *evidence.refused_alone.entry(request).or_default() += 1;
             }
@@ -550,7 +590,10 @@ impl Work<'_> {
                 *evidence.project_named.entry(failure.clone()).or_default() += 1;
             }
             evidence.refusal = Some(failure.clone());
+        } else {
+            evidence.asset_named += 1;
         }
+        drop(state);
         self.conclude(&[place], &Outcome::Rejected(failure));
     }
 
@@ -581,12 +624,15 @@ impl Work<'_> {
         self.conclude(&presumed, &Outcome::Rejected(failure));
     }
 
+    /// Leaves each asset of a subset to a call of its own.
+    fn try_each_alone(&mut self, subset: &Subset) {
+        let alone = subset.places.iter().map(|place| subset.part(vec![*place]));
+        self.done.alone.extend(alone);
+    }
+
     fn push(&mut self, parent: &Subset, places: Vec<u8>) {
         if !places.is_empty() {
-            self.stack.push(Subset {
-                places,
-                ..parent.clone()
-            });
+            self.stack.push(parent.part(places));
         }
     }
 

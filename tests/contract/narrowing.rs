@@ -1,6 +1,7 @@
 //! Section 4, a refused batch: who is at fault, and at what cost.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use proptest::prelude::*;
 use serde_json::json;
@@ -220,6 +221,29 @@ async fn whatever_absent_assets_mean_every_asset_ends_somewhere() {
             }
             assert_eq!(rig.remaining(), [0; 0]);
         }
+    }
+}
+
+/// A message that comes again when its work was done long ago: each refusal
+/// names the first asset that is not there, and no more.
+#[tokio::test(start_paused = true)]
+async fn a_thousand_absent_assets_are_settled_within_one_invocation() {
+    for (good, most) in [(0, 1_030), (1, 1_030), (500, 1_050)] {
+        let rig = Rig::new(Settings {
+            unknown_asset: Absent::NotFound,
+            latency: Duration::from_millis(200),
+            ..Settings::default()
+        });
+        // The good ones are the last of all, which are reached last.
+        rig.simulator
+            .add_project(&project(1), assets(1_000 - good..1_000));
+        let event = records([record("m-1", &request(1, &assets(0..1_000)))]);
+        assert_eq!(rig.answer(&event).await, failed([]), "{good} good");
+        assert_eq!(rig.remaining(), [0; 0]);
+        let lettered: usize = rig.lettered_assets().iter().map(Vec::len).sum();
+        assert_eq!(lettered, 1_000 - good);
+        let calls = rig.calls().len();
+        assert!(calls <= most, "{calls} calls with {good} good");
     }
 }
 
