@@ -183,15 +183,22 @@ struct Done {
 
 /// Which job is next: those of a project in doubt wait until one of them has
 /// found out whether the project exists.
+///
+/// Every batch is tried before any is taken apart, and an earlier request's
+/// are taken apart before a later one's: where the time does not suffice for
+/// all, some messages are finished all the same, and fewer come again.
 struct Schedule<'a> {
     batches: &'a [Batch],
-    ready: VecDeque<Job>,
+    first_tries: VecDeque<Job>,
+    /// by the first request that it is of, its batch, and the order of arrival
+    culprits: BTreeMap<(usize, usize, usize), Job>,
+    arrived: usize,
     in_doubt: HashMap<ProjectId, Vec<Job>>,
 }
 
 impl<'a> Schedule<'a> {
     fn new(batches: &'a [Batch]) -> Self {
-        let ready = batches
+        let first_tries = batches
             .iter()
             .enumerate()
             .map(|(index, batch)| Job {
@@ -207,32 +214,42 @@ impl<'a> Schedule<'a> {
             .collect();
         Self {
             batches,
-            ready,
+            first_tries,
+            culprits: BTreeMap::new(),
+            arrived: 0,
             in_doubt: HashMap::new(),
         }
     }
 
     fn next(&mut self, calls: &Calls<'_>) -> Option<Job> {
-        while let Some(job) = self.ready.pop_front() {
+        while let Some(job) = self.first_tries.pop_front() {
             let project = self.batches[job.batch].project;
             match self.in_doubt.get_mut(&project) {
-                Some(waiting) if !job.finds_culprits && !calls.state().exists(project) => {
-                    waiting.push(job);
-                }
+                Some(waiting) if !calls.state().exists(project) => waiting.push(job),
                 _ => return Some(job),
             }
         }
-        None
+        self.culprits.pop_first().map(|(_, job)| job)
     }
 
-    /// Queues a job for each of `subsets`.
+    fn push_culprits(&mut self, job: Job) {
+        let owners = self.batches[job.batch].owners.iter();
+        let request = owners.map(|owner| owner.request).min().unwrap_or_default();
+        self.arrived += 1;
+        self.culprits
+            .insert((request, job.batch, self.arrived), job);
+    }
+
+    /// Makes a job of each of `subsets`.
     fn start_alone(&mut self, batch: usize, subsets: Vec<Subset>) {
-        self.ready.extend(subsets.into_iter().map(|subset| Job {
-            batch,
-            start: vec![subset],
-            refused: Vec::new(),
-            finds_culprits: true,
-        }));
+        for subset in subsets {
+            self.push_culprits(Job {
+                batch,
+                start: vec![subset],
+                refused: Vec::new(),
+                finds_culprits: true,
+            });
+        }
     }
 
     fn finished(
@@ -244,8 +261,13 @@ impl<'a> Schedule<'a> {
     ) {
         let project = self.batches[batch].project;
         if finds_culprits || calls.state().exists(project) {
-            let released = self.in_doubt.remove(&project).unwrap_or_default();
-            self.ready.extend(released);
+            for job in self.in_doubt.remove(&project).unwrap_or_default() {
+                if job.finds_culprits {
+                    self.push_culprits(job);
+                } else {
+                    self.first_tries.push_back(job);
+                }
+            }
         }
         if refused.is_empty() {
             return;
@@ -256,14 +278,14 @@ impl<'a> Schedule<'a> {
             refused,
             finds_culprits: true,
         };
-        if calls.state().exists(project) {
-            self.ready.push_back(job);
-        } else if let Some(waiting) = self.in_doubt.get_mut(&project) {
+        if let Some(waiting) = self.in_doubt.get_mut(&project) {
             waiting.push(job);
-        } else {
-            self.in_doubt.insert(project, Vec::new());
-            self.ready.push_front(job);
+            return;
         }
+        if !calls.state().exists(project) {
+            self.in_doubt.insert(project, Vec::new());
+        }
+        self.push_culprits(job);
     }
 }
 

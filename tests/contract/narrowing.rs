@@ -248,6 +248,24 @@ async fn a_thousand_absent_assets_are_settled_within_one_invocation() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn where_the_time_does_not_suffice_for_all_the_first_messages_are_finished() {
+    let mut rig = Rig::new(Settings {
+        unknown_asset: Absent::NotFound,
+        latency: Duration::from_millis(200),
+        ..Settings::default()
+    });
+    rig.function.max_concurrency = 1;
+    let ids = ["m-1", "m-2", "m-3", "m-4"];
+    let event = records(ids.into_iter().enumerate().map(|(number, id)| {
+        rig.simulator
+            .add_project(&project(number), [] as [String; 0]);
+        record(id, &request(number, &assets(0..150)))
+    }));
+    assert_eq!(rig.answer(&event).await, failed(["m-2", "m-3", "m-4"]));
+    assert_eq!(rig.letters().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_one_request_shows_is_not_held_against_an_asset_that_another_shares() {
     let rig = refusing(&Absent::NotFound, Names::Nothing);
     rig.simulator.add_project(&project(1), [asset(50)]);
