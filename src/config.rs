@@ -43,6 +43,9 @@ const LAMBDA_LOG_LEVEL: &str = "AWS_LAMBDA_LOG_LEVEL";
 const POWERTOOLS_LOG_LEVEL: &str = "POWERTOOLS_LOG_LEVEL";
 const LOG_FILTER: &str = "RUST_LOG";
 
+/// Where the Lambda runtime logs what the handler returns as an error.
+const REPEATS: &str = "lambda_runtime::layers::panic";
+
 const DEFAULT_FAN_OUT_ASSETS: usize = 1_000;
 const FAN_OUT_ASSETS_ALLOWED: RangeInclusive<usize> = 100..=25_000;
 
@@ -224,17 +227,23 @@ fn log_filter(
                 value,
                 expected: "one of TRACE, DEBUG, INFO, WARN, ERROR, FATAL".to_owned(),
             })?;
-            return Ok(EnvFilter::new(level));
+            return Ok(without_repeats(level));
         }
     }
     let Some(value) = lookup(LOG_FILTER) else {
-        return Ok(EnvFilter::new("info"));
+        return Ok(without_repeats("info"));
     };
     EnvFilter::try_new(&value).map_err(|error| InvalidVariable {
         variable: LOG_FILTER,
         value,
         expected: format!("a filter such as info or sitewise_disassociator=debug ({error})"),
     })
+}
+
+/// Logs from `level` up, but for the runtime's own line about an error that the
+/// handler has logged already, in a form of its own.
+fn without_repeats(level: &str) -> EnvFilter {
+    EnvFilter::new(format!("{level},{REPEATS}=off"))
 }
 
 /// Returns the least level from INFO up that passes a filter of Lambda set to
@@ -284,7 +293,10 @@ mod tests {
             assert_eq!(config.fan_out_assets, 1000);
             assert_eq!(config.max_concurrency, 8);
             assert_eq!(config.voice.service, "sitewise-disassociator");
-            assert_eq!(config.voice.filter.to_string(), "info");
+            assert_eq!(
+                config.voice.filter.to_string(),
+                "lambda_runtime::layers::panic=off,info"
+            );
             assert_eq!(config.voice.metrics_namespace, None);
             assert_eq!(config.voice.metrics_level, "INFO");
         }
@@ -405,8 +417,12 @@ mod tests {
         let lambda = ("AWS_LAMBDA_LOG_LEVEL", "FATAL");
         let powertools = ("POWERTOOLS_LOG_LEVEL", "Warning");
         let rust = ("RUST_LOG", "sitewise_disassociator=trace");
-        assert_eq!(filter(&[rust, powertools, lambda]), "error");
-        assert_eq!(filter(&[rust, powertools]), "warn");
+        let quiet = "lambda_runtime::layers::panic=off";
+        assert_eq!(
+            filter(&[rust, powertools, lambda]),
+            format!("{quiet},error")
+        );
+        assert_eq!(filter(&[rust, powertools]), format!("{quiet},warn"));
         assert_eq!(filter(&[rust]), "sitewise_disassociator=trace");
     }
 

@@ -139,8 +139,9 @@ impl Function {
         payload: &RawValue,
         invocation: Invocation<'_>,
     ) -> Result<Answer, HandlerError> {
-        let event = catch_unwind(AssertUnwindSafe(|| event::read(payload)))
-            .map_err(|_panic| HandlerError::Panicked)??;
+        let event = catch_unwind(AssertUnwindSafe(|| Ok(event::read(payload)?)))
+            .unwrap_or(Err(HandlerError::Panicked))
+            .inspect_err(|_| telemetry::report(&[], &[], Metrics::default()))?;
         let work = AssertUnwindSafe(self.work_off(&event, invocation)).catch_unwind();
         match work.await {
             Ok(answer) => answer,

@@ -87,7 +87,10 @@ async fn handle(
         request_id: &event.context.request_id,
         deadline: Instant::now() + time_left(deadline, SystemTime::now()),
     };
-    function.handle(&event.payload, invocation).await
+    function
+        .handle(&event.payload, invocation)
+        .await
+        .inspect_err(|error| telemetry::failed(error.name(), &error.to_string()))
 }
 
 fn diagnostic(error: &HandlerError) -> Diagnostic {

@@ -64,22 +64,21 @@ impl Metrics {
         let others = latencies.map(|latencies| [latency(latencies)].into_iter().unzip());
         std::iter::once(first)
             .chain(others)
-            .map(
-                |(metrics, mut members): (Vec<Value>, Map<String, Value>)| {
-                    if let Some(namespace) = namespace {
-                        let directive = json!({
-                            "Timestamp": milliseconds(now.duration_since(UNIX_EPOCH).unwrap_or_default()),
-                            "CloudWatchMetrics": [{
-                                "Namespace": namespace,
-                                "Dimensions": [[DIMENSION]],
-                                "Metrics": metrics,
-                            }],
-                        });
-                        members.insert("_aws".to_owned(), directive);
-                    }
-                    members
-                },
-            )
+            .map(|(metrics, mut members): (Vec<Value>, Map<String, Value>)| {
+                if let Some(namespace) = namespace {
+                    let time = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+                    let directive = json!({
+                        "Timestamp": u64::try_from(time.as_millis()).unwrap_or(u64::MAX),
+                        "CloudWatchMetrics": [{
+                            "Namespace": namespace,
+                            "Dimensions": [[DIMENSION]],
+                            "Metrics": metrics,
+                        }],
+                    });
+                    members.insert("_aws".to_owned(), directive);
+                }
+                members
+            })
             .collect()
     }
 
@@ -117,12 +116,11 @@ impl Metrics {
 
 fn latency(latencies: &[Duration]) -> (Value, (String, Value)) {
     let metric = json!({"Name": CALL_LATENCY, "Unit": MILLISECONDS});
-    let values = latencies.iter().copied().map(milliseconds).collect();
+    let values = latencies
+        .iter()
+        .map(|latency| json!(latency.as_secs_f64() * 1000.0))
+        .collect();
     (metric, (CALL_LATENCY.to_owned(), Value::Array(values)))
-}
-
-fn milliseconds(duration: Duration) -> Value {
-    json!(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]
@@ -145,7 +143,9 @@ mod tests {
             attempts: Attempts {
                 retries: 6,
                 throttled: 7,
-                latencies: (0..latencies).map(Duration::from_millis).collect(),
+                latencies: (0..latencies)
+                    .map(|latency| Duration::from_micros(latency * 500))
+                    .collect(),
             },
             dead_letters: 8,
             parts: 9,

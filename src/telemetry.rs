@@ -294,6 +294,11 @@ impl MetricsLine {
     }
 }
 
+/// Tells that an invocation fails as a whole. `reason` must not quote the event.
+pub fn failed(code: &str, reason: &str) {
+    tracing::error!(code, reason, "the invocation failed");
+}
+
 /// Tells that a dead letter or a part could not be stored.
 pub fn not_stored(failure: &Failure) {
     tracing::error!(
