@@ -7,56 +7,12 @@ or an answer is. SiteWise and SQS are the simulator, a program of its own.
 """
 
 import json
-import os
-import pathlib
-import platform
-import random
-import socket
-import subprocess
-import sys
-import tempfile
-import time
-import unittest
-import urllib.request
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
-BOOTSTRAP = TARGET / "release" / "sitewise-disassociator"
-SIMULATOR = TARGET / "debug" / "simulator"
-MACHINE = {"x86_64": "x86_64", "aarch64": "arm64"}[platform.machine()]
-EMULATOR = TARGET / "python" / "samcli" / "local" / "rapid" / f"aws-lambda-rie-{MACHINE}"
+import emulated
+from emulated import ROOT, http
+
 DEAD_LETTERS = "dead-letters"
 WORK = "work"
-
-
-def free_port():
-    """A free port below those that the kernel gives to outgoing connections:
-    one of these could take it before the process that it is meant for."""
-    while True:
-        port = random.randrange(20_000, 32_000)
-        with socket.socket() as listener:
-            try:
-                listener.bind(("127.0.0.1", port))
-                return port
-            except OSError:
-                continue
-
-
-def wait_for(port):
-    for _ in range(200):
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            return
-        except OSError:
-            time.sleep(0.05)
-    raise TimeoutError(f"nothing listens on port {port}")
-
-
-def http(method, url, body=None):
-    data = body.encode() if isinstance(body, str) else body
-    request = urllib.request.Request(url, data=data, method=method)
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        return json.loads(answer.read())
 
 
 def sample(name):
@@ -67,32 +23,11 @@ def request_of(name):
     return json.loads(json.loads(sample(name))["Records"][0]["body"])
 
 
-class Bootstrap(unittest.TestCase):
-    """Each test has a simulator, an emulator and a cold start of its own."""
-
-    maxDiff = None
-
+class Bootstrap(emulated.EmulatedFunction):
     def setUp(self):
-        self.processes = []
-        port = free_port()
-        self.simulator = f"http://127.0.0.1:{port}"
-        self.start(
-            [SIMULATOR, "--listen", f"127.0.0.1:{port}", "--queue", DEAD_LETTERS, "--queue", WORK],
-            {},
-        )
-        wait_for(port)
-        runtime, api = free_port(), free_port()
-        self.function = f"http://127.0.0.1:{runtime}/2015-03-31/functions/function/invocations"
+        self.start_simulator("--queue", DEAD_LETTERS, "--queue", WORK)
         queue = f"{self.simulator}/000000000000"
-        self.output = self.start(
-            [
-                EMULATOR,
-                "--runtime-interface-emulator-address",
-                f"127.0.0.1:{runtime}",
-                "--runtime-api-address",
-                f"127.0.0.1:{api}",
-                BOOTSTRAP,
-            ],
+        self.start_function(
             {
                 "AWS_REGION": "eu-west-1",
                 "AWS_ACCESS_KEY_ID": "AKIDEXAMPLE",
@@ -102,64 +37,11 @@ class Bootstrap(unittest.TestCase):
                 "AWS_LAMBDA_FUNCTION_TIMEOUT": "30",
                 "DEAD_LETTER_QUEUE_URL": f"{queue}/{DEAD_LETTERS}",
                 "WORK_QUEUE_URL": f"{queue}/{WORK}",
-            },
+            }
         )
-        wait_for(runtime)
-
-    def tearDown(self):
-        for process in reversed(self.processes):
-            process.terminate()
-            try:
-                process.wait(timeout=10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-    def start(self, command, environment):
-        output = tempfile.TemporaryFile("w+")
-        self.addCleanup(output.close)
-        self.processes.append(
-            subprocess.Popen(
-                [str(part) for part in command],
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
-        )
-        return output
-
-    def log(self):
-        """The function's log lines, which the emulator passes on."""
-        self.output.seek(0)
-        lines = [line for line in self.output.read().split("\n") if line.startswith("{")]
-        return [json.loads(line) for line in lines]
-
-    def invoke(self, event):
-        return http("POST", self.function, event)
-
-    def seed(self, event):
-        http("POST", f"{self.simulator}/_simulator/projects", event)
-
-    def fault(self, spec):
-        http("POST", f"{self.simulator}/_simulator/faults", spec)
-
-    def projects(self):
-        return http("GET", f"{self.simulator}/_simulator/projects")
 
     def messages(self, queue):
         return http("GET", f"{self.simulator}/_simulator/queues/{queue}")
-
-    def calls(self):
-        calls = http("GET", f"{self.simulator}/_simulator/calls")
-        for call in calls:
-            self.assertIsNone(call["invalid"])
-        return [call for call in calls if call["operation"] == "Disassociate"]
-
-    def assert_projects_are_empty(self):
-        projects = self.projects()
-        self.assertTrue(projects)
-        self.assertEqual({project: [] for project in projects}, projects)
 
     def test_records_are_acknowledged_and_their_assets_gone(self):
         for name in [
@@ -253,9 +135,7 @@ class Bootstrap(unittest.TestCase):
         self.assertEqual(report["status"], "accepted")
         self.assertEqual(report["assets"]["queued"], 1200)
         parts = self.messages(WORK)
-        self.assertEqual(
-            [len(json.loads(part["body"])["assetIds"]) for part in parts], [1000, 200]
-        )
+        self.assertEqual([len(json.loads(part["body"])["assetIds"]) for part in parts], [1000, 200])
         for part in parts:
             record = {
                 "messageId": part["id"],
@@ -296,29 +176,13 @@ class Bootstrap(unittest.TestCase):
             self.assertNotIn("canary", json.dumps(line))
         summaries = [line for line in lines if line["message"] == "event worked off"]
         self.assertEqual([line["cold_start"] for line in summaries], [True, False])
-        self.assertEqual([line["disassociated"] for line in summaries], [3, 3])
+        self.assertEqual([line["AssetsDisassociated"] for line in summaries], [3, 3])
         failures = [line for line in lines if line["message"] == "assets or requests failed"]
         self.assertEqual(
             [(line["code"], line["count"]) for line in failures], [("InvalidRequest", 2)] * 2
         )
 
 
-def install_emulator():
-    if EMULATOR.exists():
-        return
-    requirements = ROOT / "tests" / "requirements.txt"
-    subprocess.run(
-        ["python3", "-m", "pip", "install", "--quiet", "--no-deps", "--target"]
-        + [str(TARGET / "python"), "-r", str(requirements)],
-        check=True,
-    )
-
-
 if __name__ == "__main__":
-    install_emulator()
-    result = unittest.main(verbosity=2, exit=False).result
-    failed = {
-        getattr(test, "test_case", test).id() for test, _ in result.failures + result.errors
-    }
-    print(f"{result.testsRun - len(failed)} passed, {len(failed)} failed")
-    sys.exit(not result.wasSuccessful())
+    emulated.install_requirements()
+    emulated.main()
