@@ -29,6 +29,8 @@ PACKAGES = TARGET / "python"
 BOOTSTRAP = shlex.split(os.environ.get("BOOTSTRAP", "")) or [
     str(TARGET / "release" / "sitewise-disassociator")
 ]
+# The emulator gets the function's environment, which has no PATH to search.
+BOOTSTRAP[0] = shutil.which(BOOTSTRAP[0]) or BOOTSTRAP[0]
 SIMULATOR = TARGET / "debug" / "simulator"
 MACHINE = {"x86_64": "x86_64", "aarch64": "arm64"}[platform.machine()]
 EMULATOR = PACKAGES / "samcli" / "local" / "rapid" / f"aws-lambda-rie-{MACHINE}"

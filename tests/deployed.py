@@ -1,0 +1,767 @@
+#!/usr/bin/env python3
+"""Proves that the stack of template.yaml works as deployed, without an account.
+
+SAM's own translator and moto's CloudFormation, SQS, EventBridge, Lambda and IAM
+make the stack (`stack`). The release bootstrap runs under AWS's runtime
+interface emulator, with the environment that the stack gives it; it talks to
+the simulator's SiteWise and to moto's SQS, and botocore reads along (`wire`).
+"""
+
+import dataclasses
+import datetime
+import json
+import os
+import shlex
+import sys
+import tempfile
+import time
+import unittest
+import uuid
+
+import emulated
+from emulated import http, http_text
+
+# Before anything is imported that it installs.
+emulated.install_requirements()
+
+from stack import CREDENTIALS, REGION, Stack  # noqa: E402
+from wire import Reader, Recorder  # noqa: E402
+
+STACK_NAME = "decommissioning"
+ACCOUNT = "123456789012"
+DISASSOCIATE = "iotsitewise:BatchDisassociateProjectAssets"
+READERS = {service: Reader(service, REGION, CREDENTIALS) for service in ("iotsitewise", "sqs")}
+
+
+def setUpModule():
+    port = emulated.free_port()
+    output = tempfile.TemporaryFile("w+")
+    unittest.addModuleCleanup(output.close)
+    server = [sys.executable, "-m", "moto.server", "--host", "127.0.0.1", "--port", port]
+    environment = {**os.environ, "PYTHONPATH": str(emulated.PACKAGES)}
+    unittest.addModuleCleanup(emulated.stop, emulated.start(server, environment, output))
+    emulated.wait_for(port, seconds=60)
+    Deployed.moto = f"http://127.0.0.1:{port}"
+
+
+def project(number):
+    """A project id by number."""
+    return f"aaaaaaaa-0000-4000-8000-{number:012x}"
+
+
+def assets(*numbers):
+    """Asset ids by number."""
+    return [f"bbbbbbbb-0000-4000-8000-{number:012x}" for number in numbers]
+
+
+def request(number, asset_ids):
+    return json.dumps({"projectId": project(number), "assetIds": asset_ids})
+
+
+def batches(items, size):
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+class EventSourceMapping:
+    """Lambda's part between the work queue and the function, with the settings of
+    the deployed mapping. One invocation at a time: the emulator takes no more."""
+
+    def __init__(self, stack, invoke):
+        settings = stack.event_source_mapping
+        self._arn = settings["EventSourceArn"]
+        self._batch_size = settings["BatchSize"]
+        self._is_partial = "ReportBatchItemFailures" in settings.get("FunctionResponseTypes", [])
+        self._queue = stack.outputs["WorkQueueUrl"]
+        self._sqs = stack.client("sqs")
+        self._invoke = invoke
+        self._hidden = {}
+        self.invocations = []
+
+    def deliver(self):
+        """Invokes the function once with what is visible in the queue, and
+        deletes what it has done."""
+        messages = self._receive()
+        if not messages:
+            return False
+        records = [self._record(message) for message in messages]
+        answer = self._invoke(json.dumps({"Records": records}))
+        self.invocations.append((records, answer))
+        failed = self.failed_ids(-1)
+        handles = {message["MessageId"]: message["ReceiptHandle"] for message in messages}
+        self._delete([handle for key, handle in handles.items() if key not in failed])
+        self._hidden.update({key: handles[key] for key in failed})
+        return True
+
+    def deliver_all(self):
+        """Invokes it until nothing is visible. What has failed is hidden."""
+        while self.deliver():
+            pass
+
+    def time_passes(self):
+        """Lets what has failed be seen again. In AWS that is when the queue's
+        visibility timeout ends, minutes later; only that wait is left out."""
+        for handle in self._hidden.values():
+            self._sqs.change_message_visibility(
+                QueueUrl=self._queue, ReceiptHandle=handle, VisibilityTimeout=0
+            )
+        self._hidden.clear()
+
+    def answers(self):
+        return [json.loads(answer) for _, answer in self.invocations]
+
+    def failed_ids(self, at):
+        """The ids of the messages that an invocation has left in the queue."""
+        records, answer = self.invocations[at]
+        return failed_ids({record["messageId"] for record in records}, answer, self._is_partial)
+
+    def _receive(self):
+        """Gathers a batch, ten messages at a time as SQS has it, hidden for the
+        queue's own visibility timeout. The mapping's window needs no waiting:
+        nothing else sends in the meantime, so an empty answer stands for it."""
+        messages = []
+        while len(messages) < self._batch_size:
+            received = self._sqs.receive_message(
+                QueueUrl=self._queue,
+                MaxNumberOfMessages=min(10, self._batch_size - len(messages)),
+                MessageSystemAttributeNames=["All"],
+                MessageAttributeNames=["All"],
+            ).get("Messages", [])
+            if not received:
+                break
+            messages += received
+        return messages
+
+    def _record(self, message):
+        attributes = {
+            name: {
+                "stringValue": attribute["StringValue"],
+                "stringListValues": [],
+                "binaryListValues": [],
+                "dataType": attribute["DataType"],
+            }
+            for name, attribute in message.get("MessageAttributes", {}).items()
+        }
+        return {
+            "messageId": message["MessageId"],
+            "receiptHandle": message["ReceiptHandle"],
+            "body": message["Body"],
+            "attributes": message["Attributes"],
+            "messageAttributes": attributes,
+            "md5OfBody": message["MD5OfBody"],
+            "eventSource": "aws:sqs",
+            "eventSourceARN": self._arn,
+            "awsRegion": REGION,
+        }
+
+    def _delete(self, handles):
+        for batch in batches(handles, 10):
+            entries = [{"Id": str(at), "ReceiptHandle": handle} for at, handle in enumerate(batch)]
+            deleted = self._sqs.delete_message_batch(QueueUrl=self._queue, Entries=entries)
+            assert not deleted.get("Failed"), deleted
+
+
+def failed_ids(ids, answer, is_partial):
+    """Which of a batch's messages Lambda leaves in the queue after an answer.
+    `is_partial` is whether the mapping reads partial batch responses."""
+    try:
+        answer = json.loads(answer)
+    except ValueError:
+        return ids
+    # An error comes from the emulator with status 200 like any answer.
+    if isinstance(answer, dict) and "errorType" in answer:
+        return ids
+    if not is_partial or answer is None:
+        return set()
+    try:
+        failures = answer.get("batchItemFailures") or []
+        failed = {failure["itemIdentifier"] for failure in failures}
+    except (AttributeError, KeyError, TypeError):
+        return ids
+    return failed if failed <= ids else ids
+
+
+class Deployed(emulated.EmulatedFunction):
+    """A stack of its own for each test, and nothing in it."""
+
+    parameters = {}
+
+    def setUp(self):
+        http("POST", f"{self.moto}/moto-api/reset")
+        self.stack = Stack(self.moto, STACK_NAME, **self.parameters)
+        self.sqs = self.stack.client("sqs")
+        self.work = self.stack.outputs["WorkQueueUrl"]
+        self.dead_letters = self.stack.outputs["DeadLetterQueueUrl"]
+        self.start_simulator()
+        self.wire = {"iotsitewise": Recorder(self.simulator), "sqs": Recorder(self.moto)}
+        for recorder in self.wire.values():
+            self.addCleanup(recorder.close)
+        # Nothing of the stack's own is changed: the SDK sends requests to these
+        # endpoints, and the queue's URL is a parameter of the request.
+        self.start_function(
+            {
+                **self.stack.environment(),
+                "AWS_ENDPOINT_URL_IOTSITEWISE": self.wire["iotsitewise"].url,
+                "AWS_ENDPOINT_URL_SQS": self.wire["sqs"].url,
+            }
+        )
+        self.mapping = EventSourceMapping(
+            self.stack, lambda event: http_text("POST", self.function, event)
+        )
+
+    def tearDown(self):
+        """Whatever a test is about, all that the function has sent was right, and
+        its role permits it."""
+        for _, parameters in self.read("iotsitewise"):
+            arn = f"arn:aws:iotsitewise:{REGION}:{ACCOUNT}:project/{parameters['projectId']}"
+            self.assertTrue(self.stack.permits(DISASSOCIATE, arn), arn)
+        for _, parameters in self.read("sqs"):
+            arn = self.stack.queue_attributes(parameters["QueueUrl"])["QueueArn"]
+            self.assertTrue(self.stack.permits("sqs:SendMessage", arn), arn)
+
+    def read(self, service):
+        """The operations and parameters that the function has sent to a service."""
+        return [READERS[service].read(request) for request in self.wire[service].requests]
+
+    def send(self, *bodies):
+        """Sends messages to the work queue and returns their ids."""
+        ids = []
+        for batch in batches(bodies, 10):
+            entries = [{"Id": str(at), "MessageBody": body} for at, body in enumerate(batch)]
+            sent = self.sqs.send_message_batch(QueueUrl=self.work, Entries=entries)
+            self.assertEqual(sent.get("Failed", []), [])
+            stored = {entry["Id"]: entry["MessageId"] for entry in sent["Successful"]}
+            ids += [stored[entry["Id"]] for entry in entries]
+        return ids
+
+    def messages(self, queue):
+        """All that is visible in a queue; it stays there."""
+        messages = []
+        while True:
+            received = self.sqs.receive_message(
+                QueueUrl=queue,
+                MaxNumberOfMessages=10,
+                MessageSystemAttributeNames=["All"],
+                MessageAttributeNames=["All"],
+            ).get("Messages", [])
+            if not received:
+                break
+            messages += received
+        for message in messages:
+            self.sqs.change_message_visibility(
+                QueueUrl=queue, ReceiptHandle=message["ReceiptHandle"], VisibilityTimeout=0
+            )
+        return messages
+
+    def count(self, queue):
+        """How many messages a queue has, hidden ones too."""
+        attributes = self.stack.queue_attributes(queue)
+        return sum(
+            int(value)
+            for name, value in attributes.items()
+            if name.startswith("ApproximateNumberOfMessages")
+        )
+
+    def assert_counts(self, work, dead_letters):
+        self.assertEqual(
+            {"work": self.count(self.work), "dead letters": self.count(self.dead_letters)},
+            {"work": work, "dead letters": dead_letters},
+        )
+
+    def letters(self):
+        """The function's dead letters by the message they are of: the body, which
+        a message that could not be read keeps, and the attributes."""
+        letters = {}
+        for message in self.messages(self.dead_letters):
+            attributes = strings(message)
+            body = message["Body"]
+            if "deadLetteredAt" in body:
+                body = json.loads(body)
+                written = datetime.datetime.fromisoformat(body.pop("deadLetteredAt"))
+                self.assertLess(abs(written.timestamp() - time.time()), 60)
+            self.assertNotIn(attributes["SourceMessageId"], letters)
+            letters[attributes["SourceMessageId"]] = (body, attributes)
+        return letters
+
+    def request_id(self):
+        """The request id of the one invocation so far."""
+        [request_id] = {line["function_request_id"] for line in self.log()}
+        return request_id
+
+    def letter(self, number, source, *failures):
+        """The function's dead letter, by the contract, for assets of one message
+        with their codes and messages: its body but for the time, and its
+        attributes."""
+        _, code, text = failures[0]
+        body = {
+            "projectId": project(number),
+            "assetIds": [asset for asset, _, _ in failures],
+            "errors": [
+                {"assetId": asset, "code": code, "message": text} for asset, code, text in failures
+            ],
+            "source": {
+                "eventSource": "aws:sqs",
+                "messageId": source,
+                "requestId": self.request_id(),
+            },
+        }
+        return body, self.told(source, code, text, ProjectId=project(number))
+
+    def told(self, source, code, text, **more):
+        """The attributes that the function gives a dead letter."""
+        return {
+            "RequestID": self.request_id(),
+            "ErrorCode": code,
+            "ErrorMessage": text,
+            "SourceMessageId": source,
+            **more,
+        }
+
+    def redrive(self):
+        """Does what the stack's output RedriveCommand asks SQS for. moto knows
+        StartMessageMoveTask, but fails at it, so the messages are moved here:
+        body and attributes as they are and, as in AWS, with ids of their own."""
+        command = options(self.stack.outputs["RedriveCommand"])
+        source, destination = (
+            self.sqs.get_queue_url(QueueName=command[name].rpartition(":")[2])["QueueUrl"]
+            for name in ("--source-arn", "--destination-arn")
+        )
+        for message in self.messages(source):
+            self.sqs.send_message(
+                QueueUrl=destination,
+                MessageBody=message["Body"],
+                MessageAttributes=message.get("MessageAttributes", {}),
+            )
+            self.sqs.delete_message(QueueUrl=source, ReceiptHandle=message["ReceiptHandle"])
+
+
+def strings(message):
+    """A message's attributes, which are all text."""
+    attributes = message.get("MessageAttributes", {})
+    assert {value["DataType"] for value in attributes.values()} <= {"String"}, attributes
+    return {name: value["StringValue"] for name, value in attributes.items()}
+
+
+def options(command):
+    """The options of a command line, by name."""
+    words = shlex.split(command)
+    first = next(at for at, word in enumerate(words) if word.startswith("--"))
+    return dict(zip(words[first::2], words[first + 1 :: 2], strict=True))
+
+
+class PartialBatchResponse(unittest.TestCase):
+    def test_answers_are_read_as_lambda_reads_them(self):
+        for answer, failed in [
+            ('{"batchItemFailures": []}', ""),
+            ('{"batchItemFailures": null}', ""),
+            ("{}", ""),
+            ("null", ""),
+            ('{"batchItemFailures": [{"itemIdentifier": "b"}]}', "b"),
+            ('{"batchItemFailures": [{"itemIdentifier": "other"}]}', "ab"),
+            ('{"batchItemFailures": [{"itemIdentifier": ""}]}', "ab"),
+            ('{"batchItemFailures": [{"itemIdentifier": null}]}', "ab"),
+            ('{"batchItemFailures": [{"itemId": "b"}]}', "ab"),
+            ('{"errorType": "Panic", "errorMessage": "…"}', "ab"),
+            ("{", "ab"),
+            ("", "ab"),
+        ]:
+            with self.subTest(answer):
+                self.assertEqual(failed_ids({"a", "b"}, answer, is_partial=True), set(failed))
+
+    def test_without_them_all_is_done_or_nothing(self):
+        named = '{"batchItemFailures": [{"itemIdentifier": "b"}]}'
+        self.assertEqual(failed_ids({"a", "b"}, named, is_partial=False), set())
+        error = '{"errorType": "Panic"}'
+        self.assertEqual(failed_ids({"a", "b"}, error, is_partial=False), {"a", "b"})
+
+
+class DefaultStack(Deployed):
+    def test_its_settings_fit_each_other(self):
+        configuration = self.stack.function_configuration
+        mapping = self.stack.event_source_mapping
+        work = self.stack.queue_attributes(self.work)
+        dead_letters = self.stack.queue_attributes(self.dead_letters)
+
+        self.assertEqual(mapping["EventSourceArn"], work["QueueArn"])
+        self.assertEqual(mapping["FunctionResponseTypes"], ["ReportBatchItemFailures"])
+        # Lambda's rules for a mapping, and its advice for the queue of one.
+        self.assertTrue(
+            mapping["BatchSize"] <= 10 or mapping["MaximumBatchingWindowInSeconds"] >= 1
+        )
+        self.assertGreaterEqual(
+            int(work["VisibilityTimeout"]),
+            6 * configuration["Timeout"] + mapping["MaximumBatchingWindowInSeconds"],
+        )
+        redrive = json.loads(work["RedrivePolicy"])
+        self.assertEqual(redrive["deadLetterTargetArn"], dead_letters["QueueArn"])
+        self.assertGreaterEqual(redrive["maxReceiveCount"], 5)
+        # All that patience must be over before the message is.
+        self.assertLess(
+            redrive["maxReceiveCount"] * int(work["VisibilityTimeout"]),
+            int(work["MessageRetentionPeriod"]),
+        )
+        self.assertGreaterEqual(
+            int(dead_letters["MessageRetentionPeriod"]), int(work["MessageRetentionPeriod"])
+        )
+        self.assertEqual(
+            self.stack.function_properties["DeadLetterConfig"]["TargetArn"],
+            dead_letters["QueueArn"],
+        )
+        own = configuration["Environment"]["Variables"]
+        self.assertEqual(own["WORK_QUEUE_URL"], self.work)
+        self.assertEqual(own["DEAD_LETTER_QUEUE_URL"], self.dead_letters)
+        # The mapping reads the queue with the function's role.
+        for action in "ReceiveMessage", "DeleteMessage", "GetQueueAttributes":
+            self.assertTrue(self.stack.permits(f"sqs:{action}", work["QueueArn"]), action)
+        # moto lets anybody send; in AWS it takes these statements.
+        for queue in work, dead_letters:
+            [statement] = [
+                statement
+                for statement in json.loads(queue["Policy"])["Statement"]
+                if statement["Effect"] == "Allow"
+            ]
+            statement.pop("Sid")
+            self.assertEqual(
+                statement,
+                {
+                    "Effect": "Allow",
+                    "Principal": {"Service": "events.amazonaws.com"},
+                    "Action": "sqs:SendMessage",
+                    "Resource": queue["QueueArn"],
+                    "Condition": {"ArnEquals": {"aws:SourceArn": self.stack.outputs["RuleArn"]}},
+                },
+            )
+
+    def test_an_event_of_the_rule_ends_with_its_assets_gone(self):
+        self.seed(request(1, assets(*range(250))))
+        self.put_event("com.example.maintenance", "Assets Decommissioned")
+        self.assert_counts(work=1, dead_letters=0)
+
+        self.mapping.deliver_all()
+
+        self.assertEqual(self.mapping.answers(), [{"batchItemFailures": []}])
+        self.assert_projects_are_empty()
+        self.assert_counts(work=0, dead_letters=0)
+
+    def test_another_event_goes_nowhere(self):
+        self.put_event("com.example.maintenance", "Assets Commissioned")
+        self.put_event("com.example.operations", "Assets Decommissioned")
+        self.assert_counts(work=0, dead_letters=0)
+
+    def put_event(self, source, detail_type):
+        put = self.stack.client("events").put_events(
+            Entries=[
+                {
+                    "Source": source,
+                    "DetailType": detail_type,
+                    "Detail": request(1, assets(*range(250))),
+                }
+            ]
+        )
+        self.assertEqual(put["FailedEntryCount"], 0)
+
+    def test_the_first_request_is_as_the_output_says(self):
+        self.seed(request(1, assets(1)))
+        command = options(self.stack.outputs["FirstRequestCommand"])
+        body = command["--message-body"]
+        for placeholder, real in ("PROJECT_ID", project(1)), ("ASSET_ID", assets(1)[0]):
+            self.assertIn(placeholder, body)
+            body = body.replace(placeholder, real)
+        self.sqs.send_message(QueueUrl=command["--queue-url"], MessageBody=body)
+
+        self.mapping.deliver_all()
+
+        self.assert_projects_are_empty()
+        self.assert_counts(work=0, dead_letters=0)
+
+    def test_of_ten_messages_the_dead_letters_name_exactly_what_failed(self):
+        for number in range(1, 6):
+            self.seed(request(number, assets(*range(number * 10, number * 10 + 4))))
+        [broken] = assets(22)
+        self.fault(f"disassociate:asset={broken}:asset-error=INTERNAL_FAILURE")
+        bodies = {
+            "one": request(1, assets(10, 11)),
+            "the same project, an asset twice": request(1, assets(12, 13, 13)),
+            "half failing": request(2, assets(20, 21, 22, 23)),
+            "bad ids": request(3, [*assets(30, 31), "PUMP-7", "../32", *assets(32, 33)]),
+            "no such project": request(9, assets(90, 91)),
+            "text": "decommission the press line",
+            "no request": '{"press": "line"}',
+            "bad project": json.dumps({"projectId": "..", "assetIds": assets(40)}),
+            "an event": json.dumps(
+                {
+                    "source": "com.example.maintenance",
+                    "detail-type": "Assets Decommissioned",
+                    "detail": json.loads(request(4, assets(40, 41, 42, 43))),
+                }
+            ),
+            "a dead letter": json.dumps(
+                {**json.loads(request(5, assets(50, 51, 52, 53))), "errors": []}
+            ),
+        }
+        ids = dict(zip(bodies, self.send(*bodies.values()), strict=True))
+
+        self.mapping.deliver_all()
+
+        self.assertEqual(self.mapping.answers(), [{"batchItemFailures": []}])
+        done = {project(number): [] for number in range(1, 6)}
+        self.assertEqual(self.projects(), {**done, project(2): [broken]})
+        self.assert_counts(work=0, dead_letters=6)
+
+        expected = "expected a lowercase UUID such as 1f2e3d4c-5b6a-4798-8796-a5b4c3d2e1f0"
+        absent = f"Project {project(9)} can't be found."
+        letters = self.letters()
+        # How an unreadable message is worded is not part of the contract.
+        for name in "text", "no request", "bad project":
+            body, attributes = letters.pop(ids[name])
+            self.assertEqual(body, bodies[name])
+            text = attributes["ErrorMessage"]
+            self.assertIn("expected", text)
+            more = {"ProjectId": ".."} if name == "bad project" else {}
+            self.assertEqual(attributes, self.told(ids[name], "InvalidRequest", text, **more))
+        self.assertEqual(
+            letters,
+            {
+                ids["half failing"]: self.letter(
+                    2, ids["half failing"], (broken, "INTERNAL_FAILURE", "Simulated failure.")
+                ),
+                ids["bad ids"]: self.letter(
+                    3,
+                    ids["bad ids"],
+                    *(
+                        (asset, "InvalidAssetId", f'{expected}, found "{asset}"')
+                        for asset in ("PUMP-7", "../32")
+                    ),
+                ),
+                ids["no such project"]: self.letter(
+                    9,
+                    ids["no such project"],
+                    *((asset, "ResourceNotFoundException", absent) for asset in assets(90, 91)),
+                ),
+            },
+        )
+
+    def test_messages_wait_out_an_outage(self):
+        # More than one ReceiveMessage gives.
+        numbers = range(1, 13)
+        for number in numbers:
+            self.seed(request(number, assets(number)))
+        ids = self.send(*(request(number, assets(number)) for number in numbers))
+        self.fault("disassociate:status=500")
+        for _ in range(3):
+            self.mapping.deliver_all()
+            self.assert_counts(work=12, dead_letters=0)
+            self.mapping.time_passes()
+        self.assertEqual([self.mapping.failed_ids(at) for at in range(3)], [set(ids)] * 3)
+        self.assertEqual(self.projects(), {project(number): assets(number) for number in numbers})
+
+        self.clear_faults()
+        self.mapping.deliver_all()
+
+        self.assertEqual(self.mapping.answers()[3:], [{"batchItemFailures": []}])
+        self.assert_projects_are_empty()
+        self.assert_counts(work=0, dead_letters=0)
+
+    def test_5000_assets_are_done_in_parts_through_the_work_queue(self):
+        wanted = assets(*range(5000))
+        self.seed(request(1, wanted))
+        self.send(request(1, wanted))
+
+        self.mapping.deliver()
+        # The request is acknowledged, five parts of it wait, and nothing is done.
+        self.assertEqual(self.mapping.answers(), [{"batchItemFailures": []}])
+        self.assert_counts(work=5, dead_letters=0)
+        self.assertEqual(self.calls(), [])
+        self.mapping.deliver_all()
+
+        self.assert_projects_are_empty()
+        self.assert_counts(work=0, dead_letters=0)
+        parts = [
+            json.loads(record["body"])["assetIds"]
+            for records, _ in self.mapping.invocations[1:]
+            for record in records
+        ]
+        self.assertEqual([len(part) for part in parts], [1000] * 5)
+        self.assertEqual(sorted(asset for part in parts for asset in part), wanted)
+        calls = [parameters["assetIds"] for _, parameters in self.read("iotsitewise")]
+        self.assertEqual([len(call) for call in calls], [100] * 50)
+        self.assertEqual(sorted(asset for call in calls for asset in call), wanted)
+
+    def test_a_dead_letter_sent_back_is_worked_off(self):
+        self.seed(request(1, assets(1, 2, 3)))
+        [broken] = assets(2)
+        self.fault(f"disassociate:asset={broken}:asset-error=INTERNAL_FAILURE")
+        self.send(request(1, assets(1, 2, 3)))
+        self.mapping.deliver_all()
+        self.assert_counts(work=0, dead_letters=1)
+        self.assertEqual(self.projects(), {project(1): [broken]})
+
+        self.clear_faults()
+        self.redrive()
+        self.assert_counts(work=1, dead_letters=0)
+        self.mapping.deliver_all()
+
+        self.assert_projects_are_empty()
+        self.assert_counts(work=0, dead_letters=0)
+
+    def test_an_asynchronous_invocation_that_failed_is_worked_off_after_a_redrive(self):
+        # Lambda's part is played here, for moto does not run the code: it would
+        # try three times, then put the event in the function's dead-letter queue.
+        wanted = assets(1, 2, 3)
+        event = json.dumps(
+            {
+                "id": "a1857ddb-96f1-4107-8918-4095f95fb8f2",
+                "source": "com.example.maintenance",
+                "detail-type": "Assets Decommissioned",
+                "detail": json.loads(request(1, wanted)),
+            }
+        )
+        self.seed(request(1, wanted))
+        # Neither done nor kept in a queue, so that only Lambda has the event.
+        self.fault("disassociate:status=500")
+        self.wire["sqs"].refuse_with = 503
+        answer = self.invoke(event)
+        self.assertEqual(answer["errorType"], "NotKept")
+        self.assertEqual(self.projects(), {project(1): wanted})
+        self.assert_counts(work=0, dead_letters=0)
+        self.wire["sqs"].refuse_with = None
+        self.clear_faults()
+        self.lambda_dead_letter(event, answer["errorMessage"])
+        # A direct invocation fails only where the process does.
+        direct = assets(4, 5)
+        self.seed(request(2, direct))
+        self.lambda_dead_letter(request(2, direct), "Task timed out after 60.00 seconds")
+
+        self.redrive()
+        self.assert_counts(work=2, dead_letters=0)
+        self.mapping.deliver_all()
+
+        self.assert_projects_are_empty()
+        self.assert_counts(work=0, dead_letters=0)
+
+    def lambda_dead_letter(self, event, error):
+        """What Lambda writes of an asynchronous invocation that has failed."""
+        self.sqs.send_message(
+            QueueUrl=self.dead_letters,
+            MessageBody=event,
+            MessageAttributes={
+                "RequestID": {"DataType": "String", "StringValue": str(uuid.uuid4())},
+                "ErrorCode": {"DataType": "Number", "StringValue": "200"},
+                "ErrorMessage": {"DataType": "String", "StringValue": error[:1024]},
+            },
+        )
+
+    def test_the_reader_tells_what_is_wrong(self):
+        # Else what it lets pass would prove nothing.
+        self.seed(request(1, assets(1, 2)))
+        self.send(request(1, assets(1, 2, 1) + ["PUMP-7"]))
+        self.mapping.deliver_all()
+        [call] = self.wire["iotsitewise"].requests
+        [letter] = self.wire["sqs"].requests
+        body = json.loads(call.body)
+        entries = json.loads(letter.body)["Entries"]
+
+        def wrong(service, request, expected, **changes):
+            with self.subTest(expected), self.assertRaisesRegex(ValueError, expected):
+                READERS[service].read(dataclasses.replace(request, **changes))
+
+        def with_body(**changes):
+            return json.dumps({**body, **changes}).encode()
+
+        def with_header(request, **changes):
+            return {
+                **request.headers,
+                **{key.replace("_", "-"): value for key, value in changes.items()},
+            }
+
+        path = call.path.replace(project(1), "..")
+        wrong("iotsitewise", call, "GET /projects/.*: no operation", method="GET")
+        wrong("iotsitewise", call, "projectId: '..' does not match", path=path)
+        wrong("iotsitewise", call, "signature .* not", body=call.body + b" ")
+        wrong("iotsitewise", call, "signature .* not", path=call.path.replace("1/", "2/"))
+        wrong("iotsitewise", call, "signature", headers=with_header(call, host="127.0.0.1:1"))
+        wrong(
+            "iotsitewise",
+            call,
+            "session token",
+            headers=with_header(call, x_amz_security_token="t"),
+        )
+        wrong("iotsitewise", call, "unknown ..force", body=with_body(force=True))
+        wrong("iotsitewise", call, "length 101", body=with_body(assetIds=assets(*range(101))))
+        wrong("iotsitewise", call, "length 0", body=with_body(assetIds=[]))
+        wrong(
+            "iotsitewise",
+            call,
+            r"assetIds\[0\]: 'PUMP-7' does not",
+            body=with_body(assetIds=["PUMP-7"]),
+        )
+        wrong("iotsitewise", call, "clientToken: length 4", body=with_body(clientToken="four"))
+        wrong("iotsitewise", call, "Invalid type", body=with_body(clientToken=7))
+        missing = json.dumps({"clientToken": body["clientToken"]}).encode()
+        wrong("iotsitewise", call, 'Missing required .*: "assetIds"', body=missing)
+        eleven = json.dumps({"QueueUrl": self.dead_letters, "Entries": entries * 11}).encode()
+        wrong("sqs", letter, "11 entries", body=eleven)
+        wrong("sqs", letter, 'Missing required .*: "QueueUrl"', body=b'{"Entries": []}')
+        target = with_header(letter, x_amz_target="AmazonSQS.SendNothing")
+        wrong("sqs", letter, "x-amz-target", headers=target)
+
+
+class ImpatientStack(Deployed):
+    parameters = {
+        "MaxReceiveCount": 5,
+        "FanOutAssets": 100,
+        "LogLevel": "ERROR",
+        "MetricsNamespace": "Plant",
+        "ProjectArns": ",".join(
+            f"arn:aws:iotsitewise:{REGION}:{ACCOUNT}:project/{project(number)}" for number in (1, 2)
+        ),
+    }
+
+    def test_what_never_succeeds_is_moved_to_the_dead_letters_as_it_was(self):
+        for number in 1, 2:
+            self.seed(request(number, assets(number)))
+        self.fault(f"disassociate:project={project(1)}:status=500")
+        bodies = [request(1, assets(1)), request(1, assets(1, 1)), request(2, assets(2))]
+        *failing, _ = self.send(*bodies)
+        for _ in range(5):
+            self.mapping.deliver_all()
+            self.assert_counts(work=2, dead_letters=0)
+            self.mapping.time_passes()
+        self.assertEqual([self.mapping.failed_ids(at) for at in range(5)], [set(failing)] * 5)
+        self.assertEqual(self.projects(), {project(1): assets(1), project(2): []})
+
+        # SQS's own redrive policy, on the next attempt to receive them.
+        self.assertFalse(self.mapping.deliver())
+
+        self.assert_counts(work=0, dead_letters=2)
+        moved = {
+            message["MessageId"]: (message["Body"], strings(message))
+            for message in self.messages(self.dead_letters)
+        }
+        self.assertEqual(
+            moved, {key: (body, {}) for key, body in zip(failing, bodies[:2], strict=True)}
+        )
+        # The function has written none of them.
+        self.assertEqual(self.wire["sqs"].requests, [])
+
+        self.clear_faults()
+        self.redrive()
+        self.mapping.deliver_all()
+        self.assert_projects_are_empty()
+        self.assert_counts(work=0, dead_letters=0)
+
+    def test_its_parameters_reach_the_function(self):
+        self.seed(request(1, assets(*range(101))))
+        self.send(request(1, assets(*range(101))))
+        self.mapping.deliver()
+        self.assert_counts(work=2, dead_letters=0)
+        [line] = self.log()
+        # The line that carries the metrics passes any level.
+        self.assertEqual(line["level"], "ERROR")
+        self.assertEqual(line["service"], STACK_NAME)
+        [metrics] = line["_aws"]["CloudWatchMetrics"]
+        self.assertEqual(metrics["Namespace"], "Plant")
+        self.assertEqual(metrics["Dimensions"], [["service"]])
+
+
+if __name__ == "__main__":
+    emulated.main()
