@@ -1,6 +1,7 @@
 //! What goes wrong, and when.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ pub struct Fault {
     project: Option<String>,
     asset: Option<String>,
     queue: Option<String>,
+    during: Option<Range<Duration>>,
     when: When,
     pub(crate) action: Action,
     matched: usize,
@@ -114,6 +116,7 @@ impl Fault {
             project: None,
             asset: None,
             queue: None,
+            during: None,
             when: When::Always,
             action: Action::Latency(Duration::ZERO),
             matched: 0,
@@ -154,6 +157,13 @@ impl Fault {
     #[must_use]
     pub fn queue(mut self, queue: impl Into<String>) -> Self {
         self.queue = Some(queue.into());
+        self
+    }
+
+    /// Only for requests that arrive in this time, since the simulator was made.
+    #[must_use]
+    pub fn during(mut self, time: Range<Duration>) -> Self {
+        self.during = Some(time);
         self
     }
 
@@ -205,6 +215,10 @@ impl Fault {
         let matches = self.operations.contains(&call.operation)
             && is(&self.project, &call.project)
             && is(&self.queue, &call.queue)
+            && self
+                .during
+                .as_ref()
+                .is_none_or(|time| time.contains(&call.at))
             && self
                 .asset
                 .as_ref()

@@ -635,3 +635,23 @@ async fn a_watcher_gets_every_call_once_it_is_over() {
     );
     assert_eq!(rig.remaining(), [3]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_fault_of_a_time_ends_with_it() {
+    let start = Instant::now();
+    let rig = Rig::with_assets([1, 2, 3]);
+    let time = Duration::from_secs(10)..Duration::from_secs(20);
+    let fault = Fault::on(Operation::Disassociate).during(time);
+    rig.simulator.fault(fault.action(Action::Reply {
+        status: 403,
+        error_type: None,
+        headers: Vec::new(),
+        body: String::new(),
+    }));
+    for (seconds, status) in [(0, 200), (10, 403), (19, 403), (20, 200)] {
+        tokio::time::sleep_until(start + Duration::from_secs(seconds)).await;
+        let _ = rig.disassociate([1]).await;
+        let (last, _) = rig.endings().pop().expect("a call");
+        assert_eq!(last, Some(status), "after {seconds} s");
+    }
+}

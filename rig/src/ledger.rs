@@ -1,0 +1,368 @@
+//! Where every asset of every request is, and what must be true of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+use simulator::{Absent, Message, Settings, Simulator, Tokens};
+use sitewise_disassociator::dispatch::ASSET_ATTEMPTS;
+
+use crate::history::{Broken, Invariant};
+use crate::queue::{Held, Moved};
+use crate::scenario::{Asset, HEALING_CODE, Kind, Planned, Scenario, Way};
+
+/// An asset of a project, or what was sent as one.
+pub(crate) type Named = (String, String);
+
+/// What is in the dead-letter queue.
+#[derive(Debug)]
+pub(crate) struct Letter {
+    pub(crate) body: String,
+    pub(crate) group: Option<String>,
+    named: Vec<Named>,
+    /// for each asset, the code; none where it was not the function that wrote it
+    codes: Vec<(Named, String)>,
+}
+
+impl Letter {
+    /// One that the function wrote.
+    pub(crate) fn written(message: &Message) -> Self {
+        let named = named(&message.body);
+        let body: Value = serde_json::from_str(&message.body).unwrap_or_default();
+        let project = body["projectId"].as_str().unwrap_or_default();
+        let errors = body["errors"].as_array();
+        let codes = errors.into_iter().flatten().map(|error| {
+            let text = |field: &str| error[field].as_str().unwrap_or_default().to_owned();
+            ((project.to_owned(), text("assetId")), text("code"))
+        });
+        Self {
+            codes: codes.collect(),
+            named,
+            body: message.body.clone(),
+            group: message.group_id.clone(),
+        }
+    }
+
+    /// One that SQS or Lambda put there, as it was.
+    pub(crate) fn kept(body: &str) -> Self {
+        Self {
+            named: named(body),
+            codes: Vec::new(),
+            body: body.to_owned(),
+            group: Some("kept".to_owned()),
+        }
+    }
+}
+
+impl From<&Moved> for Letter {
+    fn from(moved: &Moved) -> Self {
+        Self::kept(&moved.body)
+    }
+}
+
+/// Everything that is known of where assets are.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    pub(crate) simulator: Simulator,
+    pub(crate) letters: Vec<Letter>,
+    /// those that someone added back, to stay
+    pub(crate) readded: BTreeSet<Named>,
+    /// those that someone added back before this message asked for them again
+    pub(crate) asked_again: BTreeMap<Named, String>,
+    /// what events and callers still hold, by message
+    pub(crate) pending: BTreeMap<String, Vec<Named>>,
+    /// what a project has or had, or the service says nothing against, so that
+    /// its absence there means that it was taken out
+    pub(crate) assets: BTreeSet<Named>,
+}
+
+impl Ledger {
+    /// Tells whether an asset is out of its project, or was before someone
+    /// added it back, for all that `message` knows.
+    fn is_gone(&self, projects: &Projects, named: &Named, message: &str) -> bool {
+        let is_there = projects
+            .get(&named.0)
+            .is_some_and(|assets| assets.contains(&named.1));
+        let is_excused = || {
+            self.readded.contains(named)
+                || self.asked_again.get(named).is_some_and(|by| by != message)
+        };
+        self.assets.contains(named) && (!is_there || is_excused())
+    }
+
+    /// Checks that each of `of`'s assets is disassociated, in a dead letter, or
+    /// in the work queue in another message than `of`'s own.
+    pub(crate) fn check_settled(
+        &self,
+        of: &Planned,
+        assets: &[Named],
+        message: &str,
+        queue: &[Held],
+        invariant: Invariant,
+    ) -> Result<(), Broken> {
+        let projects = self.simulator.projects();
+        let elsewhere: BTreeSet<Named> = queue
+            .iter()
+            .filter(|held| held.id != message)
+            .flat_map(|held| named(&held.body))
+            .chain(self.letters.iter().flat_map(|letter| letter.named.clone()))
+            .collect();
+        for asset in assets {
+            if !self.is_gone(&projects, asset, message) && !elsewhere.contains(asset) {
+                return Err(Broken::new(
+                    invariant,
+                    format!(
+                        "message {message} counts as done, but its asset {} is neither \
+                         disassociated nor in a queue",
+                        asset.1
+                    ),
+                ));
+            }
+        }
+        if of.way == Way::Malformed && !self.holds_body(&of.payload(), queue, message) {
+            return Err(Broken::new(
+                invariant,
+                format!("malformed message {message} counts as done, but is in no dead letter"),
+            ));
+        }
+        Ok(())
+    }
+
+    fn holds_body(&self, body: &str, queue: &[Held], except: &str) -> bool {
+        self.letters.iter().any(|letter| letter.body == body)
+            || queue
+                .iter()
+                .any(|held| held.id != except && held.body == body)
+    }
+
+    /// Checks I1: each asset of the requests that have come is somewhere.
+    pub(crate) fn check_nothing_is_lost(
+        &self,
+        requests: &[Planned],
+        queue: &[Held],
+    ) -> Result<(), Broken> {
+        let projects = self.simulator.projects();
+        let held: BTreeSet<Named> = queue
+            .iter()
+            .flat_map(|held| named(&held.body))
+            .chain(self.letters.iter().flat_map(|letter| letter.named.clone()))
+            .chain(self.pending.values().flatten().cloned())
+            .collect();
+        for request in requests {
+            for asset in assets_of(request) {
+                if !held.contains(&asset) && !self.is_gone(&projects, &asset, &request.message) {
+                    return Err(Broken::new(
+                        Invariant::NothingIsLost,
+                        format!("asset {} of message {}", asset.1, request.message),
+                    ));
+                }
+            }
+            if request.way == Way::Malformed && !self.holds_body(&request.payload(), queue, "") {
+                return Err(Broken::new(
+                    Invariant::NothingIsLost,
+                    format!("malformed message {}", request.message),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks I4: what was added back is still there.
+    pub(crate) fn check_readded(&self) -> Result<(), Broken> {
+        let projects = self.simulator.projects();
+        for (project, asset) in &self.readded {
+            let is_there = projects
+                .get(project)
+                .is_some_and(|assets| assets.contains(asset));
+            if !is_there {
+                return Err(Broken::new(
+                    Invariant::ReaddedAssetsStay,
+                    format!("asset {asset}, added back to project {project}, was removed again"),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks I6 when all is over: each asset's fate is the one that it would
+    /// have had alone.
+    pub(crate) fn check_fates(
+        &self,
+        requests: &[Planned],
+        scenario: &Scenario,
+    ) -> Result<(), Broken> {
+        let projects = self.simulator.projects();
+        let mut codes: BTreeMap<&Named, &str> = BTreeMap::new();
+        for (named, code) in self.letters.iter().flat_map(|letter| &letter.codes) {
+            codes.insert(named, code);
+        }
+        // What SQS or Lambda gave up is whole in the dead-letter queue.
+        let kept: BTreeSet<&Named> = self
+            .letters
+            .iter()
+            .filter(|letter| letter.codes.is_empty())
+            .flat_map(|letter| &letter.named)
+            .collect();
+        for request in requests.iter().filter(|request| {
+            request.way != Way::Malformed
+                && !assets_of(request).iter().any(|asset| kept.contains(asset))
+        }) {
+            for bad in &request.bad_ids {
+                let named = (request.project.clone(), bad.clone());
+                expect_code(&codes, &named, "InvalidAssetId")?;
+            }
+            for asset in &request.assets {
+                let named = (request.project.clone(), asset.id.clone());
+                if request.project_is_missing {
+                    expect_code(&codes, &named, "ResourceNotFoundException")?;
+                    continue;
+                }
+                self.check_fate(&projects, &codes, request, asset, scenario)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_fate(
+        &self,
+        projects: &Projects,
+        codes: &BTreeMap<&Named, &str>,
+        request: &Planned,
+        asset: &Asset,
+        scenario: &Scenario,
+    ) -> Result<(), Broken> {
+        let settings = &scenario.settings;
+        let named = (request.project.clone(), asset.id.clone());
+        let is_gone = self.is_gone(projects, &named, &request.message);
+        let code = codes.get(&named).copied();
+        // A message that comes again when its assets are gone may have most of
+        // them refused; then the rest of it may be presumed refused as well.
+        let refuses = |absent: &Absent| matches!(absent, Absent::NotFound | Absent::Invalid);
+        let is_presumed = (refuses(&settings.asset_not_in_project)
+            || refuses(&settings.unknown_asset))
+            && code.is_some_and(|code| REFUSALS.contains(&code));
+        let absent = match asset.kind {
+            Kind::Good | Kind::Healing => {
+                // A reply that was lost makes an asset absent for its retry.
+                let may_be_lettered =
+                    asset.kind == Kind::Healing || settings.asset_not_in_project != Absent::Ignore;
+                return match code {
+                    Some(HEALING_CODE) if scenario.heals_after < ASSET_ATTEMPTS => {
+                        Err(Broken::new(
+                            Invariant::NeighboursAreUnharmed,
+                            format!("asset {} was given up too early", asset.id),
+                        ))
+                    }
+                    Some(code) if !may_be_lettered => Err(Broken::new(
+                        Invariant::NeighboursAreUnharmed,
+                        format!("asset {} was there, and is in a letter: {code}", asset.id),
+                    )),
+                    None if !is_gone => Err(Broken::new(
+                        Invariant::NeighboursAreUnharmed,
+                        format!("asset {} is still in its project, and nowhere", asset.id),
+                    )),
+                    _ => Ok(()),
+                };
+            }
+            Kind::Foreign => &settings.asset_not_in_project,
+            Kind::Unknown => &settings.unknown_asset,
+        };
+        match absent {
+            _ if is_presumed => Ok(()),
+            Absent::Ignore => match code {
+                None => Ok(()),
+                Some(code) => Err(Broken::new(
+                    Invariant::NeighboursAreUnharmed,
+                    format!(
+                        "asset {} is no failure, and is in a letter: {code}",
+                        asset.id
+                    ),
+                )),
+            },
+            // A call that was applied with this error may be answered from memory.
+            Absent::AssetError { code, .. } => expect_code(codes, &named, code),
+            Absent::NotFound => expect_code(codes, &named, "ResourceNotFoundException"),
+            Absent::Invalid => expect_code(codes, &named, "InvalidRequestException"),
+        }
+    }
+
+    /// Picks an asset that someone could add back without harm to the check of
+    /// I4: its message repeats its calls, and the service knows them again.
+    pub(crate) fn readdable(
+        &self,
+        requests: &[Planned],
+        settings: &Settings,
+        place: usize,
+    ) -> Option<Named> {
+        if settings.tokens == Tokens::Ignored {
+            return None;
+        }
+        let projects = self.simulator.projects();
+        let candidates: Vec<Named> = requests
+            .iter()
+            .filter(|request| request.way.is_queued() && request.repeats_its_calls())
+            .flat_map(assets_of)
+            .filter(|named| self.is_gone(&projects, named, "") && !self.readded.contains(named))
+            .collect();
+        let count = candidates.len();
+        candidates.into_iter().nth(place.checked_rem(count)?)
+    }
+}
+
+const REFUSALS: [&str; 2] = ["ResourceNotFoundException", "InvalidRequestException"];
+
+type Projects = BTreeMap<String, BTreeSet<String>>;
+
+fn expect_code(
+    codes: &BTreeMap<&Named, &str>,
+    named: &Named,
+    expected: &str,
+) -> Result<(), Broken> {
+    match codes.get(named) {
+        Some(code) if *code == expected => Ok(()),
+        found => Err(Broken::new(
+            Invariant::NeighboursAreUnharmed,
+            format!(
+                "asset {} belongs in a letter with {expected}, found {found:?}",
+                named.1
+            ),
+        )),
+    }
+}
+
+/// Everything that a request names.
+pub(crate) fn assets_of(request: &Planned) -> Vec<Named> {
+    if request.way == Way::Malformed {
+        return Vec::new();
+    }
+    let ids = request.assets.iter().map(|asset| &asset.id);
+    ids.chain(&request.bad_ids)
+        .map(|id| (request.project.clone(), id.clone()))
+        .collect()
+}
+
+/// Everything that requests in a text name, however deep in it.
+pub(crate) fn named(text: &str) -> Vec<Named> {
+    let mut found = Vec::new();
+    if let Ok(value) = serde_json::from_str(text) {
+        collect(&value, &mut found);
+    }
+    found
+}
+
+fn collect(value: &Value, found: &mut Vec<Named>) {
+    match value {
+        Value::String(text) if text.starts_with('{') => found.extend(named(text)),
+        Value::Array(items) => items.iter().for_each(|item| collect(item, found)),
+        Value::Object(fields) => {
+            if let (Some(Value::String(project)), Some(Value::Array(ids))) =
+                (fields.get("projectId"), fields.get("assetIds"))
+            {
+                let ids = ids.iter().filter_map(Value::as_str);
+                found.extend(ids.map(|id| (project.clone(), id.to_owned())));
+            } else {
+                fields.values().for_each(|field| collect(field, found));
+            }
+        }
+        _ => {}
+    }
+}

@@ -1,0 +1,145 @@
+//! The process that Lambda runs the function in: warm between invocations,
+//! stopped at its deadline, dead at any moment.
+
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_sdk_sqs::config::{Credentials, SharedCredentialsProvider};
+use aws_smithy_async::time::{SharedTimeSource, TimeSource};
+use serde_json::Value;
+use serde_json::value::RawValue;
+use simulator::Simulator;
+use sitewise_disassociator::handler::{Function, Invocation};
+use sitewise_disassociator::queue::{self, Queue};
+use sitewise_disassociator::sitewise::SiteWise;
+use tokio::time::{Instant, timeout_at};
+
+use crate::scenario::{Scenario, dead_letter_queue, work_queue};
+
+/// The time of day when a run starts.
+const START: Duration = Duration::from_secs(1_795_407_660);
+
+/// The time of day by the run's own clock, for the SDK's retry quota too.
+#[derive(Clone, Copy, Debug)]
+struct RunTime(Instant);
+
+impl TimeSource for RunTime {
+    fn now(&self) -> SystemTime {
+        UNIX_EPOCH + START + self.0.elapsed()
+    }
+}
+
+/// How an invocation ended.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    /// with an answer
+    Answer(Value),
+    /// with a Lambda error
+    Error(String),
+    /// the process died
+    Crashed,
+    /// Lambda stopped it at its deadline
+    TimedOut,
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Answer(answer) => write!(f, "answers {answer}"),
+            Self::Error(error) => write!(f, "fails: {error}"),
+            Self::Crashed => f.write_str("dies"),
+            Self::TimedOut => f.write_str("is stopped at its deadline"),
+        }
+    }
+}
+
+/// A process with the function in it.
+#[derive(Debug)]
+pub(crate) struct Sandbox {
+    function: Function,
+}
+
+impl Sandbox {
+    /// A cold start.
+    pub(crate) fn start(simulator: &Simulator, scenario: &Scenario) -> Self {
+        let config = SdkConfig::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::new("eu-west-1"))
+            .credentials_provider(SharedCredentialsProvider::new(Credentials::new(
+                "AKIDEXAMPLE",
+                "secret",
+                None,
+                None,
+                "rig",
+            )))
+            .time_source(SharedTimeSource::new(RunTime(Instant::now())))
+            .http_client(simulator.http_client())
+            .build();
+        let sqs = queue::client(&config);
+        let queue = |name: &str| Some(Queue::new(sqs.clone(), simulator.create_queue(name)));
+        let function = Function {
+            sitewise: SiteWise::new(&config),
+            dead_letter_queue: queue(dead_letter_queue(scenario.queue.is_fifo)),
+            work_queue: queue(work_queue(scenario.queue.is_fifo)),
+            fan_out_assets: scenario.fan_out_assets,
+            max_concurrency: scenario.max_concurrency,
+            now: || UNIX_EPOCH + START,
+        };
+        Self { function }
+    }
+
+    /// Runs one invocation. With `dies_after` polls the process is gone, with
+    /// whatever was under way.
+    pub(crate) async fn invoke(
+        &self,
+        request_id: &str,
+        event: &str,
+        time_left: Duration,
+        dies_after: Option<u32>,
+    ) -> Ended {
+        let Ok(payload) = RawValue::from_string(event.to_owned()) else {
+            return Ended::Error("the rig's own event is not JSON".to_owned());
+        };
+        let deadline = Instant::now() + time_left;
+        let invocation = Invocation {
+            request_id,
+            deadline,
+        };
+        let handled = async {
+            match self.function.handle(&payload, invocation).await {
+                Ok(answer) => Ended::Answer(serde_json::to_value(answer).unwrap_or_default()),
+                Err(error) => Ended::Error(error.to_string()),
+            }
+        };
+        let mortal = Mortal {
+            life: Box::pin(handled),
+            polls_left: dies_after,
+        };
+        match timeout_at(deadline, mortal).await {
+            Ok(ended) => ended.unwrap_or(Ended::Crashed),
+            Err(_elapsed) => Ended::TimedOut,
+        }
+    }
+}
+
+/// A future that is given up after so many polls: at any of its await points.
+struct Mortal<F> {
+    life: Pin<Box<F>>,
+    polls_left: Option<u32>,
+}
+
+impl<F: Future> Future for Mortal<F> {
+    type Output = Option<F::Output>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut self.polls_left {
+            Some(0) => return Poll::Ready(None),
+            Some(left) => *left -= 1,
+            None => {}
+        }
+        self.life.as_mut().poll(context).map(Some)
+    }
+}

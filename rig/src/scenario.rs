@@ -1,0 +1,479 @@
+//! What a seed stands for: requests, how the service behaves, what goes wrong
+//! and when.
+
+use std::time::Duration;
+
+use fastrand::Rng;
+use serde_json::{Value, json};
+use simulator::{Absent, Action, Fault, Names, Operation, Settings, Throttle, Tokens};
+
+use crate::PANIC;
+use crate::queue::QueueSettings;
+
+/// The code that the simulator gives an absent asset inside a 200.
+const ABSENT_CODE: &str = "NOT_THERE";
+
+/// The code of an asset that fails a few times inside a 200.
+pub(crate) const HEALING_CODE: &str = "INTERNAL_FAILURE";
+
+/// Everything that one seed decides before the run starts.
+#[derive(Debug)]
+pub(crate) struct Scenario {
+    pub(crate) settings: Settings,
+    pub(crate) queue: QueueSettings,
+    /// the most records of one invocation
+    pub(crate) batch_size: usize,
+    pub(crate) sandboxes: usize,
+    pub(crate) fan_out_assets: usize,
+    pub(crate) max_concurrency: usize,
+    pub(crate) requests: Vec<Planned>,
+    pub(crate) storms: Vec<Storm>,
+    /// the share of invocations whose process dies at some await point
+    pub(crate) crashes: f64,
+    /// the share of invocations whose answer never arrives
+    pub(crate) lost_answers: f64,
+    /// the share of invocations with very little time
+    pub(crate) hurried: f64,
+    /// whether someone adds assets back while messages are redelivered
+    pub(crate) readds: bool,
+    /// how often an asset fails that heals
+    pub(crate) heals_after: u32,
+    /// when everything that goes wrong stops
+    pub(crate) calm_at: Duration,
+    /// whether an outage outlasts the redrive policy
+    pub(crate) is_endless: bool,
+    /// whether the dead letters are sent back once at the end
+    pub(crate) redrives: bool,
+}
+
+/// A fault, and when it is in force.
+#[derive(Clone, Debug)]
+pub(crate) struct Storm {
+    pub(crate) name: &'static str,
+    pub(crate) fault: Fault,
+}
+
+/// A request to come.
+#[derive(Clone, Debug)]
+pub(crate) struct Planned {
+    pub(crate) message: String,
+    pub(crate) project: String,
+    pub(crate) project_is_missing: bool,
+    pub(crate) assets: Vec<Asset>,
+    pub(crate) bad_ids: Vec<String>,
+    pub(crate) token: Option<String>,
+    pub(crate) way: Way,
+    pub(crate) group: String,
+    pub(crate) arrives_at: Duration,
+    /// whether another request names some of its assets as well
+    pub(crate) is_shared: bool,
+    /// whether someone adds its assets back right before it comes, for an
+    /// earlier request was about the same ones
+    pub(crate) asks_again: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Asset {
+    pub(crate) id: String,
+    pub(crate) kind: Kind,
+}
+
+/// What the service will say of an asset, once nothing else goes wrong.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Kind {
+    /// It is in the project.
+    Good,
+    /// It is in the project, and fails a few times inside a 200.
+    Healing,
+    /// It is elsewhere.
+    Foreign,
+    /// There is no such asset.
+    Unknown,
+}
+
+/// How a request comes to the function.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Way {
+    /// a message whose body is the request
+    Body,
+    /// a message whose body is an EventBridge event
+    Envelope,
+    /// a message whose body is no request
+    Malformed,
+    /// an EventBridge rule that invokes the function
+    Rule,
+    /// an SNS topic that invokes the function
+    Topic,
+    /// a caller who waits for the report
+    Direct,
+}
+
+impl Way {
+    pub(crate) fn is_queued(self) -> bool {
+        matches!(self, Self::Body | Self::Envelope | Self::Malformed)
+    }
+}
+
+impl Planned {
+    fn request(&self) -> Value {
+        let ids: Vec<&str> = self
+            .assets
+            .iter()
+            .map(|asset| asset.id.as_str())
+            .chain(self.bad_ids.iter().map(String::as_str))
+            .collect();
+        let mut request = json!({"projectId": self.project, "assetIds": ids});
+        if let Some(token) = &self.token {
+            request["clientToken"] = json!(token);
+        }
+        request
+    }
+
+    /// Returns the message's body, or the event that invokes the function.
+    pub(crate) fn payload(&self) -> String {
+        let request = self.request();
+        match self.way {
+            Way::Body | Way::Direct => request.to_string(),
+            Way::Malformed => format!("{{\"message\": {:?}, ", self.message),
+            Way::Envelope | Way::Rule => json!({
+                "version": "0", "id": self.message, "detail-type": "Assets Decommissioned",
+                "source": "com.example.maintenance", "detail": request,
+            })
+            .to_string(),
+            Way::Topic => json!({"Records": [{"EventSource": "aws:sns", "Sns": {
+                "Type": "Notification", "MessageId": self.message, "TopicArn": "arn:topic",
+                "Message": request.to_string(),
+            }}]})
+            .to_string(),
+        }
+    }
+
+    /// Tells whether every call for it is the same at every delivery: its
+    /// tokens are its own, and no asset of it is ever tried apart from others.
+    pub(crate) fn repeats_its_calls(&self) -> bool {
+        self.token.is_some()
+            && !self.is_shared
+            && !self.project_is_missing
+            && self.assets.iter().all(|asset| asset.kind == Kind::Good)
+    }
+}
+
+impl Scenario {
+    pub(crate) fn draw(dice: &mut Rng) -> Self {
+        let is_endless = dice.f64() < 0.1;
+        let is_fifo = dice.f64() < 0.25;
+        let calm_at = Duration::from_secs(if is_endless { 7200 } else { 2400 });
+        let settings = settings(dice);
+        let requests = requests(dice);
+        let storms = if is_endless {
+            vec![endless(dice, calm_at)]
+        } else {
+            (0..dice.usize(0..6))
+                .map(|_| storm(dice, dead_letter_queue(is_fifo)))
+                .collect()
+        };
+        let mut often = |shares: &[f64]| shares[dice.usize(0..shares.len())];
+        Self {
+            queue: QueueSettings {
+                is_fifo,
+                visibility: Duration::from_secs(420),
+                max_receive_count: if is_endless { 5 } else { 30 },
+                duplicates: often(&[0.0, 0.0, 0.1, 0.5]),
+            },
+            crashes: often(&[0.0, 0.0, 0.1, 0.4]),
+            lost_answers: often(&[0.0, 0.0, 0.1, 0.4]),
+            hurried: often(&[0.0, 0.0, 0.3]),
+            readds: often(&[0.0, 1.0]) > 0.0,
+            redrives: often(&[0.0, 1.0]) > 0.0,
+            batch_size: dice.usize(1..=20),
+            sandboxes: dice.usize(1..=3),
+            fan_out_assets: [100, 150, 1000][dice.usize(0..3)],
+            max_concurrency: dice.usize(1..=8),
+            heals_after: dice.u32(1..6),
+            settings,
+            requests,
+            storms,
+            calm_at,
+            is_endless,
+        }
+    }
+}
+
+impl Scenario {
+    /// Names the kinds of fault in it.
+    pub(crate) fn faults(&self) -> Vec<&'static str> {
+        let storms = self.storms.iter().map(|storm| storm.name);
+        let others = [
+            ("processes die", self.crashes > 0.0),
+            ("answers get lost", self.lost_answers > 0.0),
+            ("little time", self.hurried > 0.0),
+            ("duplicate deliveries", self.queue.duplicates > 0.0),
+            ("a rate limit", self.settings.throttle.is_some()),
+        ];
+        let others = others.into_iter().filter(|(_, is_so)| *is_so);
+        storms.chain(others.map(|(name, _)| name)).collect()
+    }
+
+    /// Says what it is in one line.
+    pub(crate) fn summary(&self) -> String {
+        format!(
+            "{:?}; {:?}; up to {} record(s) at a time, {} process(es), fan-out {}, {} call(s) at \
+             a time; faults: {}",
+            self.settings,
+            self.queue,
+            self.batch_size,
+            self.sandboxes,
+            self.fan_out_assets,
+            self.max_concurrency,
+            self.faults().join(", ")
+        )
+    }
+}
+
+fn settings(dice: &mut Rng) -> Settings {
+    Settings {
+        asset_not_in_project: absent(dice),
+        unknown_asset: absent(dice),
+        tokens: [
+            Tokens::Ignored,
+            Tokens::SuccessesReplayed,
+            Tokens::AllReplayed,
+        ][dice.usize(0..3)],
+        not_found_names: [Names::Resource, Names::Project, Names::Nothing][dice.usize(0..3)],
+        latency: Duration::from_millis(dice.u64(0..200)),
+        throttle: (dice.f64() < 0.3).then(|| Throttle {
+            rate: 2.0 + dice.f64() * 48.0,
+            burst: 1.0 + dice.f64() * 19.0,
+        }),
+        seed: dice.u64(..),
+    }
+}
+
+fn absent(dice: &mut Rng) -> Absent {
+    match dice.u8(0..4) {
+        0 => Absent::Ignore,
+        1 => Absent::AssetError {
+            code: ABSENT_CODE.to_owned(),
+            message: "The asset is not there.".to_owned(),
+        },
+        2 => Absent::NotFound,
+        _ => Absent::Invalid,
+    }
+}
+
+fn id(dice: &mut Rng) -> String {
+    let [a, b] = [dice.u64(..), dice.u64(..)];
+    format!(
+        "{:08x}-{:04x}-4{:03x}-8{:03x}-{:012x}",
+        a >> 32,
+        a & 0xffff,
+        (a >> 16) & 0xfff,
+        b >> 52,
+        b & 0xffff_ffff_ffff
+    )
+}
+
+fn requests(dice: &mut Rng) -> Vec<Planned> {
+    let projects: Vec<(String, bool)> = (0..dice.usize(1..=3))
+        .map(|_| (id(dice), dice.f64() < 0.15))
+        .collect();
+    let mut requests: Vec<Planned> = Vec::new();
+    for _ in 0..dice.usize(1..=12) {
+        let (project, project_is_missing) = projects[dice.usize(0..projects.len())].clone();
+        let way = match dice.u8(0..20) {
+            0..=10 => Way::Body,
+            11..=12 => Way::Envelope,
+            13..=14 => Way::Malformed,
+            15..=16 => Way::Rule,
+            17 => Way::Topic,
+            _ => Way::Direct,
+        };
+        let size = [1, 1, 1, 2, 5, 30, 99, 100, 101, 150, 250][dice.usize(0..11)];
+        let mut assets: Vec<Asset> = (0..size)
+            .map(|_| Asset {
+                id: id(dice),
+                kind: Kind::Good,
+            })
+            .collect();
+        if dice.f64() < 0.4 {
+            // Few enough that it never looks as if the project were missing.
+            let most = if size < 99 { 4 } else { 8 };
+            for _ in 0..dice.usize(1..=most) {
+                let kind = [Kind::Foreign, Kind::Unknown, Kind::Healing][dice.usize(0..3)];
+                let place = dice.usize(0..assets.len());
+                assets[place].kind = kind;
+            }
+        }
+        let mut is_shared = false;
+        if dice.f64() < 0.1
+            && let Some(other) = requests.last_mut()
+            && other.project == project
+            && other.way != Way::Malformed
+        {
+            other.is_shared = true;
+            is_shared = true;
+            assets.extend(other.assets.iter().take(20).cloned());
+        }
+        requests.push(Planned {
+            message: id(dice),
+            project,
+            project_is_missing,
+            bad_ids: (0..dice.usize(0..8).saturating_sub(5))
+                .map(|_| format!("bad-{}", dice.u32(..)))
+                .collect(),
+            token: (dice.f64() < 0.3).then(|| id(dice)),
+            way,
+            group: ["a", "b"][dice.usize(0..2)].to_owned(),
+            arrives_at: Duration::from_secs(dice.u64(0..900)),
+            is_shared,
+            asks_again: false,
+            assets,
+        });
+    }
+    if dice.f64() < 0.3 {
+        let place = dice.usize(0..requests.len());
+        let again = asked_again(&mut requests[place], dice);
+        requests.extend(again);
+    }
+    requests
+}
+
+/// Makes a later request for all that an earlier one was about, and no other.
+fn asked_again(earlier: &mut Planned, dice: &mut Rng) -> Option<Planned> {
+    let is_plain = earlier.way == Way::Body
+        && !earlier.is_shared
+        && !earlier.project_is_missing
+        && earlier.assets.len() <= 100
+        && earlier.assets.iter().all(|asset| asset.kind == Kind::Good);
+    is_plain.then(|| {
+        earlier.is_shared = true;
+        Planned {
+            message: id(dice),
+            token: None,
+            arrives_at: earlier.arrives_at + Duration::from_secs(dice.u64(1..1800)),
+            asks_again: true,
+            ..earlier.clone()
+        }
+    })
+}
+
+/// Draws one of the things that go wrong for a while.
+fn storm(dice: &mut Rng, dead_letter_queue: &str) -> Storm {
+    let from = Duration::from_secs(dice.u64(0..1200));
+    let time = from..from + Duration::from_secs(dice.u64(5..1200));
+    let share = [1.0, 1.0, 0.5, 0.2][dice.usize(0..4)];
+    let status = |status, name: Option<&str>| Action::Reply {
+        status,
+        error_type: name.map(ToOwned::to_owned),
+        headers: Vec::new(),
+        body: String::new(),
+    };
+    let sitewise = || Fault::on(Operation::Disassociate);
+    let dead_letters = || Fault::sqs().queue(dead_letter_queue);
+    let (name, fault, action) = match dice.u8(0..24) {
+        0..=1 => (
+            "throttling",
+            sitewise(),
+            status(429, Some("ThrottlingException")),
+        ),
+        2 => ("throttling without a name", sitewise(), status(429, None)),
+        3 => (
+            "internal failures",
+            sitewise(),
+            status(500, Some("InternalFailureException")),
+        ),
+        4 => ("unavailable", sitewise(), status(503, None)),
+        5 => ("resets", sitewise(), Action::Reset),
+        6..=7 => ("lost replies", sitewise(), Action::ResetAfter),
+        8 => ("silence", sitewise(), Action::Stall),
+        9 => (
+            "silence after the work is done",
+            sitewise(),
+            Action::StallAfter,
+        ),
+        10 => ("bodies that stall", sitewise(), Action::StallBody),
+        11 => ("bodies cut short", sitewise(), Action::Truncate),
+        12 => (
+            "garbage",
+            sitewise(),
+            Action::Garbage("<html>no</html>".into()),
+        ),
+        13 => (
+            "expired credentials",
+            sitewise(),
+            status(403, Some("ExpiredTokenException")),
+        ),
+        14 => (
+            "statuses nobody knows",
+            sitewise(),
+            status([302, 409, 418][dice.usize(0..3)], None),
+        ),
+        15 => (
+            "slowness",
+            sitewise(),
+            Action::Latency(Duration::from_millis(dice.u64(1000..15_000))),
+        ),
+        16 => ("a defect", sitewise(), Action::Panic(PANIC.to_owned())),
+        17 => ("SQS fails", Fault::sqs(), status(500, None)),
+        18 => ("SQS is silent", Fault::sqs(), Action::Stall),
+        19 => ("SQS loses its replies", Fault::sqs(), Action::ResetAfter),
+        20 => (
+            "entries fail inside a 200",
+            Fault::sqs(),
+            Action::FailEntries {
+                bodies_containing: String::new(),
+                code: "InternalError".to_owned(),
+                sender_fault: false,
+                heals_after: (dice.f64() < 0.5).then(|| dice.u32(1..4)),
+            },
+        ),
+        21 => (
+            "the dead-letter queue is gone",
+            dead_letters(),
+            status(400, Some("AWS.SimpleQueueService.NonExistentQueue")),
+        ),
+        22 => (
+            "no right to the dead-letter queue",
+            dead_letters(),
+            status(403, Some("AccessDenied")),
+        ),
+        _ => (
+            "a defect while sending",
+            Fault::sqs(),
+            Action::Panic(PANIC.to_owned()),
+        ),
+    };
+    Storm {
+        name,
+        fault: fault.probability(share).during(time).action(action),
+    }
+}
+
+/// An outage that outlasts the redrive policy.
+fn endless(dice: &mut Rng, until: Duration) -> Storm {
+    let status = [403, 429, 500, 503][dice.usize(0..4)];
+    let fault = Fault::on(Operation::Disassociate).during(Duration::ZERO..until);
+    Storm {
+        name: "an endless outage",
+        fault: fault.action(Action::Reply {
+            status,
+            error_type: None,
+            headers: Vec::new(),
+            body: String::new(),
+        }),
+    }
+}
+
+/// Returns the dead-letter queue's name; a FIFO queue wants a FIFO one.
+pub(crate) fn dead_letter_queue(is_fifo: bool) -> &'static str {
+    if is_fifo {
+        "dead-letters.fifo"
+    } else {
+        "dead-letters"
+    }
+}
+
+/// Returns the work queue's name.
+pub(crate) fn work_queue(is_fifo: bool) -> &'static str {
+    if is_fifo { "work.fifo" } else { "work" }
+}
