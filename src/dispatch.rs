@@ -22,6 +22,12 @@
 //!    most are likely to be at fault (a message that is delivered once more
 //!    when its assets are long gone): each is then tried alone, several at a
 //!    time, instead of peeled off one after the other.
+//!
+//! What failed for the moment, throttled or transient, is tried once more when
+//! everything else is over, and again, as long as each pass over the rest has
+//! had an answer and there is time: a service that gives some answers gives
+//! the others soon, and a message with one asset left would be worked off all
+//! over again. Where nothing is answered, nothing is tried once more.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::panic::AssertUnwindSafe;
@@ -49,6 +55,9 @@ pub const ASSET_RETRY_PAUSE: Duration = Duration::from_millis(250);
 /// How many assets, refused alone, make a project the presumed culprit.
 pub const PROBES: usize = 5;
 
+/// The pause before what failed for the moment is tried once more.
+pub const PASS_PAUSE: Duration = Duration::from_secs(1);
+
 /// A call is not started with less time than this before the stop: no attempt
 /// over a new connection would be likely to finish.
 pub const SHORTEST_CALL: Duration = Duration::from_millis(400);
@@ -75,6 +84,7 @@ pub async fn dispatch(
         .collect();
     let mut schedule = Schedule::new(batches);
     let mut running = FuturesUnordered::new();
+    let mut later: Vec<(usize, Later)> = Vec::new();
     loop {
         while running.len() < concurrency.max(1)
             && let Some(job) = schedule.next(&calls)
@@ -84,17 +94,35 @@ pub async fn dispatch(
             running.push(run.map(move |done| (batch, finds_culprits, done)));
         }
         let Some((batch, finds_culprits, done)) = running.next().await else {
-            break;
+            let again = Instant::now() + PASS_PAUSE;
+            if later.is_empty() || !calls.take_has_answer() || again + SHORTEST_CALL > calls.stop {
+                break;
+            }
+            sleep_until(again).await;
+            schedule.start_again(later.drain(..));
+            continue;
         };
         // A job that panicked leaves its assets without an outcome.
         let done = done.unwrap_or_default();
         schedule.start_alone(batch, done.alone);
+        later.extend(done.later.into_iter().map(|later| (batch, later)));
         for (place, outcome) in done.outcomes {
             outcomes[batch][usize::from(place)] = Some(outcome);
         }
         schedule.finished(&calls, batch, finds_culprits, done.refused);
     }
     drop(running);
+    for (
+        batch,
+        Later {
+            subset, failure, ..
+        },
+    ) in later
+    {
+        for place in subset.places {
+            outcomes[batch][usize::from(place)] = Some(Outcome::Unfinished(failure.clone()));
+        }
+    }
 
     let state = calls
         .state
@@ -143,6 +171,8 @@ struct Subset {
     round: u32,
     /// what the service last said of one of them
     last_error: Option<Failure>,
+    /// what kept them from being finished on an earlier pass
+    setback: Option<Failure>,
 }
 
 impl Subset {
@@ -152,8 +182,17 @@ impl Subset {
             places,
             round: self.round,
             last_error: self.last_error.clone(),
+            setback: self.setback.clone(),
         }
     }
+}
+
+/// Assets whose call failed for the moment.
+#[derive(Debug)]
+struct Later {
+    subset: Subset,
+    failure: Failure,
+    finds_culprits: bool,
 }
 
 #[derive(Debug)]
@@ -179,6 +218,8 @@ struct Done {
     refused: Vec<Refusal>,
     /// Subsets that the job left to be tried alone, several at a time.
     alone: Vec<Subset>,
+    /// Subsets whose call failed for the moment.
+    later: Vec<Later>,
 }
 
 /// Which job is next: those of a project in doubt wait until one of them has
@@ -207,6 +248,7 @@ impl<'a> Schedule<'a> {
                     places: (0..).take(batch.assets.len()).collect(),
                     round: 0,
                     last_error: None,
+                    setback: None,
                 }],
                 refused: Vec::new(),
                 finds_culprits: false,
@@ -252,6 +294,26 @@ impl<'a> Schedule<'a> {
         }
     }
 
+    /// Makes a job of each subset whose call failed for the moment.
+    fn start_again(&mut self, later: impl Iterator<Item = (usize, Later)>) {
+        for (batch, later) in later {
+            let job = Job {
+                batch,
+                start: vec![Subset {
+                    setback: Some(later.failure),
+                    ..later.subset
+                }],
+                refused: Vec::new(),
+                finds_culprits: later.finds_culprits,
+            };
+            if job.finds_culprits {
+                self.push_culprits(job);
+            } else {
+                self.first_tries.push_back(job);
+            }
+        }
+    }
+
     fn finished(
         &mut self,
         calls: &Calls<'_>,
@@ -293,6 +355,8 @@ impl<'a> Schedule<'a> {
 #[derive(Debug, Default)]
 struct State {
     calls: usize,
+    /// Whether the service has answered for an asset since this was last asked.
+    has_answer: bool,
     evidence: HashMap<ProjectId, Evidence>,
 }
 
@@ -362,6 +426,11 @@ impl Calls<'_> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Tells whether the service has answered since this was last asked.
+    fn take_has_answer(&self) -> bool {
+        std::mem::take(&mut self.state().has_answer)
+    }
+
     async fn run(&self, job: Job) -> Done {
         let mut work = Work {
             calls: self,
@@ -398,14 +467,17 @@ impl Calls<'_> {
         let answer = timeout_at(self.stop, AssertUnwindSafe(call).catch_unwind()).await;
         match answer {
             Ok(Ok(Ok(errors))) => {
-                self.state()
-                    .evidence
-                    .entry(batch.project)
-                    .or_default()
-                    .exists = true;
+                let mut state = self.state();
+                state.has_answer = true;
+                state.evidence.entry(batch.project).or_default().exists = true;
                 Ok(errors)
             }
-            Ok(Ok(Err(failure))) => Err(Missed::Failed(failure)),
+            Ok(Ok(Err(failure))) => {
+                if failure.class == FailureClass::Refused {
+                    self.state().has_answer = true;
+                }
+                Err(Missed::Failed(failure))
+            }
             Ok(Err(_panic)) => Err(Missed::Failed(CallFailure {
                 class: FailureClass::Unexpected,
                 failure: panic_failure(),
@@ -466,9 +538,18 @@ impl Work<'_> {
                 class: FailureClass::Refused,
                 failure,
             })) => return Some(failure),
-            Err(Missed::Failed(CallFailure { failure, .. })) => {
-                self.conclude(&subset.places, &Outcome::Unfinished(failure));
-            }
+            Err(Missed::Failed(CallFailure {
+                class: FailureClass::Throttled | FailureClass::Transient,
+                failure,
+            })) => self.done.later.push(Later {
+                subset: subset.clone(),
+                failure,
+                finds_culprits: self.finds_culprits,
+            }),
+            Err(Missed::Failed(CallFailure {
+                class: FailureClass::Denied | FailureClass::Unexpected,
+                failure,
+            })) => self.conclude(&subset.places, &Outcome::Unfinished(failure)),
         }
         None
     }
@@ -480,6 +561,11 @@ impl Work<'_> {
     }
 
     fn too_late(&mut self, subset: &Subset) {
+        if let Some(failure) = &subset.setback {
+            let outcome = Outcome::Unfinished(failure.clone());
+            self.conclude(&subset.places, &outcome);
+            return;
+        }
         let message = match &subset.last_error {
             None => "too little time left before the Lambda deadline".to_owned(),
             Some(error) => format!(
@@ -519,6 +605,7 @@ impl Work<'_> {
                 places: again,
                 round: subset.round + 1,
                 last_error,
+                setback: None,
             });
         }
     }

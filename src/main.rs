@@ -12,6 +12,7 @@ use sitewise_disassociator::answer::Answer;
 use sitewise_disassociator::config::{Config, DEFAULT_SERVICE_NAME};
 use sitewise_disassociator::handler::{Function, HandlerError, Invocation, time_left};
 use sitewise_disassociator::queue::{self, Queue};
+use sitewise_disassociator::retry::MOST_IDLE_CONNECTIONS;
 use sitewise_disassociator::sitewise::SiteWise;
 use sitewise_disassociator::telemetry::{self, Voice};
 use tokio::time::Instant;
@@ -54,6 +55,7 @@ async fn main() -> ExitCode {
 async fn sdk_config() -> SdkConfig {
     let http_client = Builder::new()
         .tls_provider(Provider::Rustls(CryptoMode::Ring))
+        .pool_max_idle_per_host(MOST_IDLE_CONNECTIONS)
         .build_https();
     aws_config::defaults(BehaviorVersion::latest())
         .http_client(http_client)

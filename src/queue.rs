@@ -71,7 +71,7 @@ impl Parcel {
 /// A client for SQS, made of the process's configuration.
 pub fn client(config: &SdkConfig) -> Client {
     let config = aws_sdk_sqs::config::Builder::from(config)
-        .retry_config(RetryConfig::standard())
+        .retry_config(RetryConfig::standard().with_max_attempts(retry::ATTEMPTS))
         // The attempt timeout covers a body that stalls.
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
         .retry_partition(retry::quota("sqs"))

@@ -10,12 +10,13 @@ use std::time::Duration;
 use aws_config::timeout::TimeoutConfig;
 use aws_smithy_runtime::client::retries::{RetryPartition, TokenBucket};
 use aws_smithy_runtime_api::client::interceptors::context::InterceptorContext;
+use aws_smithy_runtime_api::client::orchestrator::OrchestratorError;
 use aws_smithy_runtime_api::client::retries::classifiers::{
     ClassifyRetry, RetryAction, RetryClassifierPriority,
 };
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
-use crate::sdk_error::{FailureClass, classify, error_name};
+use crate::sdk_error::{FailureClass, classify, error_name, is_of_the_network};
 
 /// Tokens of a full quota, the SDK's own number. A retry costs 10 after a
 /// transient failure and 5 after throttling.
@@ -25,6 +26,14 @@ const QUOTA: usize = 500;
 /// successes only: a process that lived through an outage would retry nothing
 /// for long.
 const QUOTA_PER_SECOND: f32 = 10.0;
+
+/// Attempts of one call, the first included, all with one client token.
+pub const ATTEMPTS: u32 = 3;
+
+/// Most idle connections kept to one host: one fewer than a call has attempts.
+/// They may all be dead when a process thaws, and only a try tells; so the last
+/// attempt is on a new one.
+pub const MOST_IDLE_CONNECTIONS: usize = ATTEMPTS as usize - 1;
 
 /// Makes a retry quota for one client: shared by its calls, kept between
 /// invocations, apart from every other client's.
@@ -78,6 +87,11 @@ where
     E: StdError + ProvideErrorMetadata + Send + Sync + 'static,
 {
     fn classify_retry(&self, context: &InterceptorContext) -> RetryAction {
+        let error = context.output_or_error().and_then(Result::err);
+        let connector = error.and_then(OrchestratorError::as_connector_error);
+        if connector.is_some_and(is_of_the_network) {
+            return RetryAction::transient_error();
+        }
         match class_of::<E>(context) {
             Some(FailureClass::Throttled) => RetryAction::throttling_error(),
             Some(FailureClass::Transient) => RetryAction::transient_error(),

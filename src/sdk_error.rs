@@ -51,10 +51,7 @@ impl CallFailure {
             SdkError::DispatchFailure(dispatch) => {
                 let connector = dispatch.as_connector_error();
                 let is_timeout = connector.is_some_and(ConnectorError::is_timeout);
-                // Over a socket a broken connection is an "other" error that says
-                // it is worth a retry.
-                let is_network = is_timeout
-                    || connector.is_some_and(|error| error.is_io() || error.as_other().is_some());
+                let is_network = connector.is_some_and(is_of_the_network);
                 Self {
                     class: if is_network {
                         FailureClass::Transient
@@ -101,6 +98,13 @@ impl CallFailure {
             },
         }
     }
+}
+
+/// Tells whether it was the network, or something on it that does not speak
+/// HTTP, so that another attempt may help. (Over a socket, a broken connection
+/// and an answer that is not HTTP are "other" errors.)
+pub(crate) fn is_of_the_network(error: &ConnectorError) -> bool {
+    error.is_timeout() || error.is_io() || error.is_other()
 }
 
 /// Returns the service's name for an error. Where the body cannot be read, so

@@ -34,9 +34,6 @@ pub const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The invocation's deadline may cut it shorter.
 pub const OPERATION_TIMEOUT: Duration = Duration::from_secs(35);
 
-/// Attempts of one call, all with one client token.
-pub const ATTEMPTS: u32 = 3;
-
 /// SiteWise Monitor, as far as this function uses it.
 #[derive(Clone, Debug)]
 pub struct SiteWise {
@@ -58,7 +55,7 @@ impl SiteWise {
     pub fn new(config: &SdkConfig) -> Self {
         let attempts = CountAttempts::default();
         let config = aws_sdk_iotsitewise::config::Builder::from(config)
-            .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
+            .retry_config(RetryConfig::standard().with_max_attempts(retry::ATTEMPTS))
             .timeout_config(retry::timeouts(
                 CONNECT_TIMEOUT,
                 ATTEMPT_TIMEOUT,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use serde_json::json;
-use simulator::{Absent, Names, Settings};
+use simulator::{Absent, Names, Settings, Throttle};
 
 use crate::support::{
     Rig, asset, asset_ids, assets, failed, project, record, records, request, rule_event,
@@ -245,6 +245,26 @@ async fn a_thousand_absent_assets_are_settled_within_one_invocation() {
         let calls = rig.calls().len();
         assert!(calls <= most, "{calls} calls with {good} good");
     }
+}
+
+/// The same from a service that throttles: a single asset left unfinished
+/// would bring all the others back.
+#[tokio::test(start_paused = true)]
+async fn absent_assets_are_settled_within_one_invocation_though_some_calls_are_throttled() {
+    let rig = Rig::new(Settings {
+        unknown_asset: Absent::NotFound,
+        latency: Duration::from_millis(50),
+        throttle: Some(Throttle {
+            rate: 50.0,
+            burst: 50.0,
+        }),
+        ..Settings::default()
+    });
+    rig.simulator.add_project(&project(1), [] as [String; 0]);
+    let event = records([record("m-1", &request(1, &assets(0..1_000)))]);
+    assert_eq!(rig.answer(&event).await, failed([]));
+    let lettered: usize = rig.lettered_assets().iter().map(Vec::len).sum();
+    assert_eq!(lettered, 1_000);
 }
 
 #[tokio::test(start_paused = true)]
