@@ -118,7 +118,9 @@ class EmulatedFunction(unittest.TestCase):
     def start(self, command, environment):
         output = tempfile.TemporaryFile("w+")
         self.addCleanup(output.close)
-        self.addCleanup(stop, start(command, environment, output))
+        # The one started last, for who wants to do something to it.
+        self.process = start(command, environment, output)
+        self.addCleanup(stop, self.process)
         return output
 
     def start_simulator(self, *arguments):
