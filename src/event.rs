@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use serde_json::value::RawValue;
 use thiserror::Error;
 
-use crate::request::{DisassociateRequest, InvalidRequest, Problem};
+use crate::request::{DisassociateRequest, InvalidRequest, Problem, text_of};
 use crate::strict_json::{Kind, Object, Text};
 
 /// A payload that was recognised, as its messages and the answer it wants.
@@ -250,14 +250,16 @@ fn open(body: &str) -> Result<DisassociateRequest, InvalidRequest> {
     }
     if let Some(detail) = detail(&object) {
         DisassociateRequest::parse(detail.get())
-    } else if object.has("TopicArn") && object.has("Message") {
-        match text_field(&object, "Message") {
+    } else if object.has("TopicArn")
+        && let Some(message) = object.get("Message")
+    {
+        let mut problems = Vec::new();
+        match text_of(message, "Message", &mut problems) {
             Some(message) => DisassociateRequest::parse(&message),
-            None => Err(InvalidRequest::unreadable(Problem::WrongKind {
-                field: "Message",
-                expected: "a string",
-                found: object.get("Message").map_or(Kind::Null, Kind::of),
-            })),
+            None => Err(InvalidRequest {
+                project: None,
+                problems,
+            }),
         }
     } else if let Some(notification) = lone_notification(&object) {
         // What Lambda's own dead-letter queue keeps of a failed SNS event.

@@ -324,7 +324,8 @@ fn required_text<'a>(
     }
 }
 
-fn text_of<'a>(
+/// Reads a field that must be a string; otherwise notes the problem.
+pub(crate) fn text_of<'a>(
     value: &'a RawValue,
     field: &'static str,
     problems: &mut Vec<Problem>,
