@@ -8,6 +8,7 @@
 
 use std::error::Error;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
@@ -152,6 +153,7 @@ fn function(simulator: &Simulator, url: &str, fan_out: usize, concurrency: usize
         work_queue: queue(WORK),
         fan_out_assets: fan_out,
         max_concurrency: concurrency,
+        pace: Arc::default(),
         now: SystemTime::now,
     }
 }

@@ -1,7 +1,8 @@
 //! Runs a plan: which call next, and what became of every asset.
 //!
-//! Owns concurrency, the retry of named assets, the narrowing down of refused
-//! batches and the stop before the deadline. It must not know about SQS.
+//! Owns concurrency, the retry of named assets and of throttled calls, the
+//! narrowing down of refused batches and the stop before the deadline. It must
+//! not know about SQS.
 //!
 //! A refused call (400, 404) does not say whose fault it is. The rules by
 //! which the culprits are found:
@@ -23,12 +24,21 @@
 //!    when its assets are long gone): each is then tried alone, several at a
 //!    time, instead of peeled off one after the other.
 //!
-//! What failed for the moment, throttled or transient, is tried once more when
-//! everything else is over, and again, as long as each pass over the rest has
-//! had an answer and there is time: a service that gives some answers gives
-//! the others soon, and a message with one asset left would be worked off all
-//! over again. Where nothing is answered, nothing is tried once more.
+//! Batches are tried in the order in which they finish messages: first those
+//! of the messages that were delivered most often, then message by message.
+//! Where the time does not suffice for all, some are finished all the same.
+//!
+//! A throttled call is made again, with its token, when its turn comes by the
+//! [`pace`](crate::pace) of all calls. Where nothing is let through for long
+//! enough, all that is left is given up together.
+//!
+//! What failed for the moment otherwise is tried once more when everything
+//! else is over, and again, as long as each pass over the rest has had an
+//! answer and there is time: a service that gives some answers gives the others
+//! soon, and a message with one asset left would be worked off all over again.
+//! Where nothing is answered, nothing is tried once more.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -37,9 +47,11 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::outcome::{Failure, Outcome, code};
+use crate::pace::Pace;
 use crate::plan::Batch;
 use crate::request::{AssetId, ProjectId};
 use crate::sdk_error::{CallFailure, FailureClass};
@@ -62,12 +74,14 @@ pub const PASS_PAUSE: Duration = Duration::from_secs(1);
 /// over a new connection would be likely to finish.
 pub const SHORTEST_CALL: Duration = Duration::from_millis(400);
 
-/// Runs `batches`, at most `concurrency` calls at a time, and returns what
-/// became of each batch's assets, in their order.
+/// Runs `batches`, at most `concurrency` calls at a time and no faster than
+/// `pace` allows, and returns what became of each batch's assets, in their
+/// order.
 ///
 /// Nothing runs past `stop`: what has no answer by then is unfinished.
 pub async fn dispatch(
     sitewise: &SiteWise,
+    pace: &Mutex<Pace>,
     batches: &[Batch],
     concurrency: usize,
     stop: Instant,
@@ -76,6 +90,9 @@ pub async fn dispatch(
         sitewise,
         batches,
         stop,
+        pace,
+        line: tokio::sync::Mutex::default(),
+        news: Notify::new(),
         state: Mutex::default(),
     };
     let mut outcomes: Vec<Vec<Option<Outcome>>> = batches
@@ -147,7 +164,8 @@ pub async fn dispatch(
 pub struct Dispatched {
     /// For each batch, the outcome of each of its assets.
     pub outcomes: Vec<Vec<Outcome>>,
-    /// Calls made; the SDK's retries of a call are not counted.
+    /// Calls made, those throttled included; the SDK's retries of a call are
+    /// not counted.
     pub calls: usize,
 }
 
@@ -225,27 +243,29 @@ struct Done {
 /// Which job is next: those of a project in doubt wait until one of them has
 /// found out whether the project exists.
 ///
-/// Every batch is tried before any is taken apart, and an earlier request's
-/// are taken apart before a later one's: where the time does not suffice for
-/// all, some messages are finished all the same, and fewer come again.
+/// Every batch is tried before any is taken apart, those of the requests that
+/// were delivered most often first, then an earlier request's before a later
+/// one's: where the time does not suffice for all, some messages are finished
+/// all the same, and fewer come again.
 struct Schedule<'a> {
     batches: &'a [Batch],
     first_tries: VecDeque<Job>,
-    /// by the first request that it is of, its batch, and the order of arrival
-    culprits: BTreeMap<(usize, usize, usize), Job>,
+    /// by the batch's rank, and the order of arrival
+    culprits: BTreeMap<(Rank, usize, usize), Job>,
     arrived: usize,
     in_doubt: HashMap<ProjectId, Vec<Job>>,
 }
 
 impl<'a> Schedule<'a> {
     fn new(batches: &'a [Batch]) -> Self {
-        let first_tries = batches
-            .iter()
-            .enumerate()
-            .map(|(index, batch)| Job {
+        let mut order: Vec<usize> = (0..batches.len()).collect();
+        order.sort_by_cached_key(|index| rank(&batches[*index]));
+        let first_tries = order
+            .into_iter()
+            .map(|index| Job {
                 batch: index,
                 start: vec![Subset {
-                    places: (0..).take(batch.assets.len()).collect(),
+                    places: (0..).take(batches[index].assets.len()).collect(),
                     round: 0,
                     last_error: None,
                     setback: None,
@@ -275,11 +295,9 @@ impl<'a> Schedule<'a> {
     }
 
     fn push_culprits(&mut self, job: Job) {
-        let owners = self.batches[job.batch].owners.iter();
-        let request = owners.map(|owner| owner.request).min().unwrap_or_default();
+        let rank = rank(&self.batches[job.batch]);
         self.arrived += 1;
-        self.culprits
-            .insert((request, job.batch, self.arrived), job);
+        self.culprits.insert((rank, job.batch, self.arrived), job);
     }
 
     /// Makes a job of each of `subsets`.
@@ -351,12 +369,27 @@ impl<'a> Schedule<'a> {
     }
 }
 
+/// What comes first: most deliveries, then the first request.
+type Rank = (Reverse<u32>, usize);
+
+fn rank(batch: &Batch) -> Rank {
+    let owners = batch.owners.iter();
+    let receives = owners.clone().map(|owner| owner.receives).max();
+    let first = owners.map(|owner| owner.request).min();
+    (
+        Reverse(receives.unwrap_or_default()),
+        first.unwrap_or_default(),
+    )
+}
+
 /// What all jobs know together.
 #[derive(Debug, Default)]
 struct State {
     calls: usize,
     /// Whether the service has answered for an asset since this was last asked.
     has_answer: bool,
+    /// What the service said when it let nothing through for too long.
+    given_up: Option<Failure>,
     evidence: HashMap<ProjectId, Evidence>,
 }
 
@@ -418,6 +451,11 @@ struct Calls<'a> {
     sitewise: &'a SiteWise,
     batches: &'a [Batch],
     stop: Instant,
+    pace: &'a Mutex<Pace>,
+    /// The calls that wait for their turn, in the order of their coming.
+    line: tokio::sync::Mutex<()>,
+    /// An answer has come, which may change when the next call's turn is.
+    news: Notify,
     state: Mutex<State>,
 }
 
@@ -448,48 +486,110 @@ impl Calls<'_> {
         work.done
     }
 
+    fn pace(&self) -> MutexGuard<'_, Pace> {
+        self.pace.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until a call may start, and returns when it does.
+    async fn turn(&self) -> Result<Instant, Missed> {
+        let _first_in_line = self.line.lock().await;
+        loop {
+            if let Some(failure) = self.state().given_up.clone() {
+                return Err(Missed::Failed(CallFailure::new(
+                    FailureClass::Throttled,
+                    failure,
+                )));
+            }
+            let now = Instant::now();
+            let start = self.pace().next_start(now);
+            if start + SHORTEST_CALL > self.stop {
+                return Err(Missed::TooLate);
+            }
+            if start <= now {
+                self.pace().started(now, fastrand::f64());
+                return Ok(now);
+            }
+            // Either way it is looked at again.
+            let _ = timeout_at(start, self.news.notified()).await;
+        }
+    }
+
+    /// Makes a call, and makes it again while it is throttled.
     async fn call(
         &self,
         batch: &Batch,
         places: &[u8],
         round: u32,
     ) -> Result<Vec<AssetError>, Missed> {
-        if Instant::now() + SHORTEST_CALL > self.stop {
-            return Err(Missed::TooLate);
-        }
-        self.state().calls += 1;
         let assets: Vec<AssetId> = places
             .iter()
             .map(|place| batch.assets[usize::from(*place)])
             .collect();
         let token = batch.token(&assets, round);
-        let call = self.sitewise.disassociate(batch.project, &assets, &token);
-        let answer = timeout_at(self.stop, AssertUnwindSafe(call).catch_unwind()).await;
-        match answer {
-            Ok(Ok(Ok(errors))) => {
-                let mut state = self.state();
-                state.has_answer = true;
-                state.evidence.entry(batch.project).or_default().exists = true;
-                Ok(errors)
-            }
-            Ok(Ok(Err(failure))) => {
-                if failure.class == FailureClass::Refused {
-                    self.state().has_answer = true;
+        let mut throttled = None;
+        loop {
+            let start = match (self.turn().await, throttled) {
+                (Ok(start), _) => start,
+                (Err(Missed::TooLate), Some(failure)) => return Err(Missed::Failed(failure)),
+                (Err(missed), _) => return Err(missed),
+            };
+            self.state().calls += 1;
+            let call = self.sitewise.disassociate(batch.project, &assets, &token);
+            let answer = timeout_at(self.stop, AssertUnwindSafe(call).catch_unwind()).await;
+            match answer {
+                Ok(Ok(Ok(errors))) => {
+                    self.answered(start);
+                    self.state()
+                        .evidence
+                        .entry(batch.project)
+                        .or_default()
+                        .exists = true;
+                    return Ok(errors);
                 }
-                Err(Missed::Failed(failure))
+                Ok(Ok(Err(failure))) if failure.class == FailureClass::Throttled => {
+                    self.throttled(start, &failure);
+                    throttled = Some(failure);
+                }
+                Ok(Ok(Err(failure))) => {
+                    if failure.class == FailureClass::Refused {
+                        self.answered(start);
+                    }
+                    return Err(Missed::Failed(failure));
+                }
+                Ok(Err(_panic)) => {
+                    return Err(Missed::Failed(CallFailure::new(
+                        FailureClass::Unexpected,
+                        panic_failure(),
+                    )));
+                }
+                Err(_elapsed) => {
+                    return Err(Missed::Failed(CallFailure::new(
+                        FailureClass::Transient,
+                        Failure::new(
+                            code::TIMEOUT,
+                            "no answer in the time left before the Lambda deadline",
+                        ),
+                    )));
+                }
             }
-            Ok(Err(_panic)) => Err(Missed::Failed(CallFailure {
-                class: FailureClass::Unexpected,
-                failure: panic_failure(),
-            })),
-            Err(_elapsed) => Err(Missed::Failed(CallFailure {
-                class: FailureClass::Transient,
-                failure: Failure::new(
-                    code::TIMEOUT,
-                    "no answer in the time left before the Lambda deadline",
-                ),
-            })),
         }
+    }
+
+    /// Notes that the service has answered for the assets of a call.
+    fn answered(&self, start: Instant) {
+        self.state().has_answer = true;
+        self.pace().accepted(start, Instant::now());
+        self.news.notify_one();
+    }
+
+    fn throttled(&self, start: Instant, failure: &CallFailure) {
+        let (mut pace, now) = (self.pace(), Instant::now());
+        pace.throttled(start, now, failure.pause);
+        if pace.is_hopeless(now) {
+            self.state().given_up = Some(failure.failure.clone());
+        }
+        drop(pace);
+        self.news.notify_one();
     }
 }
 
@@ -534,22 +634,17 @@ impl Work<'_> {
         match answer.await {
             Ok(errors) => self.answered(subset, errors),
             Err(Missed::TooLate) => self.too_late(subset),
-            Err(Missed::Failed(CallFailure {
-                class: FailureClass::Refused,
-                failure,
-            })) => return Some(failure),
-            Err(Missed::Failed(CallFailure {
-                class: FailureClass::Throttled | FailureClass::Transient,
-                failure,
-            })) => self.done.later.push(Later {
-                subset: subset.clone(),
-                failure,
-                finds_culprits: self.finds_culprits,
-            }),
-            Err(Missed::Failed(CallFailure {
-                class: FailureClass::Denied | FailureClass::Unexpected,
-                failure,
-            })) => self.conclude(&subset.places, &Outcome::Unfinished(failure)),
+            Err(Missed::Failed(CallFailure { class, failure, .. })) => match class {
+                FailureClass::Refused => return Some(failure),
+                FailureClass::Transient => self.done.later.push(Later {
+                    subset: subset.clone(),
+                    failure,
+                    finds_culprits: self.finds_culprits,
+                }),
+                FailureClass::Throttled | FailureClass::Denied | FailureClass::Unexpected => {
+                    self.conclude(&subset.places, &Outcome::Unfinished(failure));
+                }
+            },
         }
         None
     }

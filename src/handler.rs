@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use futures_util::FutureExt as _;
@@ -18,6 +19,7 @@ use crate::dispatch::dispatch;
 use crate::event::{self, Event, Message, Origin, UnrecognizedEvent};
 use crate::metrics::Metrics;
 use crate::outcome::Failure;
+use crate::pace::Pace;
 use crate::part;
 use crate::plan::{Ask, distribute, plan};
 use crate::queue::{Parcel, Queue};
@@ -51,6 +53,8 @@ pub struct Function {
     pub fan_out_assets: usize,
     /// Calls in flight.
     pub max_concurrency: usize,
+    /// The pace of the calls, kept between invocations.
+    pub pace: Arc<Mutex<Pace>>,
     /// Tells the time of day.
     pub now: fn() -> SystemTime,
 }
@@ -173,19 +177,24 @@ impl Function {
             .collect();
         let asks: Vec<Ask<'_>> = requests
             .iter()
+            .zip(messages)
             .zip(&ids)
             .zip(&is_asked)
-            .filter_map(|((reading, message_id), is_asked)| match reading {
-                Reading::Valid(request) if *is_asked => Some(Ask {
-                    request,
-                    message_id,
-                }),
-                _ => None,
-            })
+            .filter_map(
+                |(((reading, message), message_id), is_asked)| match reading {
+                    Reading::Valid(request) if *is_asked => Some(Ask {
+                        request,
+                        message_id,
+                        receives: message.receives,
+                    }),
+                    _ => None,
+                },
+            )
             .collect();
         let batches = plan(&asks);
         let dispatched = dispatch(
             &self.sitewise,
+            &self.pace,
             &batches,
             self.max_concurrency,
             times.stop_calls,

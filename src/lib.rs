@@ -12,8 +12,8 @@
 //! - [`event`]: what a payload is; [`request`]: what is asked for, read with
 //!   [`strict_json`]
 //! - [`plan`]: which calls to make
-//! - [`dispatch`]: runs them through [`sitewise`]; [`sdk_error`]: what a failed
-//!   call means; [`retry`]: what the SDK tries again; [`outcome`]: what became
+//! - [`dispatch`]: runs them through [`sitewise`], as fast as the [`pace`]
+//!   allows; [`sdk_error`]: what a failed call means; [`retry`]: what the SDK tries again; [`outcome`]: what became
 //!   of an asset
 //! - [`settle`]: what becomes of each message
 //! - [`dead_letter`] and [`part`]: what is put in a [`queue`]
@@ -40,6 +40,7 @@ pub mod event;
 pub mod handler;
 pub mod metrics;
 pub mod outcome;
+pub mod pace;
 pub mod part;
 pub mod plan;
 pub mod queue;

@@ -1,6 +1,7 @@
 //! The Lambda function's process: one cold start, then `run`.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use aws_config::{BehaviorVersion, SdkConfig};
@@ -72,6 +73,7 @@ fn function(config: &Config, sdk_config: &SdkConfig) -> Function {
         work_queue: queue(&config.work_queue_url),
         fan_out_assets: config.fan_out_assets,
         max_concurrency: config.max_concurrency,
+        pace: Arc::default(),
         now: SystemTime::now,
     }
 }

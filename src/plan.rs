@@ -22,6 +22,8 @@ pub struct Ask<'a> {
     pub request: &'a DisassociateRequest,
     /// the id of the message it came in
     pub message_id: &'a str,
+    /// how often that message was delivered, this time included
+    pub receives: u32,
 }
 
 /// The input of one call, and whose assets are in it.
@@ -44,6 +46,8 @@ pub struct Owner {
     pub request: usize,
     /// For each asset of the share, its place in the batch.
     pub places: Vec<u8>,
+    /// How often the request's message was delivered, this time included.
+    pub receives: u32,
     message_id: String,
 }
 
@@ -281,6 +285,7 @@ impl OpenBatch {
         self.batch.owners.push(Owner {
             request: tail.request,
             places,
+            receives: tail.ask.receives,
             message_id: tail.ask.message_id.to_owned(),
         });
     }
@@ -332,6 +337,7 @@ mod tests {
             .map(|(request, message_id)| Ask {
                 request,
                 message_id,
+                receives: 1,
             })
             .collect()
     }
@@ -442,6 +448,7 @@ mod tests {
         let elsewhere = plan(&[Ask {
             request: &with_token(request(0, 0..200)),
             message_id: "another message",
+            receives: 1,
         }]);
         assert_eq!(
             token(&elsewhere[0], 0),
@@ -469,6 +476,7 @@ mod tests {
         let other_message = plan(&[Ask {
             request: &request(0, 0..100),
             message_id: "message-7",
+            receives: 1,
         }]);
         let different = [
             token(&other_message[0], 0),

@@ -210,13 +210,13 @@ impl Queue {
             Ok(Ok(output)) => output,
             Ok(Err(error)) => return Err(CallFailure::of(&error)),
             Err(_elapsed) => {
-                return Err(CallFailure {
-                    class: FailureClass::Transient,
-                    failure: Failure::new(
+                return Err(CallFailure::new(
+                    FailureClass::Transient,
+                    Failure::new(
                         code::TIMEOUT,
                         "no answer from SQS in the time left before the Lambda deadline",
                     ),
-                });
+                ));
             }
         };
         // Only what SQS names as stored is stored.

@@ -1,4 +1,6 @@
-//! What the AWS SDK retries within one call, how much, and for how long.
+//! What the AWS SDK retries within one call, how much, and for how long. A
+//! throttled call is not for the SDK to retry: that is
+//! [`dispatch`](crate::dispatch)'s, at the pace of all calls.
 //!
 //! Owns the retry classifier, the retry quota and the form of the timeouts. It
 //! must not retry anything itself.
@@ -19,7 +21,7 @@ use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use crate::sdk_error::{FailureClass, classify, error_name, is_of_the_network};
 
 /// Tokens of a full quota, the SDK's own number. A retry costs 10 after a
-/// transient failure and 5 after throttling.
+/// transient failure.
 const QUOTA: usize = 500;
 
 /// Tokens that come back each second. The SDK's own quota comes back by
@@ -70,9 +72,10 @@ where
     ))
 }
 
-/// Retries whatever [`classify`](crate::sdk_error) calls throttled or
-/// transient: the SDK alone would give up on a 429 without an error type, on a
-/// 200 that cannot be read and on the rarer 5xx.
+/// Retries whatever [`classify`](crate::sdk_error) calls transient, for the SDK
+/// alone would give up on a 200 that cannot be read and on the rarer 5xx; and
+/// nothing that it calls throttled, which the SDK would retry regardless of all
+/// other calls.
 #[derive(Debug)]
 pub struct RetryByClass<E>(PhantomData<E>);
 
@@ -93,7 +96,7 @@ where
             return RetryAction::transient_error();
         }
         match class_of::<E>(context) {
-            Some(FailureClass::Throttled) => RetryAction::throttling_error(),
+            Some(FailureClass::Throttled) => RetryAction::RetryForbidden,
             Some(FailureClass::Transient) => RetryAction::transient_error(),
             Some(FailureClass::Refused | FailureClass::Denied | FailureClass::Unexpected)
             | None => RetryAction::NoActionIndicated,
@@ -105,8 +108,9 @@ where
         context: &InterceptorContext,
         previous: &RetryAction,
     ) -> RetryAction {
-        match previous {
-            RetryAction::NoActionIndicated => self.classify_retry(context),
+        match (self.classify_retry(context), previous) {
+            (RetryAction::RetryForbidden, _) => RetryAction::RetryForbidden,
+            (action, RetryAction::NoActionIndicated) => action,
             // The SDK's own decision may carry the delay that the service asked for.
             _ => RetryAction::NoActionIndicated,
         }

@@ -5,6 +5,7 @@
 //! must not act on what it finds.
 
 use std::error::Error as StdError;
+use std::time::Duration;
 
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::{ConnectorError, SdkError};
@@ -19,6 +20,8 @@ pub struct CallFailure {
     pub class: FailureClass,
     /// What to tell about it.
     pub failure: Failure,
+    /// How long the service asks to wait before the next call.
+    pub pause: Option<Duration>,
 }
 
 /// What the failure of a whole call means.
@@ -27,7 +30,7 @@ pub enum FailureClass {
     /// Something that the call names is refused for good: a 400
     /// `InvalidRequestException` or a 404 `ResourceNotFoundException`.
     Refused,
-    /// Too many calls; retried by the SDK.
+    /// Too many calls: worth another try at a slower pace.
     Throttled,
     /// The service or the network failed; retried by the SDK.
     Transient,
@@ -38,44 +41,48 @@ pub enum FailureClass {
 }
 
 impl CallFailure {
+    /// Makes a failure that says nothing of a pause.
+    pub fn new(class: FailureClass, failure: Failure) -> Self {
+        Self {
+            class,
+            failure,
+            pause: None,
+        }
+    }
+
     /// Finds out what an error of the SDK means.
     pub fn of<E>(error: &SdkError<E, HttpResponse>) -> Self
     where
         E: StdError + ProvideErrorMetadata + 'static,
     {
         match error {
-            SdkError::TimeoutError(_) => Self {
-                class: FailureClass::Transient,
-                failure: Failure::new(code::TIMEOUT, causes(error)),
-            },
+            SdkError::TimeoutError(_) => Self::new(
+                FailureClass::Transient,
+                Failure::new(code::TIMEOUT, causes(error)),
+            ),
             SdkError::DispatchFailure(dispatch) => {
                 let connector = dispatch.as_connector_error();
                 let is_timeout = connector.is_some_and(ConnectorError::is_timeout);
                 let is_network = connector.is_some_and(is_of_the_network);
-                Self {
-                    class: if is_network {
-                        FailureClass::Transient
-                    } else {
-                        FailureClass::Unexpected
-                    },
-                    failure: Failure::new(
-                        if is_timeout {
-                            code::TIMEOUT
-                        } else {
-                            code::CONNECTION_FAILED
-                        },
-                        causes(error),
-                    ),
-                }
+                let class = if is_network {
+                    FailureClass::Transient
+                } else {
+                    FailureClass::Unexpected
+                };
+                let code = if is_timeout {
+                    code::TIMEOUT
+                } else {
+                    code::CONNECTION_FAILED
+                };
+                Self::new(class, Failure::new(code, causes(error)))
             }
-            SdkError::ResponseError(_) => Self {
-                class: FailureClass::Transient,
-                failure: Failure::new(code::MALFORMED_RESPONSE, causes(error)),
-            },
+            SdkError::ResponseError(_) => Self::new(
+                FailureClass::Transient,
+                Failure::new(code::MALFORMED_RESPONSE, causes(error)),
+            ),
             SdkError::ServiceError(service) => {
                 let status = service.raw().status().as_u16();
                 let name = error_name(service.err(), service.raw());
-                let class = classify(status, name);
                 let answer_is_broken = (200..300).contains(&status);
                 let code = match name {
                     _ if answer_is_broken => code::MALFORMED_RESPONSE.to_owned(),
@@ -87,17 +94,25 @@ impl CallFailure {
                     .message()
                     .map_or_else(|| causes(service.err()), ToOwned::to_owned);
                 Self {
-                    class,
+                    class: classify(status, name),
                     failure: Failure::new(code, message),
+                    pause: pause(service.raw()),
                 }
             }
             // Nothing was sent: the request or the credentials for it could not be made.
-            _ => Self {
-                class: FailureClass::Unexpected,
-                failure: Failure::new(code::CONNECTION_FAILED, causes(error)),
-            },
+            _ => Self::new(
+                FailureClass::Unexpected,
+                Failure::new(code::CONNECTION_FAILED, causes(error)),
+            ),
         }
     }
+}
+
+/// Returns the pause that an answer asks for, in the header that the SDK's own
+/// retries heed, in milliseconds.
+fn pause(response: &HttpResponse) -> Option<Duration> {
+    let header = response.headers().get("x-amz-retry-after")?;
+    header.parse().ok().map(Duration::from_millis)
 }
 
 /// Tells whether it was the network, or something on it that does not speak

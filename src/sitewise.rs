@@ -112,16 +112,16 @@ impl SiteWise {
                     asset,
                     failure: Failure::new(error.code().as_str(), error.message()),
                 }),
-                _ => Err(CallFailure {
-                    class: FailureClass::Transient,
-                    failure: Failure::new(
+                _ => Err(CallFailure::new(
+                    FailureClass::Transient,
+                    Failure::new(
                         code::MALFORMED_RESPONSE,
                         format!(
                             "the answer has an error ({}) for an asset that the call did not name",
                             error.code().as_str()
                         ),
                     ),
-                }),
+                )),
             })
             .collect()
     }

@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -86,6 +87,7 @@ impl Sandbox {
             work_queue: queue(work_queue(scenario.queue.is_fifo)),
             fan_out_assets: scenario.fan_out_assets,
             max_concurrency: scenario.max_concurrency,
+            pace: Arc::default(),
             now: || UNIX_EPOCH + START,
         };
         Self { function }

@@ -13,6 +13,7 @@ mod fan_out;
 mod fifo;
 mod narrowing;
 mod outcomes;
+mod pace;
 mod panics;
 mod requests;
 mod samples;

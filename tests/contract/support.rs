@@ -1,5 +1,6 @@
 //! The function, the real SDK and the simulator, wired up for one test.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
@@ -107,6 +108,7 @@ impl Rig {
             work_queue: queue(WORK),
             fan_out_assets: 1000,
             max_concurrency: 8,
+            pace: Arc::default(),
             now: || SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_407_660),
         };
         Self {
@@ -122,6 +124,21 @@ impl Rig {
         let rig = Self::new(Settings::default());
         rig.simulator.add_project(&project(1), assets(numbers));
         rig
+    }
+
+    /// Another function, of the same service and queues.
+    pub(crate) fn another(&self) -> Self {
+        let config = sdk_config(self.simulator.http_client()).build();
+        let function = Function {
+            sitewise: SiteWise::new(&config),
+            pace: Arc::default(),
+            ..self.function.clone()
+        };
+        Self {
+            simulator: self.simulator.clone(),
+            function,
+            ..*self
+        }
     }
 
     pub(crate) fn without_work_queue(mut self) -> Self {

@@ -72,6 +72,9 @@ enum Step {
     Reset,
 }
 
+/// Attempts of a call that is throttled until all is given up (`pace`).
+const SEARCH: usize = 7;
+
 use End::{Again, Done, Letter};
 use Step::{Pause, Read, Reset, Send, Silence};
 
@@ -273,12 +276,12 @@ fn rows() -> Vec<Row> {
         row("403, new name", named(403, "SomethingNew"), 1, Again("SomethingNew")),
         row("403, invalid request", named(403, INVALID), 1, Again(INVALID)),
         // throttling
-        row("429, named", named(429, THROTTLED), 3, Again(THROTTLED)),
-        row("429, no name", plain(429), 3, Again("HTTP 429")),
-        row("429, new name", named(429, "SomethingNew"), 3, Again("SomethingNew")),
-        row("400, throttled", named(400, THROTTLED), 3, Again(THROTTLED)),
-        row("410, limit", named(410, "LimitExceededException"), 3, Again("LimitExceededException")),
-        row("503, slow down", named(503, "SlowDown"), 3, Again("SlowDown")),
+        row("429, named", named(429, THROTTLED), SEARCH, Again(THROTTLED)),
+        row("429, no name", plain(429), SEARCH, Again("HTTP 429")),
+        row("429, new name", named(429, "SomethingNew"), SEARCH, Again("SomethingNew")),
+        row("400, throttled", named(400, THROTTLED), SEARCH, Again(THROTTLED)),
+        row("410, limit", named(410, "LimitExceededException"), SEARCH, Again("LimitExceededException")),
+        row("503, slow down", named(503, "SlowDown"), SEARCH, Again("SlowDown")),
         row("429 twice, then 200", faults(["sitewise:first=2:status=429"]), 3, Done),
         // the service failed
         row("500, named", named(500, "InternalFailureException"), 3, Again("InternalFailureException")),

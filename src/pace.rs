@@ -1,0 +1,413 @@
+//! How fast calls may follow each other under a service's throttling.
+//!
+//! Owns what throttled and accepted calls say of the service's rate. Pure: it
+//! is told the time, and neither waits nor calls.
+//!
+//! SiteWise's request rate is not documented, and whoever else calls it uses
+//! some of it up. So nothing is assumed, and nothing limited, until a call is
+//! throttled. Then:
+//!
+//! 1. *Search.* Calls go one at a time, the first after [`FIRST_PROBE`]. Each
+//!    one throttled halves the rate, each one accepted raises it by a quarter,
+//!    until one is throttled after others were accepted.
+//! 2. *Measure.* A token bucket throttles when it is empty. Between two such
+//!    moments it has let through exactly what flowed in: the accepted calls by
+//!    the time are this caller's share of the rate.
+//! 3. *Follow.* From then on the rate starts at [`CAUTION`] of the share, is
+//!    back at it after a cycle of calls, and goes on growing, for the service
+//!    may have more by now, until a call is throttled and all is measured anew.
+//!    Calls throttled one after the other lower it by steps, for it may have
+//!    less.
+//!
+//! A cycle is 7 calls at 1/s, 14 at 4/s, 70 at 100/s, and never longer than
+//! [`LONGEST_CYCLE`]: the lower the rate, the fewer calls. Several callers that
+//! share a bucket have the same part of their calls throttled, so that the slower
+//! ones gain on the faster. A little luck in each pause keeps them from calling
+//! in step, where it would always be the same one that finds the bucket empty.
+//!
+//! What was tried before, against a model of the same bucket: the SDK's
+//! adaptive mode (CUBIC on the rate, in seconds) is throttled in a fifth of the
+//! calls at 2/s and takes three times as long as it must at 50/s.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// The pause after the first throttled call; a service that lets through fewer
+/// calls costs a few more throttled ones, one with more a moment of its time.
+pub const FIRST_PROBE: Duration = Duration::from_millis(50);
+
+/// The longest pause between two calls.
+pub const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// How many calls, one after the other, and for how long, must be throttled to
+/// show that waiting does not help for now. A search makes seven calls in that
+/// time.
+const HOPELESS: (u32, Duration) = (7, Duration::from_secs(3));
+
+/// How long it is remembered what a service has let through. By then its
+/// bucket is full again, or others use it.
+pub const MEMORY: Duration = Duration::from_secs(60);
+
+/// What a search multiplies the rate by when a call is throttled or accepted.
+const SEARCH_DOWN: f64 = 0.5;
+const SEARCH_UP: f64 = 1.25;
+
+/// Where in its share the rate starts after a call was throttled.
+const CAUTION: f64 = 0.8;
+
+/// What the share is multiplied by when one throttled call follows another.
+const STEP_DOWN: f64 = 0.85;
+
+/// Throttled calls, one after the other, before the steps get as large as in a
+/// search: of several callers in one bucket, one may have bad luck so often.
+const SMALL_STEPS: u32 = 3;
+
+/// Calls of a cycle at a share of one call per second; it grows with the root
+/// of the share.
+const CYCLE: f64 = 7.0;
+
+/// The longest cycle in time.
+const LONGEST_CYCLE: Duration = Duration::from_secs(5);
+
+/// How far luck lengthens or shortens a pause.
+const LUCK: f64 = 0.1;
+
+/// The pace of the calls to one service.
+#[derive(Debug, Default)]
+pub struct Pace {
+    limit: Option<Limit>,
+    last_start: Option<Instant>,
+    /// calls throttled one after the other, each started after the one before
+    /// was answered
+    throttled_in_a_row: u32,
+    /// when the first of them was answered
+    throttled_since: Option<Instant>,
+}
+
+/// What is known since a call was throttled.
+#[derive(Debug)]
+struct Limit {
+    /// calls per second
+    rate: f64,
+    /// calls per second that the service has been seen to let through; `None`
+    /// while that is searched for
+    share: Option<f64>,
+    /// when the next call may start
+    next: Instant,
+    /// when the service was last found to have nothing left
+    empty_at: Instant,
+    /// calls accepted since then
+    accepted: u32,
+    /// when that was answered: calls started before say nothing new
+    known_at: Instant,
+}
+
+impl Pace {
+    /// Returns when the next call may start: `now`, or later.
+    pub fn next_start(&mut self, now: Instant) -> Instant {
+        let is_old = |last: Instant| now.saturating_duration_since(last) > MEMORY;
+        if self.last_start.is_some_and(is_old) {
+            *self = Self::default();
+        }
+        self.limit.as_ref().map_or(now, |limit| limit.next.max(now))
+    }
+
+    /// Notes that a call starts. `luck`, from 0 to 1, is drawn anew each time.
+    pub fn started(&mut self, now: Instant, luck: f64) {
+        self.last_start = Some(now);
+        if let Some(limit) = &mut self.limit {
+            let luck = 1.0 + LUCK * (2.0 * luck - 1.0);
+            limit.next = limit.next.max(now) + limit.pause().mul_f64(luck);
+        }
+    }
+
+    /// Notes that the call started at `start` was let through, whatever the
+    /// answer is otherwise.
+    pub fn accepted(&mut self, start: Instant, now: Instant) {
+        let Some(limit) = &mut self.limit else {
+            return;
+        };
+        if start <= limit.known_at {
+            return;
+        }
+        self.throttled_in_a_row = 0;
+        limit.accepted += 1;
+        let rate = match limit.share {
+            None => limit.rate * SEARCH_UP,
+            Some(share) => {
+                let calls = f64::from(limit.accepted) / (CYCLE * share.sqrt());
+                let time = now.duration_since(limit.empty_at).as_secs_f64();
+                let part = calls.max(time / LONGEST_CYCLE.as_secs_f64());
+                share * part.max(CAUTION + (1.0 - CAUTION) * part)
+            }
+        };
+        limit.rate = rate.max(limit.rate);
+        limit.next = limit.next.min(now + limit.pause());
+    }
+
+    /// Notes that the call started at `start` was throttled, with the pause
+    /// that the service asks for, if any.
+    pub fn throttled(&mut self, start: Instant, now: Instant, pause: Option<Duration>) {
+        let after = now + pause.unwrap_or_default();
+        let Some(limit) = &mut self.limit else {
+            self.throttled_in_a_row = 1;
+            self.throttled_since = Some(now);
+            self.limit = Some(Limit {
+                rate: 1.0 / FIRST_PROBE.as_secs_f64(),
+                share: None,
+                next: after.max(now + FIRST_PROBE),
+                empty_at: now,
+                accepted: 0,
+                known_at: now,
+            });
+            return;
+        };
+        if start <= limit.known_at {
+            limit.next = limit.next.max(after);
+            return;
+        }
+        if self.throttled_in_a_row == 0 {
+            self.throttled_since = Some(now);
+        }
+        self.throttled_in_a_row += 1;
+        limit.known_at = now;
+        limit.rate = if limit.accepted > 0 {
+            // The bucket had anything between nothing and one token before.
+            let accepted = f64::from(limit.accepted) + 0.5;
+            let time = start.duration_since(limit.empty_at).as_secs_f64();
+            let least = limit.share.map_or(0.0, |_| limit.rate / 2.0);
+            let share = (accepted / time).clamp(least, limit.rate * 1.5);
+            limit.share = Some(share);
+            limit.empty_at = start;
+            limit.accepted = 0;
+            share * CAUTION
+        } else if let Some(share) = &mut limit.share {
+            *share *= if self.throttled_in_a_row <= SMALL_STEPS {
+                STEP_DOWN
+            } else {
+                SEARCH_DOWN
+            };
+            share.min(limit.rate)
+        } else {
+            limit.rate * SEARCH_DOWN
+        };
+        limit.rate = limit.rate.max(1.0 / LONGEST_PAUSE.as_secs_f64());
+        limit.next = after.max(now + limit.pause());
+    }
+
+    /// Tells whether so many calls were throttled one after the other that
+    /// this invocation had better end.
+    pub fn is_hopeless(&self, now: Instant) -> bool {
+        let (calls, time) = HOPELESS;
+        self.throttled_in_a_row >= calls
+            && self
+                .throttled_since
+                .is_some_and(|since| now.duration_since(since) >= time)
+    }
+}
+
+impl Limit {
+    fn pause(&self) -> Duration {
+        Duration::from_secs_f64(1.0 / self.rate)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MILLISECOND: Duration = Duration::from_millis(1);
+
+    /// A pace, and a clock that starts at zero.
+    struct Run {
+        pace: Pace,
+        start: Instant,
+    }
+
+    impl Run {
+        fn new() -> Self {
+            Self {
+                pace: Pace::default(),
+                start: Instant::now(),
+            }
+        }
+
+        fn at(&self, milliseconds: u32) -> Instant {
+            self.start + MILLISECOND * milliseconds
+        }
+
+        /// When the next call may start, in milliseconds.
+        fn next(&mut self, now: u32) -> u128 {
+            let now = self.at(now);
+            let next = self.pace.next_start(now);
+            next.duration_since(self.start).as_millis()
+        }
+
+        /// A call that is answered ten milliseconds after its start.
+        fn call(&mut self, at: u32, is_accepted: bool) {
+            let (start, end) = (self.at(at), self.at(at + 10));
+            self.pace.started(start, 0.5);
+            if is_accepted {
+                self.pace.accepted(start, end);
+            } else {
+                self.pace.throttled(start, end, None);
+            }
+        }
+
+        fn is_hopeless(&self, at: u32) -> bool {
+            self.pace.is_hopeless(self.at(at))
+        }
+
+        fn share(&self) -> Option<f64> {
+            self.pace.limit.as_ref().and_then(|limit| limit.share)
+        }
+    }
+
+    #[test]
+    fn nothing_is_limited_until_a_call_is_throttled() {
+        let mut run = Run::new();
+        for at in 0..1000 {
+            assert_eq!(run.next(at), u128::from(at));
+            run.call(at, true);
+        }
+    }
+
+    #[test]
+    fn a_search_waits_twice_as_long_each_time_and_gives_up_in_the_end() {
+        let mut run = Run::new();
+        let mut at = 0;
+        let mut pauses = Vec::new();
+        while !run.is_hopeless(at) {
+            run.call(at, false);
+            let next = u32::try_from(run.next(at)).expect("soon");
+            pauses.push(next - at - 10);
+            at = next;
+        }
+        assert_eq!(pauses, [50, 100, 200, 400, 800, 1600, 3200]);
+        run.call(at, true);
+        assert!(!run.is_hopeless(at), "something was let through");
+    }
+
+    #[test]
+    fn bad_luck_in_a_short_time_is_not_hopeless() {
+        let mut run = Run::new();
+        run.call(0, false);
+        for at in (60..1010).step_by(100) {
+            run.call(at, true);
+        }
+        for at in (1010..3900).step_by(100) {
+            run.call(at, false);
+            assert!(!run.is_hopeless(at + 10), "{at}");
+        }
+        run.call(4010, false);
+        assert!(run.is_hopeless(4020));
+    }
+
+    #[test]
+    fn no_pause_is_longer_than_the_longest() {
+        let mut run = Run::new();
+        let mut at = 0;
+        for _ in 0..20 {
+            run.call(at, false);
+            at = u32::try_from(run.next(at)).expect("soon");
+        }
+        run.call(at, false);
+        assert_eq!(
+            run.next(at),
+            u128::from(at) + 10 + LONGEST_PAUSE.as_millis()
+        );
+    }
+
+    #[test]
+    fn calls_of_before_say_nothing_new() {
+        let mut run = Run::new();
+        let starts: Vec<Instant> = (0..8).map(|at| run.at(at)).collect();
+        for start in &starts {
+            run.pace.started(*start, 0.5);
+        }
+        let end = run.at(20);
+        for start in &starts[..4] {
+            run.pace.throttled(*start, end, None);
+        }
+        assert_eq!(run.next(20), 70, "one reason, one step");
+        for start in &starts[4..] {
+            run.pace.accepted(*start, end);
+        }
+        assert_eq!(run.next(20), 70);
+    }
+
+    #[test]
+    fn between_two_throttled_calls_the_accepted_ones_are_the_share() {
+        let mut run = Run::new();
+        run.call(0, false);
+        // Found empty at 10 ms, and again at 1010 ms.
+        for at in (60..1010).step_by(100) {
+            run.call(at, true);
+        }
+        assert_eq!(run.share(), None);
+        run.call(1010, false);
+        assert_eq!(run.share(), Some(10.5));
+        // At four fifths of the share.
+        assert_eq!(run.next(1020), 1020 + 119);
+    }
+
+    #[test]
+    fn a_share_is_regained_and_passed_while_nothing_is_throttled() {
+        let mut run = Run::new();
+        run.call(0, false);
+        for at in (60..1010).step_by(100) {
+            run.call(at, true);
+        }
+        run.call(1010, false);
+        let mut rates = Vec::new();
+        for number in 1..=100 {
+            run.call(2000 + number, true);
+            rates.push(run.pace.limit.as_ref().expect("one").rate);
+        }
+        let cycle = 7.0 * 10.5_f64.sqrt();
+        let reached = rates.iter().filter(|rate| **rate < 10.5).count();
+        assert_eq!(reached, cycle as usize, "back at it after a cycle");
+        let doubled = rates.iter().filter(|rate| **rate < 21.0).count();
+        assert_eq!(doubled, (2.0 * cycle) as usize);
+        assert!(rates.is_sorted(), "it never falls on its own");
+    }
+
+    #[test]
+    fn one_throttled_call_after_the_other_lowers_the_share() {
+        let mut run = Run::new();
+        run.call(0, false);
+        run.call(60, true);
+        run.call(560, false);
+        let share = run.share().expect("measured");
+        run.call(2000, false);
+        run.call(4000, false);
+        assert_eq!(run.share(), Some(share * STEP_DOWN * STEP_DOWN));
+    }
+
+    #[test]
+    fn a_pause_that_the_service_asks_for_is_kept() {
+        let mut run = Run::new();
+        let (start, end) = (run.at(0), run.at(10));
+        let pause = Duration::from_secs(7);
+        run.pace.started(start, 0.5);
+        run.pace.throttled(start, end, Some(pause));
+        assert_eq!(run.next(10), 7010);
+        run.pace.throttled(start, end, Some(2 * pause));
+        assert_eq!(run.next(10), 14_010, "by a call of before too");
+    }
+
+    #[test]
+    fn what_is_known_is_forgotten_after_a_while_without_calls() {
+        let mut run = Run::new();
+        for at in [0, 100, 300, 600, 1100, 2000, 4000] {
+            run.call(at, false);
+        }
+        assert!(run.is_hopeless(4010));
+        assert_eq!(run.next(4010), 4010 + 3200);
+        assert_eq!(run.next(64_000), 64_000, "due at last");
+        assert!(run.is_hopeless(64_000), "still known");
+        assert_eq!(run.next(64_001), 64_001);
+        assert!(!run.is_hopeless(64_001));
+    }
+}
