@@ -66,6 +66,9 @@ pub struct Message<'a> {
     /// The FIFO message group, for a record of a FIFO queue only: a standard
     /// queue may have groups too, but promises no order.
     pub fifo_group: Option<Cow<'a, str>>,
+    /// How often its queue has delivered it, this time included
+    /// (`ApproximateReceiveCount`); 0 where nothing tells.
+    pub receives: u32,
     content: Content<'a>,
     raw: Cow<'a, str>,
 }
@@ -101,6 +104,7 @@ impl<'a> Message<'a> {
             origin: Origin::Sqs,
             id: None,
             fifo_group: None,
+            receives: 0,
             content: Content::Missing(what),
             raw: Cow::Borrowed(record.get()),
         };
@@ -133,6 +137,9 @@ impl<'a> Message<'a> {
             |arn| arn.ends_with(".fifo"),
         );
         message.fifo_group = is_fifo.then(|| attribute("MessageGroupId")).flatten();
+        message.receives = attribute("ApproximateReceiveCount")
+            .and_then(|count| count.parse().ok())
+            .unwrap_or_default();
         message
     }
 
@@ -144,6 +151,7 @@ impl<'a> Message<'a> {
             origin: Origin::Sns,
             id: sns.as_ref().and_then(|sns| text_field(sns, "MessageId")),
             fifo_group: None,
+            receives: 0,
             content: match message {
                 Some(text) => Content::Request(text),
                 None => Content::Missing("no Sns.Message"),
@@ -218,6 +226,7 @@ pub fn read(payload: &RawValue) -> Result<Event<'_>, UnrecognizedEvent> {
         origin,
         id,
         fifo_group: None,
+        receives: 0,
         content: Content::Request(Cow::Borrowed(request.get())),
         raw: Cow::Borrowed(payload.get()),
     }]))
@@ -612,5 +621,27 @@ mod tests {
                 "{payload}"
             );
         }
+    }
+
+    #[test]
+    fn a_record_tells_how_often_it_was_delivered_or_nothing() {
+        for (attributes, expected) in [
+            (json!({"ApproximateReceiveCount": "1"}), 1),
+            (json!({"ApproximateReceiveCount": "12"}), 12),
+            (json!({"ApproximateReceiveCount": 2}), 0),
+            (json!({"ApproximateReceiveCount": "many"}), 0),
+            (json!({"ApproximateReceiveCount": "-1"}), 0),
+            (json!({"ApproximateReceiveCount": "4294967296"}), 0),
+            (json!({"ApproximateReceiveCount": null}), 0),
+            (json!({}), 0),
+            (json!(null), 0),
+        ] {
+            let payload = raw(&json!([{"eventSource": "aws:sqs", "attributes": attributes}]));
+            let event = read(&payload).expect("an event");
+            assert_eq!(event.messages()[0].receives, expected, "{payload}");
+        }
+        let payload = raw(&request());
+        let event = read(&payload).expect("an event");
+        assert_eq!(event.messages()[0].receives, 0, "no queue, no count");
     }
 }
