@@ -86,10 +86,11 @@ impl CallFailure {
                     .err()
                     .message()
                     .map_or_else(|| causes(service.err()), ToOwned::to_owned);
-                Self {
-                    class,
-                    failure: Failure::new(code, message),
-                }
+                let failure = match class {
+                    FailureClass::Throttled => Failure::of_pace(code, message),
+                    _ => Failure::new(code, message),
+                };
+                Self { class, failure }
             }
             // Nothing was sent: the request or the credentials for it could not be made.
             _ => Self {

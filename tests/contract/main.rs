@@ -15,5 +15,6 @@ mod narrowing;
 mod outcomes;
 mod panics;
 mod requests;
+mod returns;
 mod samples;
 mod upstream;
