@@ -214,9 +214,11 @@ class Deployed(emulated.EmulatedFunction):
         for _, parameters in self.read("iotsitewise"):
             arn = f"arn:aws:iotsitewise:{REGION}:{ACCOUNT}:project/{parameters['projectId']}"
             self.assertTrue(self.stack.permits(DISASSOCIATE, arn), arn)
-        for _, parameters in self.read("sqs"):
+        for operation, parameters in self.read("sqs"):
             arn = self.stack.queue_attributes(parameters["QueueUrl"])["QueueArn"]
-            self.assertTrue(self.stack.permits("sqs:SendMessage", arn), arn)
+            # IAM has no actions of batches: they take the right to a single one.
+            action = f"sqs:{operation.removesuffix('Batch')}"
+            self.assertTrue(self.stack.permits(action, arn), f"{action} {arn}")
 
     def read(self, service):
         """The operations and parameters that the function has sent to a service."""
