@@ -221,6 +221,11 @@ fn show_calls(calls: &[Call], took: Duration) {
                 call.queue.as_deref().unwrap_or_default(),
                 call.bodies.len()
             ),
+            Operation::ChangeMessageVisibilityBatch => format!(
+                "ChangeMessageVisibilityBatch on {}, {} message(s)",
+                call.queue.as_deref().unwrap_or_default(),
+                call.receipts.len()
+            ),
             Operation::ListProjectAssets | Operation::Other => call.path.clone(),
         };
         let status = match call.status {

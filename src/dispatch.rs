@@ -565,7 +565,7 @@ impl Calls<'_> {
                 Err(_elapsed) => {
                     return Err(Missed::Failed(CallFailure::new(
                         FailureClass::Transient,
-                        Failure::new(
+                        Failure::of_pace(
                             code::TIMEOUT,
                             "no answer in the time left before the Lambda deadline",
                         ),

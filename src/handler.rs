@@ -25,7 +25,8 @@ use crate::plan::{Ask, distribute, plan};
 use crate::queue::{Parcel, Queue};
 use crate::request::{AssetId, DisassociateRequest, InvalidRequest};
 use crate::settle::{
-    Available, Destination, Settlement, Subject, Worked, hold_back_fifo, redelivered, settle,
+    Available, Destination, Settlement, Subject, Worked, hold_back_fifo, redelivered, returns_soon,
+    settle,
 };
 use crate::sitewise::SiteWise;
 use crate::telemetry::{self, Traced};
@@ -39,6 +40,16 @@ pub const LEAST_RESERVE: Duration = Duration::from_millis(300);
 
 /// Time kept free for the answer alone.
 pub const ANSWER_RESERVE: Duration = Duration::from_millis(100);
+
+/// When a record comes back that only lacked time, while the service answers.
+///
+/// Longer than what is left of an invocation by then, so that its answer is
+/// there first, and than a service that throttles needs to take more; far
+/// shorter than a visibility timeout, in which nothing would be done.
+pub const RETURN_AFTER: Duration = Duration::from_secs(10);
+
+/// Most time spent on asking for that: the answer is worth more.
+pub const RETURN_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The function: everything that one cold start sets up.
 #[derive(Clone, Debug)]
@@ -236,6 +247,8 @@ impl Function {
             Event::Queue(_) => redelivered(&settlements, &groups),
             Event::Reported(_) => vec![false; messages.len()],
         };
+        let stop = times.stop_writes.min(Instant::now() + RETURN_PATIENCE);
+        write.return_soon(&settlements, &redelivered, stop).await;
         let assets = requests
             .iter()
             .zip(&settlements)
@@ -482,6 +495,40 @@ impl Write<'_> {
             dead_letters,
             parts,
             failed: sent - dead_letters - parts,
+        }
+    }
+
+    /// Has records delivered soon that only lacked time. A record for which it
+    /// fails comes back all the same, later.
+    ///
+    /// Only the work queue's: the function knows no other's URL, and has no
+    /// right there. Not a FIFO queue's: its records come back group by group,
+    /// and one that returned before those behind it would be held up by them.
+    async fn return_soon(&self, settlements: &[Settlement], redelivered: &[bool], stop: Instant) {
+        let work_queue = self.function.work_queue.as_ref();
+        let Some(queue) = work_queue.filter(|queue| !queue.is_fifo()) else {
+            return;
+        };
+        let receipts: Vec<&str> = self
+            .messages
+            .iter()
+            .zip(returns_soon(settlements, redelivered))
+            .filter(|(_, is_soon)| *is_soon)
+            .filter(|(message, _)| {
+                let arn = message.queue_arn.as_deref();
+                arn.is_some_and(|arn| queue.is_named_by(arn))
+            })
+            .filter_map(|(message, _)| message.receipt_handle.as_deref())
+            .collect();
+        let results = queue.repeat_after(RETURN_AFTER, &receipts, stop).await;
+        let failures: Vec<Failure> = results.into_iter().filter_map(Result::err).collect();
+        if let Some(first) = failures.first() {
+            tracing::warn!(
+                code = first.code(),
+                count = failures.len(),
+                first_message = first.message(),
+                "records come back only after the visibility timeout"
+            );
         }
     }
 

@@ -83,6 +83,7 @@ impl CallFailure {
             SdkError::ServiceError(service) => {
                 let status = service.raw().status().as_u16();
                 let name = error_name(service.err(), service.raw());
+                let class = classify(status, name);
                 let answer_is_broken = (200..300).contains(&status);
                 let code = match name {
                     _ if answer_is_broken => code::MALFORMED_RESPONSE.to_owned(),
@@ -93,9 +94,13 @@ impl CallFailure {
                     .err()
                     .message()
                     .map_or_else(|| causes(service.err()), ToOwned::to_owned);
+                let failure = match class {
+                    FailureClass::Throttled => Failure::of_pace(code, message),
+                    _ => Failure::new(code, message),
+                };
                 Self {
-                    class: classify(status, name),
-                    failure: Failure::new(code, message),
+                    class,
+                    failure,
                     pause: pause(service.raw()),
                 }
             }

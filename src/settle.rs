@@ -182,6 +182,41 @@ pub fn redelivered<G: AsRef<str>>(settlements: &[Settlement], groups: &[Option<G
     behind(&stays, groups)
 }
 
+/// Tells, for each record, whether it is to come back soon, rather than when
+/// the visibility timeout of its queue is over.
+///
+/// That is one of which nothing else is wrong than that the time or the pace
+/// did not suffice, in an invocation for which the service had answers. Where
+/// it had none, waiting is better: it may be an outage, and each delivery is
+/// one of those after which SQS gives a record up.
+pub fn returns_soon(settlements: &[Settlement], redelivered: &[bool]) -> Vec<bool> {
+    let is_refused_asset =
+        |rest: &Rest| !rest.retryable && matches!(rest.subject, Subject::Asset(_));
+    let has_answers = settlements.iter().any(|settlement| {
+        settlement.disassociated > 0 || settlement.rest.iter().any(is_refused_asset)
+    });
+    let is_of_pace = |rest: &Rest| {
+        let failure = rest.failure.as_ref();
+        // What belongs in a queue stays for that queue's sake.
+        rest.destination == Destination::Source && failure.is_some_and(Failure::is_of_pace)
+    };
+    settlements
+        .iter()
+        .zip(redelivered)
+        .map(|(settlement, is_redelivered)| {
+            let mut unfinished = settlement
+                .rest
+                .iter()
+                .filter(|rest| rest.retryable)
+                .peekable();
+            has_answers
+                && *is_redelivered
+                && unfinished.peek().is_some()
+                && unfinished.all(is_of_pace)
+        })
+        .collect()
+}
+
 /// Marks what stays, and whatever stands behind it in its group.
 fn behind<G: AsRef<str>>(stays: &[bool], groups: &[Option<G>]) -> Vec<bool> {
     let mut blocked: HashSet<&str> = HashSet::new();
@@ -487,6 +522,91 @@ mod tests {
             redelivered(&settlements, &groups),
             [false, true, true, true, true, true]
         );
+    }
+
+    #[test]
+    fn only_what_lacked_time_or_pace_returns_soon_and_only_where_the_service_answers() {
+        let late = || Unfinished(Failure::new(code::DEADLINE_REACHED, ""));
+        let throttled = || Unfinished(Failure::of_pace("HTTP 429", ""));
+        let record = |outcomes: &[Outcome], available| {
+            let request = request(outcomes.len(), &[]);
+            let worked = Worked::Dispatched(&request, outcomes.to_vec());
+            settle(Origin::Sqs, worked, available)
+        };
+        let done = || record(&[Disassociated], ALL);
+        let letter = || record(&[Rejected(failure())], ALL);
+        for (reason, settlement, other, expected) in [
+            ("late", record(&[late()], ALL), done(), true),
+            ("throttled", record(&[throttled()], ALL), done(), true),
+            ("both", record(&[late(), throttled()], ALL), done(), true),
+            (
+                "an answer of its own",
+                record(&[Disassociated, late()], ALL),
+                record(&[late()], ALL),
+                true,
+            ),
+            (
+                "a refusal is an answer",
+                record(&[late()], ALL),
+                letter(),
+                true,
+            ),
+            (
+                "refused as well",
+                record(&[Rejected(failure()), late()], ALL),
+                done(),
+                true,
+            ),
+            (
+                "no answer",
+                record(&[late()], ALL),
+                record(&[throttled()], ALL),
+                false,
+            ),
+            (
+                "a bad id is no answer",
+                record(&[late()], ALL),
+                settle(Origin::Sqs, Worked::FannedOut(&request(0, &["bad"])), ALL),
+                false,
+            ),
+            (
+                "something else",
+                record(&[late(), Unfinished(failure())], ALL),
+                done(),
+                false,
+            ),
+            (
+                "no letter could be stored",
+                record(&[Rejected(failure())], ALL),
+                done(),
+                false,
+            ),
+            (
+                "a defect",
+                settle(Origin::Sqs, Worked::Unread, ALL),
+                done(),
+                false,
+            ),
+        ] {
+            let settlements = [settlement, other];
+            let found = returns_soon(&settlements, &[true, false]);
+            assert_eq!(found, [expected, false], "{reason}");
+            let found = returns_soon(&settlements, &[false, false]);
+            assert_eq!(found, [false, false], "{reason}: it is deleted");
+        }
+    }
+
+    #[test]
+    fn a_record_whose_parts_could_not_be_stored_takes_its_time() {
+        let mut settlement = settle(Origin::Sqs, Worked::FannedOut(&request(1, &[])), ALL);
+        settlement.rest[0].failure = Some(Failure::new(code::DEADLINE_REACHED, "not sent"));
+        let done = settle(
+            Origin::Sqs,
+            Worked::Dispatched(&request(1, &[]), vec![Disassociated]),
+            ALL,
+        );
+        let found = returns_soon(&[settlement, done], &[true, false]);
+        assert_eq!(found, [false, false]);
     }
 
     fn any_outcome() -> impl Strategy<Value = Outcome> {

@@ -214,9 +214,11 @@ class Deployed(emulated.EmulatedFunction):
         for _, parameters in self.read("iotsitewise"):
             arn = f"arn:aws:iotsitewise:{REGION}:{ACCOUNT}:project/{parameters['projectId']}"
             self.assertTrue(self.stack.permits(DISASSOCIATE, arn), arn)
-        for _, parameters in self.read("sqs"):
+        for operation, parameters in self.read("sqs"):
             arn = self.stack.queue_attributes(parameters["QueueUrl"])["QueueArn"]
-            self.assertTrue(self.stack.permits("sqs:SendMessage", arn), arn)
+            # IAM has no actions of batches: they take the right to a single one.
+            action = f"sqs:{operation.removesuffix('Batch')}"
+            self.assertTrue(self.stack.permits(action, arn), f"{action} {arn}")
 
     def read(self, service):
         """The operations and parameters that the function has sent to a service."""
@@ -558,6 +560,32 @@ class DefaultStack(Deployed):
         self.mapping.deliver_all()
 
         self.assertEqual(self.mapping.answers()[3:], [{"batchItemFailures": []}])
+        self.assert_projects_are_empty()
+        self.assert_counts(work=0, dead_letters=0)
+
+    def test_throttled_messages_are_visible_again_while_others_are_done(self):
+        numbers = range(1, 13)
+        for number in (*numbers, 13):
+            self.seed(request(number, assets(number)))
+            if number in numbers:
+                self.fault(f"disassociate:project={project(number)}:throttle")
+        ids = self.send(*(request(number, assets(number)) for number in (*numbers, 13)))
+        self.mapping.deliver_all()
+        self.assertEqual(self.mapping.failed_ids(0), set(ids[:12]))
+        self.assertEqual(self.messages(self.work), [])
+        changes = [parameters for _, parameters in self.read("sqs")]
+        self.assertEqual([len(change["Entries"]) for change in changes], [10, 2])
+        for change in changes:
+            self.assertEqual(change["QueueUrl"], self.work)
+            timeouts = {entry["VisibilityTimeout"] for entry in change["Entries"]}
+            self.assertEqual(timeouts, {10})
+
+        self.clear_faults()
+        # No time is let pass but the real one: far less than the queue's own timeout.
+        time.sleep(11)
+        self.mapping.deliver_all()
+
+        self.assertEqual(self.mapping.answers()[1:], [{"batchItemFailures": []}])
         self.assert_projects_are_empty()
         self.assert_counts(work=0, dead_letters=0)
 

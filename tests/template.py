@@ -568,6 +568,7 @@ class Access(unittest.TestCase):
                 "iotsitewise:BatchDisassociateProjectAssets",
                 "logs:CreateLogStream",
                 "logs:PutLogEvents",
+                "sqs:ChangeMessageVisibility",
                 "sqs:DeleteMessage",
                 "sqs:GetQueueAttributes",
                 "sqs:ReceiveMessage",
@@ -576,6 +577,14 @@ class Access(unittest.TestCase):
                 "xray:PutTraceSegments",
             ],
         )
+
+    def test_messages_are_read_and_returned_in_the_work_queue_alone(self):
+        [policy] = self.stack.properties("Role")["Policies"]
+        for statement in policy["PolicyDocument"]["Statement"]:
+            actions = set(listed(statement["Action"]))
+            if actions & {"sqs:ReceiveMessage", "sqs:ChangeMessageVisibility"}:
+                work = self.stack.fn_getatt("WorkQueue.Arn")
+                self.assertEqual(statement["Resource"], work, actions)
 
     def test_projects_that_are_named_are_the_only_ones(self):
         arns = [f"arn:aws:iotsitewise:eu-west-1:{ACCOUNT}:project/{name}" for name in "ab"]

@@ -43,6 +43,8 @@ pub struct Tally {
     pub attempts: u64,
     /// records that were named in a partial batch response
     pub redeliveries: u64,
+    /// records that the function made visible again soon
+    pub returned: u64,
     /// processes that died at work
     pub crashes: u64,
     /// dead letters at the end
@@ -56,6 +58,7 @@ impl AddAssign for Tally {
         self.invocations += other.invocations;
         self.attempts += other.attempts;
         self.redeliveries += other.redeliveries;
+        self.returned += other.returned;
         self.crashes += other.crashes;
         self.letters += other.letters;
         self.readded += other.readded;

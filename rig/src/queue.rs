@@ -45,6 +45,17 @@ pub(crate) struct Delivery {
     copy: u64,
 }
 
+impl Delivery {
+    /// Returns what the queue knows the delivery by.
+    pub(crate) fn receipt(&self) -> String {
+        receipt(self.copy, self.receives)
+    }
+}
+
+fn receipt(copy: u64, receives: u32) -> String {
+    format!("receipt-{copy}-{receives}")
+}
+
 /// A message that the redrive policy moved.
 #[derive(Debug)]
 pub(crate) struct Moved {
@@ -139,6 +150,20 @@ impl Queue {
     pub(crate) fn delete(&mut self, delivery: &Delivery) {
         self.messages
             .retain(|message| message.copy != delivery.copy);
+    }
+
+    /// Hides a message until then, if its last delivery is this one and it is
+    /// still in flight. Returns whether it was.
+    pub(crate) fn hide_until(&mut self, delivered_as: &str, visible_at: Instant) -> bool {
+        let now = Instant::now();
+        let message = self.messages.iter_mut().find(|message| {
+            message.visible_at > now && receipt(message.copy, message.receives) == delivered_as
+        });
+        if let Some(message) = message {
+            message.visible_at = visible_at;
+            return true;
+        }
+        false
     }
 
     /// From here on nothing is delivered twice.

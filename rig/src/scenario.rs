@@ -370,7 +370,7 @@ fn storm(dice: &mut Rng, dead_letter_queue: &str) -> Storm {
     };
     let sitewise = || Fault::on(Operation::Disassociate);
     let dead_letters = || Fault::sqs().queue(dead_letter_queue);
-    let (name, fault, action) = match dice.u8(0..24) {
+    let (name, fault, action) = match dice.u8(0..25) {
         0..=1 => (
             "throttling",
             sitewise(),
@@ -435,6 +435,11 @@ fn storm(dice: &mut Rng, dead_letter_queue: &str) -> Storm {
         22 => (
             "no right to the dead-letter queue",
             dead_letters(),
+            status(403, Some("AccessDenied")),
+        ),
+        23 => (
+            "visibility cannot be changed",
+            Fault::on(Operation::ChangeMessageVisibilityBatch),
             status(403, Some("AccessDenied")),
         ),
         _ => (

@@ -306,7 +306,7 @@ impl<'a> World<'a> {
                 }
                 self.invocations += 1;
                 let request_id = format!("request-{}", self.invocations);
-                let event = sqs_event(&records);
+                let event = sqs_event(&records, work_queue(self.scenario.queue.is_fifo));
                 (Work::Records(records), event, request_id)
             };
             let happens = |dice: &mut Rng, share| !self.is_calm && dice.f64() < share;
@@ -352,7 +352,14 @@ impl<'a> World<'a> {
             });
             join_all(runs).await
         };
-        let attempts = self.take_calls()?;
+        let (attempts, too_many) = self.take_calls()?;
+        let limit: u64 = jobs.iter().map(|job| self.too_many_bound(job)).sum();
+        if too_many > limit {
+            return Err(Broken::new(
+                Invariant::AmplificationIsBounded,
+                format!("the rate limit refused {too_many} attempts, at most {limit} expected"),
+            ));
+        }
         let bound: u64 = jobs.iter().map(|job| attempts_bound(&job.event)).sum();
         let narrowing: u64 = jobs.iter().map(|job| self.narrowing_bound(job)).sum();
         if attempts > bound + narrowing {
@@ -362,6 +369,7 @@ impl<'a> World<'a> {
             ));
         }
         self.take_messages();
+        self.take_visibilities();
         for (job, ended) in jobs.into_iter().zip(ended) {
             self.tally.invocations += 1;
             self.history
@@ -394,20 +402,27 @@ impl<'a> World<'a> {
         self.ledger.check_readded()
     }
 
-    /// Notes the calls since the last time, and counts the attempts among them.
-    fn take_calls(&mut self) -> Result<u64, Broken> {
-        let mut attempts = 0;
+    /// Notes the calls since the last time, and counts the attempts among them:
+    /// those that a rate limit refused apart, for they are bounded by the time.
+    fn take_calls(&mut self) -> Result<(u64, u64), Broken> {
+        let (mut attempts, mut too_many) = (0, 0);
+        let has_rate_limit = self.scenario.settings.throttle.is_some();
         for call in self.simulator.calls() {
             if call.operation == Operation::Disassociate {
-                attempts += 1;
+                if has_rate_limit && call.status == Some(429) {
+                    too_many += 1;
+                } else {
+                    attempts += 1;
+                }
             }
             let who = call.project.or(call.queue).unwrap_or_default();
             self.history.note(format_args!(
-                "  at {:.3} {:?} {who}: {} asset(s), {} message(s), token {}, {}{}",
+                "  at {:.3} {:?} {who}: {} asset(s), {} message(s), {} receipt(s), token {}, {}{}",
                 call.at.as_secs_f64(),
                 call.operation,
                 call.assets.len(),
                 call.bodies.len(),
+                call.receipts.len(),
                 call.token.as_deref().unwrap_or("-"),
                 call.status
                     .map_or("no answer".to_owned(), |status| status.to_string()),
@@ -417,9 +432,9 @@ impl<'a> World<'a> {
                 return Err(Broken::new(Invariant::NothingInvalidIsSent, reason));
             }
         }
-        self.tally.attempts += attempts;
+        self.tally.attempts += attempts + too_many;
         self.simulator.clear_calls();
-        Ok(attempts)
+        Ok((attempts, too_many))
     }
 
     /// Moves what the function stored to where its consumers see it.
@@ -437,6 +452,23 @@ impl<'a> World<'a> {
             self.history
                 .note(format_args!("  letter: {}", short(&letter.body)));
             self.ledger.letters.push(Letter::written(&letter));
+        }
+    }
+
+    /// Brings back sooner what the function asked for.
+    fn take_visibilities(&mut self) {
+        let name = work_queue(self.scenario.queue.is_fifo);
+        for visibility in self.simulator.take_visibilities(name) {
+            let ago = self.history.elapsed().saturating_sub(visibility.at);
+            let visible_at = Instant::now() + visibility.timeout - ago;
+            if self.queue.hide_until(&visibility.receipt, visible_at) {
+                self.tally.returned += 1;
+                self.history.note(format_args!(
+                    "  {} is visible again {:.0} s later",
+                    visibility.receipt,
+                    visibility.timeout.as_secs_f64()
+                ));
+            }
         }
     }
 
@@ -610,6 +642,14 @@ impl<'a> World<'a> {
         }
     }
 
+    /// How many attempts a rate limit may refuse: what is throttled is tried again
+    /// as long as there is time and others are answered, three attempts of a
+    /// call in a second or more of pauses.
+    fn too_many_bound(&self, job: &Job) -> u64 {
+        let calls = self.scenario.max_concurrency as u64 * (job.time_left.as_secs() + 1);
+        3 * calls
+    }
+
     /// How many attempts it may take to find out what is wrong with a job's
     /// assets, where something is.
     fn narrowing_bound(&self, job: &Job) -> u64 {
@@ -667,7 +707,7 @@ impl std::fmt::Display for Work {
     }
 }
 
-fn sqs_event(records: &[Delivery]) -> String {
+fn sqs_event(records: &[Delivery], queue: &str) -> String {
     let records: Vec<Value> = records
         .iter()
         .map(|record| {
@@ -676,9 +716,9 @@ fn sqs_event(records: &[Delivery]) -> String {
                 attributes["MessageGroupId"] = json!(group);
             }
             json!({
-                "messageId": record.id, "body": record.body, "attributes": attributes,
-                "eventSource": "aws:sqs",
-                "eventSourceARN": "arn:aws:sqs:eu-west-1:123456789012:work.fifo",
+                "messageId": record.id, "receiptHandle": record.receipt(),
+                "body": record.body, "attributes": attributes, "eventSource": "aws:sqs",
+                "eventSourceARN": format!("arn:aws:sqs:eu-west-1:000000000000:{queue}"),
             })
         })
         .collect();

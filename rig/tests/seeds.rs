@@ -20,6 +20,7 @@ fn every_invariant_holds_in_every_history() {
     for (what, count) in [
         ("invocations", summary.tally.invocations),
         ("redeliveries", summary.tally.redeliveries),
+        ("records that return soon", summary.tally.returned),
         ("crashes", summary.tally.crashes),
         ("dead letters", summary.tally.letters),
         ("assets added back", summary.tally.readded),

@@ -14,6 +14,8 @@ pub enum Operation {
     SendMessage,
     /// SQS `SendMessageBatch`
     SendMessageBatch,
+    /// SQS `ChangeMessageVisibilityBatch`
+    ChangeMessageVisibilityBatch,
     /// anything else
     Other,
 }
@@ -43,8 +45,10 @@ pub struct Call {
     pub token: Option<String>,
     /// the queue's name, of an SQS call
     pub queue: Option<String>,
-    /// the message bodies, of an SQS call
+    /// the message bodies, of an SQS call that sends
     pub bodies: Vec<String>,
+    /// the receipt handles, of an SQS call that changes visibility
+    pub receipts: Vec<String>,
     /// the status that was answered; `None` where there was no answer
     pub status: Option<u16>,
     /// whether it was worked off: neither refused nor replayed, answered or not

@@ -84,15 +84,16 @@ pub enum Action {
         /// how often each asset fails before it succeeds; `None`: always
         heals_after: Option<u32>,
     },
-    /// Entries in the `Failed` list of a `SendMessageBatch`; the others are stored.
+    /// Entries in the `Failed` list of an SQS batch; the others are worked off.
     FailEntries {
-        /// which entries: those whose body contains this; empty: all
+        /// which entries: those whose body, or receipt handle where visibility
+        /// is changed, contains this; empty: all
         bodies_containing: String,
         /// the entries' code
         code: String,
         /// whether the sender is said to be at fault
         sender_fault: bool,
-        /// how often each body fails before it is stored; `None`: always
+        /// how often each body or handle fails before it is taken; `None`: always
         heals_after: Option<u32>,
     },
     /// The in-process client panics with this text; a socket is reset.
@@ -136,7 +137,11 @@ impl Fault {
 
     /// A fault of every SQS operation.
     pub fn sqs() -> Self {
-        Self::of(&[Operation::SendMessage, Operation::SendMessageBatch])
+        Self::of(&[
+            Operation::SendMessage,
+            Operation::SendMessageBatch,
+            Operation::ChangeMessageVisibilityBatch,
+        ])
     }
 
     /// Only for calls of this project.

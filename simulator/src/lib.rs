@@ -29,4 +29,4 @@ pub use server::Server;
 pub use settings::{Absent, Names, Settings, Throttle, Tokens};
 pub use simulator::Simulator;
 pub use sitewise::{ASSET_LIMIT, TOKEN_LENGTH};
-pub use sqs::{BATCH_LIMIT, MESSAGE_LIMIT, Message};
+pub use sqs::{BATCH_LIMIT, MESSAGE_LIMIT, Message, Visibility};

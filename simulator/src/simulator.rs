@@ -13,7 +13,7 @@ use crate::call::{Call, Operation};
 use crate::fault::{Action, Fault, fails_again};
 use crate::settings::{Settings, Throttle};
 use crate::sitewise::{self, Answer, Disassociation, Page, SiteWise};
-use crate::sqs::{self, Message, Sqs};
+use crate::sqs::{self, Message, Sqs, Visibility};
 
 /// A request in plain terms.
 pub(crate) struct Request {
@@ -168,6 +168,24 @@ impl Simulator {
             .unwrap_or_default()
     }
 
+    /// Returns the changes of visibility that a queue has taken, the oldest first.
+    pub fn visibilities(&self, queue: &str) -> Vec<Visibility> {
+        let state = self.state();
+        let queue = state.sqs.queues.get(queue);
+        queue
+            .map(|queue| queue.visibilities.clone())
+            .unwrap_or_default()
+    }
+
+    /// Takes all changes of visibility out of a queue.
+    pub fn take_visibilities(&self, queue: &str) -> Vec<Visibility> {
+        let mut state = self.state();
+        let queue = state.sqs.queues.get_mut(queue);
+        queue
+            .map(|queue| std::mem::take(&mut queue.visibilities))
+            .unwrap_or_default()
+    }
+
     /// Returns every request so far, in the order of their arrival.
     pub fn calls(&self) -> Vec<Call> {
         self.state().calls.clone()
@@ -251,10 +269,18 @@ impl Drop for UnderWay<'_> {
     }
 }
 
+/// What is asked of SQS.
+#[derive(Clone, Copy)]
+enum SqsAction {
+    Send,
+    SendBatch,
+    ChangeVisibilityBatch,
+}
+
 enum Parsed {
     Disassociate(Disassociation),
     List { project: String, page: Option<Page> },
-    Sqs { request: Value, is_batch: bool },
+    Sqs { request: Value, action: SqsAction },
     Unknown,
 }
 
@@ -276,6 +302,7 @@ impl State {
             token: None,
             queue: None,
             bodies: Vec::new(),
+            receipts: Vec::new(),
             status: None,
             applied: false,
             invalid: None,
@@ -443,13 +470,14 @@ impl State {
                 call.applied = applied;
                 answer
             }
-            Parsed::Sqs { request, is_batch } => {
-                let (answer, invalid) = if *is_batch {
-                    self.sqs.send_batch(request, now, |body| {
-                        failing_entry(fault.as_deref_mut()?, body)
-                    })
-                } else {
-                    self.sqs.send(request, now)
+            Parsed::Sqs { request, action } => {
+                let fails = |text: &str| failing_entry(fault.as_deref_mut()?, text);
+                let (answer, invalid) = match action {
+                    SqsAction::Send => self.sqs.send(request, now),
+                    SqsAction::SendBatch => self.sqs.send_batch(request, now, fails),
+                    SqsAction::ChangeVisibilityBatch => {
+                        self.sqs.change_visibility_batch(request, now, fails)
+                    }
                 };
                 call.applied = answer.status == 200;
                 call.invalid = invalid;
@@ -498,7 +526,7 @@ fn failing_asset(fault: &mut Fault, asset: &str) -> Option<(String, String)> {
         .then(|| (code.clone(), message.clone()))
 }
 
-fn failing_entry(fault: &mut Fault, body: &str) -> Option<(String, bool)> {
+fn failing_entry(fault: &mut Fault, text: &str) -> Option<(String, bool)> {
     let Action::FailEntries {
         bodies_containing,
         code,
@@ -508,30 +536,31 @@ fn failing_entry(fault: &mut Fault, body: &str) -> Option<(String, bool)> {
     else {
         return None;
     };
-    (body.contains(bodies_containing) && fails_again(&mut fault.failed, body, *heals_after))
+    (text.contains(bodies_containing) && fails_again(&mut fault.failed, text, *heals_after))
         .then(|| (code.clone(), *sender_fault))
 }
 
 /// Finds out what a request asks for, and notes it in the record.
 fn parse(request: &Request, call: &mut Call) -> Parsed {
     if let Some(target) = request.headers.get("x-amz-target") {
-        let is_batch = match target.as_str() {
-            "AmazonSQS.SendMessage" => false,
-            "AmazonSQS.SendMessageBatch" => true,
+        let (operation, action) = match target.as_str() {
+            "AmazonSQS.SendMessage" => (Operation::SendMessage, SqsAction::Send),
+            "AmazonSQS.SendMessageBatch" => (Operation::SendMessageBatch, SqsAction::SendBatch),
+            "AmazonSQS.ChangeMessageVisibilityBatch" => (
+                Operation::ChangeMessageVisibilityBatch,
+                SqsAction::ChangeVisibilityBatch,
+            ),
             _ => {
                 call.invalid = Some("no such operation".to_owned());
                 return Parsed::Unknown;
             }
         };
-        call.operation = if is_batch {
-            Operation::SendMessageBatch
-        } else {
-            Operation::SendMessage
-        };
+        call.operation = operation;
         let request: Value = serde_json::from_str(&request.body).unwrap_or_default();
         call.queue = sqs::queue_name(&request);
         call.bodies = sqs::bodies(&request);
-        return Parsed::Sqs { request, is_batch };
+        call.receipts = sqs::receipts(&request);
+        return Parsed::Sqs { request, action };
     }
     // An endpoint with a path of its own comes before the operation's.
     let parts: Vec<&str> = request.path.split('/').collect();

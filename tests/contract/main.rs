@@ -16,5 +16,6 @@ mod outcomes;
 mod pace;
 mod panics;
 mod requests;
+mod returns;
 mod samples;
 mod upstream;

@@ -41,7 +41,10 @@ fn good_specs_are_read_in_full() {
         ),
         (
             "sqs:stall-after",
-            &["[SendMessage, SendMessageBatch]", "action: StallAfter"],
+            &[
+                "[SendMessage, SendMessageBatch, ChangeMessageVisibilityBatch]",
+                "action: StallAfter",
+            ],
         ),
         (
             "sqs:queue=dead-letters:stall-body",

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use aws_sdk_sqs::types::MessageAttributeValue;
-use simulator::{BATCH_LIMIT, MESSAGE_LIMIT, Operation, Settings};
+use simulator::{Action, BATCH_LIMIT, Fault, MESSAGE_LIMIT, Operation, Settings, Visibility};
 
 use crate::support::{Rig, Trouble, ending, message};
 
@@ -481,4 +481,121 @@ async fn message_ids_follow_from_the_seed_and_the_order() {
     assert_eq!(ids(1).await, [first.clone(), second.clone()]);
     let [other, _] = ids(2).await;
     assert!(![first, second].contains(&other));
+}
+
+fn visibility(receipt: &str, seconds: u64) -> Visibility {
+    Visibility {
+        receipt: receipt.to_owned(),
+        timeout: Duration::from_secs(seconds),
+        at: Duration::ZERO,
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn changes_of_visibility_are_kept_in_their_order_and_taken_once() {
+    let (rig, url) = rig();
+    let entries = [("a", "r-1", 10), ("b", "r-2", 0), ("c", "r-1", 43_200)];
+    let changed = rig.change_visibilities(&url, &entries).await;
+    let ids = ["a", "b", "c"].map(ToOwned::to_owned);
+    assert_eq!(changed, Ok((ids.to_vec(), vec![])));
+    let expected = [
+        visibility("r-1", 10),
+        visibility("r-2", 0),
+        visibility("r-1", 43_200),
+    ];
+    assert_eq!(rig.simulator.visibilities("q"), expected);
+    assert_eq!(rig.simulator.take_visibilities("q"), expected);
+    assert_eq!(rig.simulator.take_visibilities("q"), []);
+    assert_eq!(rig.simulator.visibilities("another"), []);
+
+    let call = rig.only_call();
+    assert_eq!(call.operation, Operation::ChangeMessageVisibilityBatch);
+    assert_eq!(ending(&call), (Some(200), true));
+    assert_eq!(call.queue.as_deref(), Some("q"));
+    assert_eq!(call.receipts, ["r-1", "r-2", "r-1"]);
+    assert_eq!(call.bodies, [""; 0]);
+    assert_eq!(call.invalid, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_of_visibility_wants_a_handle_and_at_most_twelve_hours() {
+    let (rig, url) = rig();
+    let entries = [
+        ("a", "r-1", 43_201),
+        ("b", "r-2", -1),
+        ("c", "", 10),
+        ("d", "r-4", 10),
+    ];
+    let failed = |id: &str, code: &str| (id.to_owned(), code.to_owned(), true);
+    assert_eq!(
+        rig.change_visibilities(&url, &entries).await,
+        Ok((
+            vec!["d".to_owned()],
+            vec![
+                failed("a", "InvalidParameterValue"),
+                failed("b", "InvalidParameterValue"),
+                failed("c", "ReceiptHandleIsInvalid"),
+            ]
+        ))
+    );
+    assert_eq!(rig.simulator.visibilities("q"), [visibility("r-4", 10)]);
+    assert!(rig.only_call().invalid.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_of_changes_is_refused_like_one_of_messages() {
+    let (rig, url) = rig();
+    let eleven: Vec<String> = (0..11).map(|n| n.to_string()).collect();
+    let eleven: Vec<(&str, &str, i32)> = eleven.iter().map(|id| (id.as_str(), "r", 1)).collect();
+    for (entries, code) in [
+        (&eleven[..], "TooManyEntriesInBatchRequest"),
+        (&[], "EmptyBatchRequest"),
+        (&[("a", "r", 1), ("a", "s", 1)], "BatchEntryIdsNotDistinct"),
+        (&[("a b", "r", 1)], "InvalidBatchEntryId"),
+    ] {
+        let answer = rig.change_visibilities(&url, entries).await;
+        let code = format!("AWS.SimpleQueueService.{code}");
+        assert_eq!(refusal(answer), named(&code));
+    }
+    let ten = rig.change_visibilities(&url, &eleven[1..]).await;
+    assert_eq!(ten.expect("changed").0.len(), BATCH_LIMIT);
+    let elsewhere = url.replace("/q", "/r");
+    let answer = rig.change_visibilities(&elsewhere, &[("a", "r", 1)]).await;
+    let code = "AWS.SimpleQueueService.NonExistentQueue";
+    assert_eq!(refusal(answer), named(code));
+}
+
+#[tokio::test(start_paused = true)]
+async fn changes_of_visibility_fail_in_part_by_their_handles() {
+    let (rig, url) = rig();
+    rig.simulator
+        .fault(
+            Fault::on(Operation::ChangeMessageVisibilityBatch).action(Action::FailEntries {
+                bodies_containing: "bad".to_owned(),
+                code: "MessageNotInflight".to_owned(),
+                sender_fault: true,
+                heals_after: Some(1),
+            }),
+        );
+    let entries = [("a", "good", 10), ("b", "bad", 10)];
+    assert_eq!(
+        rig.change_visibilities(&url, &entries).await,
+        Ok((
+            vec!["a".to_owned()],
+            vec![("b".to_owned(), "MessageNotInflight".to_owned(), true)]
+        ))
+    );
+    assert_eq!(rig.simulator.visibilities("q"), [visibility("good", 10)]);
+    assert_eq!(rig.simulator.calls()[0].invalid, None);
+    let again = rig.change_visibilities(&url, &entries).await;
+    assert_eq!(again.expect("changed").1, []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fault_of_sqs_is_one_of_changes_of_visibility_too() {
+    let (rig, url) = rig();
+    let rig = rig.and_fault("sqs:reset");
+    let changed = rig.change_visibilities(&url, &[("a", "r", 1)]).await;
+    assert_eq!(changed, Err(Trouble::Io));
+    assert_eq!(rig.simulator.visibilities("q"), []);
 }

@@ -14,7 +14,7 @@ use aws_sdk_iotsitewise::operation::list_project_assets::{
     ListProjectAssetsError, ListProjectAssetsOutput,
 };
 use aws_sdk_sqs::config::{Credentials, SharedCredentialsProvider};
-use aws_sdk_sqs::types::SendMessageBatchRequestEntry;
+use aws_sdk_sqs::types::{ChangeMessageVisibilityBatchRequestEntry, SendMessageBatchRequestEntry};
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::endpoint::EndpointPrefix;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
@@ -326,6 +326,44 @@ impl Rig {
             )
         });
         Ok((sent.collect(), failed.collect()))
+    }
+
+    /// Changes visibilities, given by id, receipt handle and seconds; returns
+    /// the ids of the entries changed, and of those failed with their codes and
+    /// whether the sender was at fault.
+    pub(crate) async fn change_visibilities(
+        &self,
+        queue_url: &str,
+        entries: &[(&str, &str, i32)],
+    ) -> Result<(Vec<String>, Vec<(String, String, bool)>), Trouble> {
+        let entries = entries.iter().map(|(id, receipt, seconds)| {
+            ChangeMessageVisibilityBatchRequestEntry::builder()
+                .id(*id)
+                .receipt_handle(*receipt)
+                .visibility_timeout(*seconds)
+                .build()
+                .expect("an entry")
+        });
+        let output = self
+            .sqs
+            .change_message_visibility_batch()
+            .queue_url(queue_url)
+            .set_entries(Some(entries.collect()))
+            .send()
+            .await
+            .map_err(|error| Trouble::of(&error))?;
+        let changed = output
+            .successful()
+            .iter()
+            .map(|entry| entry.id().to_owned());
+        let failed = output.failed().iter().map(|entry| {
+            (
+                entry.id().to_owned(),
+                entry.code().to_owned(),
+                entry.sender_fault(),
+            )
+        });
+        Ok((changed.collect(), failed.collect()))
     }
 
     /// The bodies in a queue.
