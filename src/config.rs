@@ -49,7 +49,8 @@ const REPEATS: &str = "lambda_runtime::layers::panic";
 const DEFAULT_FAN_OUT_ASSETS: usize = 1_000;
 const FAN_OUT_ASSETS_ALLOWED: RangeInclusive<usize> = 100..=25_000;
 
-const DEFAULT_MAX_CONCURRENCY: usize = 8;
+/// Calls in flight where nothing else is configured.
+pub const DEFAULT_MAX_CONCURRENCY: usize = 8;
 const MAX_CONCURRENCY_ALLOWED: RangeInclusive<usize> = 1..=64;
 
 /// Longest namespace of CloudWatch metrics (`PutMetricData`, `Namespace`).

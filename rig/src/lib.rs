@@ -10,8 +10,10 @@
 //! - `world`: the run; `queue`: SQS towards its consumers; `sandbox`: Lambda
 //! - `ledger`: where every asset is, and what must be true of it
 //! - `history`: what happened
+//! - [`job`]: no faults, but more to do than a throttled service lets through
 
 mod history;
+pub mod job;
 mod ledger;
 mod queue;
 mod sandbox;

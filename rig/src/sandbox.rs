@@ -18,7 +18,7 @@ use sitewise_disassociator::queue::{self, Queue};
 use sitewise_disassociator::sitewise::SiteWise;
 use tokio::time::{Instant, timeout_at};
 
-use crate::scenario::{Scenario, dead_letter_queue, work_queue};
+use crate::scenario::{dead_letter_queue, work_queue};
 
 /// The time of day when a run starts.
 const START: Duration = Duration::from_secs(1_795_407_660);
@@ -57,6 +57,14 @@ impl fmt::Display for Ended {
     }
 }
 
+/// How the function is configured.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FunctionSettings {
+    pub(crate) is_fifo: bool,
+    pub(crate) fan_out_assets: usize,
+    pub(crate) max_concurrency: usize,
+}
+
 /// A process with the function in it.
 #[derive(Debug)]
 pub(crate) struct Sandbox {
@@ -65,7 +73,7 @@ pub(crate) struct Sandbox {
 
 impl Sandbox {
     /// A cold start.
-    pub(crate) fn start(simulator: &Simulator, scenario: &Scenario) -> Self {
+    pub(crate) fn start(simulator: &Simulator, settings: FunctionSettings) -> Self {
         let config = SdkConfig::builder()
             .behavior_version(BehaviorVersion::latest())
             .region(Region::new("eu-west-1"))
@@ -83,10 +91,10 @@ impl Sandbox {
         let queue = |name: &str| Some(Queue::new(sqs.clone(), simulator.create_queue(name)));
         let function = Function {
             sitewise: SiteWise::new(&config),
-            dead_letter_queue: queue(dead_letter_queue(scenario.queue.is_fifo)),
-            work_queue: queue(work_queue(scenario.queue.is_fifo)),
-            fan_out_assets: scenario.fan_out_assets,
-            max_concurrency: scenario.max_concurrency,
+            dead_letter_queue: queue(dead_letter_queue(settings.is_fifo)),
+            work_queue: queue(work_queue(settings.is_fifo)),
+            fan_out_assets: settings.fan_out_assets,
+            max_concurrency: settings.max_concurrency,
             pace: Arc::default(),
             now: || UNIX_EPOCH + START,
         };

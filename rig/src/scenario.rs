@@ -9,6 +9,7 @@ use simulator::{Absent, Action, Fault, Names, Operation, Settings, Throttle, Tok
 
 use crate::PANIC;
 use crate::queue::QueueSettings;
+use crate::sandbox::FunctionSettings;
 
 /// The code that the simulator gives an absent asset inside a 200.
 const ABSENT_CODE: &str = "NOT_THERE";
@@ -200,6 +201,15 @@ impl Scenario {
 }
 
 impl Scenario {
+    /// Returns how its functions are configured.
+    pub(crate) fn function(&self) -> FunctionSettings {
+        FunctionSettings {
+            is_fifo: self.queue.is_fifo,
+            fan_out_assets: self.fan_out_assets,
+            max_concurrency: self.max_concurrency,
+        }
+    }
+
     /// Names the kinds of fault in it.
     pub(crate) fn faults(&self) -> Vec<&'static str> {
         let storms = self.storms.iter().map(|storm| storm.name);

@@ -106,7 +106,7 @@ impl<'a> World<'a> {
             simulator.fault(simulator::Fault::on(Operation::Disassociate).action(action));
         }
         let sandboxes = (0..scenario.sandboxes)
-            .map(|_| Sandbox::start(&simulator, scenario))
+            .map(|_| Sandbox::start(&simulator, scenario.function()))
             .collect();
         Self {
             scenario,
@@ -382,7 +382,8 @@ impl<'a> World<'a> {
             }
             if matches!(ended, Ended::Crashed) {
                 self.tally.crashes += 1;
-                self.sandboxes[job.sandbox] = Sandbox::start(&self.simulator, self.scenario);
+                self.sandboxes[job.sandbox] =
+                    Sandbox::start(&self.simulator, self.scenario.function());
             }
             let answer = match ended {
                 Ended::Answer(_) | Ended::Error(_) if job.loses_answer => {
@@ -707,7 +708,7 @@ impl std::fmt::Display for Work {
     }
 }
 
-fn sqs_event(records: &[Delivery], queue: &str) -> String {
+pub(crate) fn sqs_event(records: &[Delivery], queue: &str) -> String {
     let records: Vec<Value> = records
         .iter()
         .map(|record| {

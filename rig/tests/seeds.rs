@@ -1,5 +1,9 @@
 //! The rig, as the gate runs it.
 
+use std::time::Duration;
+
+use rig::job::Job;
+
 /// Seeds of every run of the tests. The program runs more of them.
 const SEEDS: u64 = 1_000;
 
@@ -38,5 +42,26 @@ fn one_seed_gives_one_history() {
             rig::run(seed).history,
             "seed {seed}"
         );
+    }
+}
+
+#[test]
+fn a_large_job_is_done_near_the_services_own_pace_and_no_message_starves() {
+    for (rate, times) in [(10.0, 1.25), (50.0, 1.25)] {
+        let took = Job {
+            assets: 300_000,
+            functions: 5,
+            batch_size: 100,
+            fan_out_assets: 1000,
+            rate,
+            burst: rate,
+            latency: Duration::from_millis(50),
+            max_receive_count: 100,
+        }
+        .run(0);
+        assert_eq!((took.left, took.given_up), (0, 0), "{took:?}");
+        assert!(took.time < took.minimum.mul_f64(times), "{took:?}");
+        assert!(took.throttled * 10 < took.calls, "{took:?}");
+        assert!(took.most_receives < 20, "{took:?}");
     }
 }
