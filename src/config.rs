@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 
 use http::Uri;
 use thiserror::Error;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use crate::telemetry::Voice;
 
@@ -219,7 +219,7 @@ fn namespace(
 /// Chooses the log's filter: Lambda's level over Powertools' over `RUST_LOG`.
 fn log_filter(
     lookup: &impl Fn(&'static str) -> Option<String>,
-) -> Result<EnvFilter, InvalidVariable> {
+) -> Result<Targets, InvalidVariable> {
     for variable in [LAMBDA_LOG_LEVEL, POWERTOOLS_LOG_LEVEL] {
         if let Some(value) = lookup(variable) {
             let level = level(&value).ok_or_else(|| InvalidVariable {
@@ -231,9 +231,9 @@ fn log_filter(
         }
     }
     let Some(value) = lookup(LOG_FILTER) else {
-        return Ok(without_repeats("info"));
+        return Ok(without_repeats(LevelFilter::INFO));
     };
-    EnvFilter::try_new(&value).map_err(|error| InvalidVariable {
+    value.parse().map_err(|error| InvalidVariable {
         variable: LOG_FILTER,
         value,
         expected: format!("a filter such as info or sitewise_disassociator=debug ({error})"),
@@ -242,8 +242,10 @@ fn log_filter(
 
 /// Logs from `level` up, but for the runtime's own line about an error that the
 /// handler has logged already, in a form of its own.
-fn without_repeats(level: &str) -> EnvFilter {
-    EnvFilter::new(format!("{level},{REPEATS}=off"))
+fn without_repeats(level: LevelFilter) -> Targets {
+    Targets::new()
+        .with_default(level)
+        .with_target(REPEATS, LevelFilter::OFF)
 }
 
 /// Returns the least level from INFO up that passes a filter of Lambda set to
@@ -259,13 +261,13 @@ fn metrics_level(least: &str) -> &'static str {
 }
 
 /// Returns a log level by any of the names that Lambda and Powertools have for it.
-fn level(name: &str) -> Option<&'static str> {
+fn level(name: &str) -> Option<LevelFilter> {
     Some(match name.to_ascii_uppercase().as_str() {
-        "TRACE" => "trace",
-        "DEBUG" => "debug",
-        "INFO" => "info",
-        "WARN" | "WARNING" => "warn",
-        "ERROR" | "FATAL" | "CRITICAL" => "error",
+        "TRACE" => LevelFilter::TRACE,
+        "DEBUG" => LevelFilter::DEBUG,
+        "INFO" => LevelFilter::INFO,
+        "WARN" | "WARNING" => LevelFilter::WARN,
+        "ERROR" | "FATAL" | "CRITICAL" => LevelFilter::ERROR,
         _ => return None,
     })
 }
@@ -274,6 +276,7 @@ fn level(name: &str) -> Option<&'static str> {
 mod tests {
     use super::*;
     use std::collections::HashMap;
+    use tracing::Level;
 
     fn config(variables: &[(&'static str, &str)]) -> Result<Config, String> {
         let variables: HashMap<_, _> = variables.iter().copied().collect();
@@ -398,13 +401,15 @@ mod tests {
                 "WORK_QUEUE_URL: expected another queue than DEAD_LETTER_QUEUE_URL, found {queue:?}"
             ))
         );
-        let error = config(&[("RUST_LOG", "a=b=c")])
-            .map(drop)
-            .expect_err("no filter");
-        assert!(
-            error.starts_with("RUST_LOG: expected a filter such as info"),
-            "{error}"
-        );
+        for filter in ["a=b=c", "a=loud", "[span{field=1}]=debug"] {
+            let error = config(&[("RUST_LOG", filter)])
+                .map(drop)
+                .expect_err("no filter");
+            assert!(
+                error.starts_with("RUST_LOG: expected a filter such as info"),
+                "{error}"
+            );
+        }
     }
 
     #[test]
@@ -424,6 +429,85 @@ mod tests {
         );
         assert_eq!(filter(&[rust, powertools]), format!("{quiet},warn"));
         assert_eq!(filter(&[rust]), "sitewise_disassociator=trace");
+    }
+
+    /// Returns what of a log passes the filter that a variable asks for.
+    fn passes(variable: (&'static str, &str), target: &str) -> LevelFilter {
+        let filter = config(&[variable]).expect("valid").voice.filter;
+        let levels = [
+            Level::TRACE,
+            Level::DEBUG,
+            Level::INFO,
+            Level::WARN,
+            Level::ERROR,
+        ];
+        let least = levels
+            .into_iter()
+            .find(|level| filter.would_enable(target, level));
+        least.map_or(LevelFilter::OFF, LevelFilter::from_level)
+    }
+
+    #[test]
+    fn a_filter_passes_what_it_names() {
+        for (variable, value, ours, runtimes) in [
+            (
+                "AWS_LAMBDA_LOG_LEVEL",
+                "TRACE",
+                LevelFilter::TRACE,
+                LevelFilter::TRACE,
+            ),
+            (
+                "AWS_LAMBDA_LOG_LEVEL",
+                "DEBUG",
+                LevelFilter::DEBUG,
+                LevelFilter::DEBUG,
+            ),
+            (
+                "POWERTOOLS_LOG_LEVEL",
+                "info",
+                LevelFilter::INFO,
+                LevelFilter::INFO,
+            ),
+            (
+                "POWERTOOLS_LOG_LEVEL",
+                "Warning",
+                LevelFilter::WARN,
+                LevelFilter::WARN,
+            ),
+            (
+                "AWS_LAMBDA_LOG_LEVEL",
+                "ERROR",
+                LevelFilter::ERROR,
+                LevelFilter::ERROR,
+            ),
+            (
+                "AWS_LAMBDA_LOG_LEVEL",
+                "FATAL",
+                LevelFilter::ERROR,
+                LevelFilter::ERROR,
+            ),
+            ("RUST_LOG", "warn", LevelFilter::WARN, LevelFilter::WARN),
+            (
+                "RUST_LOG",
+                "sitewise_disassociator=debug",
+                LevelFilter::DEBUG,
+                LevelFilter::OFF,
+            ),
+            (
+                "RUST_LOG",
+                "error,sitewise_disassociator=trace",
+                LevelFilter::TRACE,
+                LevelFilter::ERROR,
+            ),
+        ] {
+            let variable = (variable, value);
+            let found = [
+                "sitewise_disassociator::telemetry",
+                "lambda_runtime::layers::api",
+            ]
+            .map(|target| passes(variable, target));
+            assert_eq!(found, [ours, runtimes], "{variable:?}");
+        }
     }
 
     #[test]

@@ -16,7 +16,7 @@ use sitewise_disassociator::retry::MOST_IDLE_CONNECTIONS;
 use sitewise_disassociator::sitewise::SiteWise;
 use sitewise_disassociator::telemetry::{self, Voice};
 use tokio::time::Instant;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
@@ -25,7 +25,7 @@ async fn main() -> ExitCode {
         Err(error) => {
             telemetry::init(Voice {
                 service: DEFAULT_SERVICE_NAME.to_owned(),
-                filter: EnvFilter::new("info"),
+                filter: Targets::new().with_default(LevelFilter::INFO),
                 metrics_namespace: None,
                 metrics_level: "INFO",
             });
