@@ -7,10 +7,12 @@
 use std::ops::RangeInclusive;
 
 use http::Uri;
+use http::uri::Scheme;
 use thiserror::Error;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use crate::telemetry::Voice;
+use crate::trust::{self, Roots};
 
 /// Where dead letters go.
 pub const DEAD_LETTER_QUEUE_URL: &str = "DEAD_LETTER_QUEUE_URL";
@@ -36,6 +38,17 @@ const ENDPOINTS: [&str; 3] = [
     "AWS_ENDPOINT_URL_IOTSITEWISE",
     "AWS_ENDPOINT_URL_SQS",
 ];
+
+/// Where the SDK finds the Region, the strongest first.
+const REGIONS: [&str; 2] = ["AWS_REGION", "AWS_DEFAULT_REGION"];
+
+/// The roots for TLS, instead of all others: the variable of the AWS CLI and
+/// most AWS SDKs ("General configuration settings", AWS SDKs and Tools
+/// Reference Guide), though not of the SDK for Rust.
+const CA_BUNDLE: &str = "AWS_CA_BUNDLE";
+/// The same by OpenSSL's names, which hold together.
+const CERT_FILE: &str = "SSL_CERT_FILE";
+const CERT_DIR: &str = "SSL_CERT_DIR";
 
 /// What sets the log level, the strongest first: what Lambda sets for its own
 /// filter, Powertools' variable, Rust's.
@@ -69,6 +82,8 @@ pub struct Config {
     pub fan_out_assets: usize,
     /// Calls in flight in one invocation.
     pub max_concurrency: usize,
+    /// The roots that TLS trusts.
+    pub roots: Roots,
     /// How the function tells about itself.
     pub voice: Voice,
 }
@@ -111,8 +126,9 @@ impl Config {
                 expected: format!("another queue than {DEAD_LETTER_QUEUE_URL}"),
             });
         }
+        let mut endpoints = Vec::new();
         for variable in ENDPOINTS {
-            url(variable, &lookup)?;
+            endpoints.extend(url(variable, &lookup)?);
         }
         Ok(Self {
             dead_letter_queue_url,
@@ -129,8 +145,56 @@ impl Config {
                 MAX_CONCURRENCY_ALLOWED,
                 &lookup,
             )?,
+            roots: roots(&endpoints, &lookup)?,
             voice: voice(&lookup)?,
         })
+    }
+}
+
+/// Chooses the roots that TLS trusts: those that a variable names; the
+/// machine's for an endpoint of the operator's own, which may have any
+/// authority, and where AWS's are not known to have Amazon's; else Amazon's.
+fn roots(
+    endpoints: &[String],
+    lookup: &impl Fn(&'static str) -> Option<String>,
+) -> Result<Roots, InvalidVariable> {
+    if let Some(bundle) = named(CA_BUNDLE, trust::of_file, lookup)? {
+        return Ok(Roots::Named(bundle));
+    }
+    let file = named(CERT_FILE, trust::of_file, lookup)?;
+    let directories = named(CERT_DIR, trust::of_directories, lookup)?;
+    if file.is_some() || directories.is_some() {
+        let named = [file, directories].into_iter().flatten();
+        return Ok(Roots::Named(named.collect()));
+    }
+    let is_https = |url: &String| {
+        url.parse::<Uri>()
+            .is_ok_and(|uri| uri.scheme() == Some(&Scheme::HTTPS))
+    };
+    let region = REGIONS.into_iter().find_map(lookup);
+    let is_amazons = region.is_some_and(|region| trust::is_amazons(&region));
+    if is_amazons && !endpoints.iter().any(is_https) {
+        Ok(Roots::Amazon)
+    } else {
+        Ok(Roots::Machine)
+    }
+}
+
+fn named(
+    variable: &'static str,
+    read: impl Fn(&str) -> Result<String, String>,
+    lookup: &impl Fn(&'static str) -> Option<String>,
+) -> Result<Option<String>, InvalidVariable> {
+    let Some(value) = lookup(variable) else {
+        return Ok(None);
+    };
+    match read(&value) {
+        Ok(pem) => Ok(Some(pem)),
+        Err(reason) => Err(InvalidVariable {
+            variable,
+            value,
+            expected: format!("the place of root certificates as PEM ({reason})"),
+        }),
     }
 }
 
@@ -507,6 +571,67 @@ mod tests {
             ]
             .map(|target| passes(variable, target));
             assert_eq!(found, [ours, runtimes], "{variable:?}");
+        }
+    }
+
+    #[test]
+    fn tls_trusts_amazons_roots_alone_where_nothing_speaks_for_others() {
+        let here = ("AWS_REGION", "eu-west-1");
+        let elsewhere = ("AWS_REGION", "cn-north-1");
+        let plain = ("AWS_ENDPOINT_URL", "http://127.0.0.1:9000");
+        for amazons in [
+            &[here][..],
+            &[here, plain],
+            &[here, ("SSL_CERT_FILE", ""), ("AWS_CA_BUNDLE", "")],
+            &[("AWS_DEFAULT_REGION", "us-gov-west-1")],
+            &[here, ("AWS_DEFAULT_REGION", "cn-north-1")],
+        ] {
+            assert_eq!(config(amazons).expect("valid").roots, Roots::Amazon);
+        }
+        for machines in [
+            &[][..],
+            &[elsewhere],
+            &[elsewhere, ("AWS_DEFAULT_REGION", "eu-west-1")],
+            &[here, ("AWS_ENDPOINT_URL", "https://localhost")],
+            &[here, ("AWS_ENDPOINT_URL_SQS", "HTTPS://localhost"), plain],
+            &[here, ("AWS_ENDPOINT_URL_IOTSITEWISE", "https://localhost")],
+        ] {
+            assert_eq!(config(machines).expect("valid").roots, Roots::Machine);
+        }
+    }
+
+    #[test]
+    fn tls_trusts_what_variables_name_and_nothing_else() {
+        const TRUST: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/trust");
+        const ONE: &str = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/src/trust/amazon-root-ca-1.pem"
+        );
+        let here = ("AWS_REGION", "eu-west-1");
+        let endpoint = ("AWS_ENDPOINT_URL", "https://localhost");
+        let bundle = ("AWS_CA_BUNDLE", ONE);
+        let file = ("SSL_CERT_FILE", ONE);
+        let directory = ("SSL_CERT_DIR", TRUST);
+        for (variables, expected) in [
+            (&[bundle][..], 1),
+            (&[here, endpoint, bundle], 1),
+            (&[here, file], 1),
+            (&[endpoint, directory], 5),
+            (&[file, directory], 6),
+            (&[bundle, directory], 1),
+        ] {
+            let Roots::Named(pem) = config(variables).expect("valid").roots else {
+                panic!("not named: {variables:?}");
+            };
+            assert_eq!(pem.matches("BEGIN").count(), expected, "{variables:?}");
+        }
+        for variable in ["AWS_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR"] {
+            let error = config(&[(variable, "/nowhere")])
+                .map(drop)
+                .expect_err("no roots");
+            let start = format!("{variable}: expected the place of root certificates as PEM (");
+            assert!(error.starts_with(&start), "{error}");
+            assert!(error.ends_with(", found \"/nowhere\""), "{error}");
         }
     }
 

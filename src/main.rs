@@ -15,6 +15,7 @@ use sitewise_disassociator::queue::{self, Queue};
 use sitewise_disassociator::retry::MOST_IDLE_CONNECTIONS;
 use sitewise_disassociator::sitewise::SiteWise;
 use sitewise_disassociator::telemetry::{self, Voice};
+use sitewise_disassociator::trust::Roots;
 use tokio::time::Instant;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
@@ -33,7 +34,7 @@ async fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let function = function(&config, &sdk_config().await);
+    let function = function(&config, &sdk_config(&config.roots).await);
     telemetry::init(config.voice);
     let handler = service_fn(|event: LambdaEvent<Box<RawValue>>| {
         let function = &function;
@@ -52,9 +53,10 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn sdk_config() -> SdkConfig {
+async fn sdk_config(roots: &Roots) -> SdkConfig {
     let http_client = Builder::new()
         .tls_provider(Provider::Rustls(CryptoMode::Ring))
+        .tls_context(roots.tls_context())
         .pool_max_idle_per_host(MOST_IDLE_CONNECTIONS)
         .build_https();
     aws_config::defaults(BehaviorVersion::latest())
