@@ -42,6 +42,9 @@ const ENDPOINTS: [&str; 3] = [
 /// Where the SDK finds the Region, the strongest first.
 const REGIONS: [&str; 2] = ["AWS_REGION", "AWS_DEFAULT_REGION"];
 
+/// Credentials that the SDK takes from the environment.
+const CREDENTIALS: [&str; 2] = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"];
+
 /// The roots for TLS, instead of all others: the variable of the AWS CLI and
 /// most AWS SDKs ("General configuration settings", AWS SDKs and Tools
 /// Reference Guide), though not of the SDK for Rust.
@@ -82,6 +85,12 @@ pub struct Config {
     pub fan_out_assets: usize,
     /// Calls in flight in one invocation.
     pub max_concurrency: usize,
+    /// The Region that the environment names.
+    pub region: Option<String>,
+    /// Whether the environment has credentials, as Lambda's does. They win over
+    /// all that the SDK could find elsewhere, so that it need not get ready to
+    /// look there, which takes time at the cold start.
+    pub has_credentials: bool,
     /// The roots that TLS trusts.
     pub roots: Roots,
     /// How the function tells about itself.
@@ -130,6 +139,7 @@ impl Config {
         for variable in ENDPOINTS {
             endpoints.extend(url(variable, &lookup)?);
         }
+        let region = REGIONS.into_iter().find_map(&lookup);
         Ok(Self {
             dead_letter_queue_url,
             work_queue_url,
@@ -145,7 +155,11 @@ impl Config {
                 MAX_CONCURRENCY_ALLOWED,
                 &lookup,
             )?,
-            roots: roots(&endpoints, &lookup)?,
+            roots: roots(region.as_deref(), &endpoints, &lookup)?,
+            region,
+            has_credentials: CREDENTIALS
+                .into_iter()
+                .all(|variable| lookup(variable).is_some_and(|value| !value.trim().is_empty())),
             voice: voice(&lookup)?,
         })
     }
@@ -155,6 +169,7 @@ impl Config {
 /// machine's for an endpoint of the operator's own, which may have any
 /// authority, and where AWS's are not known to have Amazon's; else Amazon's.
 fn roots(
+    region: Option<&str>,
     endpoints: &[String],
     lookup: &impl Fn(&'static str) -> Option<String>,
 ) -> Result<Roots, InvalidVariable> {
@@ -171,9 +186,7 @@ fn roots(
         url.parse::<Uri>()
             .is_ok_and(|uri| uri.scheme() == Some(&Scheme::HTTPS))
     };
-    let region = REGIONS.into_iter().find_map(lookup);
-    let is_amazons = region.is_some_and(|region| trust::is_amazons(&region));
-    if is_amazons && !endpoints.iter().any(is_https) {
+    if region.is_some_and(trust::is_amazons) && !endpoints.iter().any(is_https) {
         Ok(Roots::Amazon)
     } else {
         Ok(Roots::Machine)
@@ -571,6 +584,36 @@ mod tests {
             ]
             .map(|target| passes(variable, target));
             assert_eq!(found, [ours, runtimes], "{variable:?}");
+        }
+    }
+
+    #[test]
+    fn region_and_credentials_are_the_environments_as_the_sdk_reads_them() {
+        let key = ("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE");
+        let secret = ("AWS_SECRET_ACCESS_KEY", "secret");
+        for (variables, region, has_credentials) in [
+            (&[][..], None, false),
+            (&[key], None, false),
+            (&[secret], None, false),
+            (&[key, ("AWS_SECRET_ACCESS_KEY", " ")], None, false),
+            (&[key, secret], None, true),
+            (
+                &[("AWS_DEFAULT_REGION", "eu-west-1")],
+                Some("eu-west-1"),
+                false,
+            ),
+            (
+                &[
+                    ("AWS_DEFAULT_REGION", "us-east-1"),
+                    ("AWS_REGION", "eu-west-1"),
+                ],
+                Some("eu-west-1"),
+                false,
+            ),
+        ] {
+            let config = config(variables).expect("valid");
+            let found = (config.region.as_deref(), config.has_credentials);
+            assert_eq!(found, (region, has_credentials), "{variables:?}");
         }
     }
 

@@ -3,7 +3,8 @@
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
-use aws_config::{BehaviorVersion, SdkConfig};
+use aws_config::environment::EnvironmentVariableCredentialsProvider;
+use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_smithy_http_client::Builder;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
@@ -15,7 +16,6 @@ use sitewise_disassociator::queue::{self, Queue};
 use sitewise_disassociator::retry::MOST_IDLE_CONNECTIONS;
 use sitewise_disassociator::sitewise::SiteWise;
 use sitewise_disassociator::telemetry::{self, Voice};
-use sitewise_disassociator::trust::Roots;
 use tokio::time::Instant;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
@@ -34,7 +34,7 @@ async fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let function = function(&config, &sdk_config(&config.roots).await);
+    let function = function(&config, &sdk_config(&config).await);
     telemetry::init(config.voice);
     let handler = service_fn(|event: LambdaEvent<Box<RawValue>>| {
         let function = &function;
@@ -53,16 +53,20 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn sdk_config(roots: &Roots) -> SdkConfig {
+async fn sdk_config(config: &Config) -> SdkConfig {
     let http_client = Builder::new()
         .tls_provider(Provider::Rustls(CryptoMode::Ring))
-        .tls_context(roots.tls_context())
+        .tls_context(config.roots.tls_context())
         .pool_max_idle_per_host(MOST_IDLE_CONNECTIONS)
         .build_https();
-    aws_config::defaults(BehaviorVersion::latest())
-        .http_client(http_client)
-        .load()
-        .await
+    let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(http_client);
+    if let Some(region) = &config.region {
+        loader = loader.region(Region::new(region.clone()));
+    }
+    if config.has_credentials {
+        loader = loader.credentials_provider(EnvironmentVariableCredentialsProvider::new());
+    }
+    loader.load().await
 }
 
 fn function(config: &Config, sdk_config: &SdkConfig) -> Function {
