@@ -7,10 +7,12 @@
 use std::ops::RangeInclusive;
 
 use http::Uri;
+use http::uri::Scheme;
 use thiserror::Error;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use crate::telemetry::Voice;
+use crate::trust::{self, Roots};
 
 /// Where dead letters go.
 pub const DEAD_LETTER_QUEUE_URL: &str = "DEAD_LETTER_QUEUE_URL";
@@ -36,6 +38,20 @@ const ENDPOINTS: [&str; 3] = [
     "AWS_ENDPOINT_URL_IOTSITEWISE",
     "AWS_ENDPOINT_URL_SQS",
 ];
+
+/// Where the SDK finds the Region, the strongest first.
+const REGIONS: [&str; 2] = ["AWS_REGION", "AWS_DEFAULT_REGION"];
+
+/// Credentials that the SDK takes from the environment.
+const CREDENTIALS: [&str; 2] = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"];
+
+/// The roots for TLS, instead of all others: the variable of the AWS CLI and
+/// most AWS SDKs ("General configuration settings", AWS SDKs and Tools
+/// Reference Guide), though not of the SDK for Rust.
+const CA_BUNDLE: &str = "AWS_CA_BUNDLE";
+/// The same by OpenSSL's names, which hold together.
+const CERT_FILE: &str = "SSL_CERT_FILE";
+const CERT_DIR: &str = "SSL_CERT_DIR";
 
 /// What sets the log level, the strongest first: what Lambda sets for its own
 /// filter, Powertools' variable, Rust's.
@@ -70,6 +86,14 @@ pub struct Config {
     pub fan_out_assets: usize,
     /// Calls in flight in one invocation.
     pub max_concurrency: usize,
+    /// The Region that the environment names.
+    pub region: Option<String>,
+    /// Whether the environment has credentials, as Lambda's does. They win over
+    /// all that the SDK could find elsewhere, so that it need not get ready to
+    /// look there, which takes time at the cold start.
+    pub has_credentials: bool,
+    /// The roots that TLS trusts.
+    pub roots: Roots,
     /// How the function tells about itself.
     pub voice: Voice,
 }
@@ -112,9 +136,11 @@ impl Config {
                 expected: format!("another queue than {DEAD_LETTER_QUEUE_URL}"),
             });
         }
+        let mut endpoints = Vec::new();
         for variable in ENDPOINTS {
-            url(variable, &lookup)?;
+            endpoints.extend(url(variable, &lookup)?);
         }
+        let region = REGIONS.into_iter().find_map(&lookup);
         Ok(Self {
             dead_letter_queue_url,
             work_queue_url,
@@ -130,8 +156,59 @@ impl Config {
                 MAX_CONCURRENCY_ALLOWED,
                 &lookup,
             )?,
+            roots: roots(region.as_deref(), &endpoints, &lookup)?,
+            region,
+            has_credentials: CREDENTIALS
+                .into_iter()
+                .all(|variable| lookup(variable).is_some_and(|value| !value.trim().is_empty())),
             voice: voice(&lookup)?,
         })
+    }
+}
+
+/// Chooses the roots that TLS trusts: those that a variable names; the
+/// machine's for an endpoint of the operator's own, which may have any
+/// authority, and where AWS's are not known to have Amazon's; else Amazon's.
+fn roots(
+    region: Option<&str>,
+    endpoints: &[String],
+    lookup: &impl Fn(&'static str) -> Option<String>,
+) -> Result<Roots, InvalidVariable> {
+    if let Some(bundle) = named(CA_BUNDLE, trust::of_file, lookup)? {
+        return Ok(Roots::Named(bundle));
+    }
+    let file = named(CERT_FILE, trust::of_file, lookup)?;
+    let directories = named(CERT_DIR, trust::of_directories, lookup)?;
+    if file.is_some() || directories.is_some() {
+        let named = [file, directories].into_iter().flatten();
+        return Ok(Roots::Named(named.collect()));
+    }
+    let is_https = |url: &String| {
+        url.parse::<Uri>()
+            .is_ok_and(|uri| uri.scheme() == Some(&Scheme::HTTPS))
+    };
+    if region.is_some_and(trust::is_amazons) && !endpoints.iter().any(is_https) {
+        Ok(Roots::Amazon)
+    } else {
+        Ok(Roots::Machine)
+    }
+}
+
+fn named(
+    variable: &'static str,
+    read: impl Fn(&str) -> Result<String, String>,
+    lookup: &impl Fn(&'static str) -> Option<String>,
+) -> Result<Option<String>, InvalidVariable> {
+    let Some(value) = lookup(variable) else {
+        return Ok(None);
+    };
+    match read(&value) {
+        Ok(pem) => Ok(Some(pem)),
+        Err(reason) => Err(InvalidVariable {
+            variable,
+            value,
+            expected: format!("the place of root certificates as PEM ({reason})"),
+        }),
     }
 }
 
@@ -220,7 +297,7 @@ fn namespace(
 /// Chooses the log's filter: Lambda's level over Powertools' over `RUST_LOG`.
 fn log_filter(
     lookup: &impl Fn(&'static str) -> Option<String>,
-) -> Result<EnvFilter, InvalidVariable> {
+) -> Result<Targets, InvalidVariable> {
     for variable in [LAMBDA_LOG_LEVEL, POWERTOOLS_LOG_LEVEL] {
         if let Some(value) = lookup(variable) {
             let level = level(&value).ok_or_else(|| InvalidVariable {
@@ -232,9 +309,9 @@ fn log_filter(
         }
     }
     let Some(value) = lookup(LOG_FILTER) else {
-        return Ok(without_repeats("info"));
+        return Ok(without_repeats(LevelFilter::INFO));
     };
-    EnvFilter::try_new(&value).map_err(|error| InvalidVariable {
+    value.parse().map_err(|error| InvalidVariable {
         variable: LOG_FILTER,
         value,
         expected: format!("a filter such as info or sitewise_disassociator=debug ({error})"),
@@ -243,8 +320,10 @@ fn log_filter(
 
 /// Logs from `level` up, but for the runtime's own line about an error that the
 /// handler has logged already, in a form of its own.
-fn without_repeats(level: &str) -> EnvFilter {
-    EnvFilter::new(format!("{level},{REPEATS}=off"))
+fn without_repeats(level: LevelFilter) -> Targets {
+    Targets::new()
+        .with_default(level)
+        .with_target(REPEATS, LevelFilter::OFF)
 }
 
 /// Returns the least level from INFO up that passes a filter of Lambda set to
@@ -260,13 +339,13 @@ fn metrics_level(least: &str) -> &'static str {
 }
 
 /// Returns a log level by any of the names that Lambda and Powertools have for it.
-fn level(name: &str) -> Option<&'static str> {
+fn level(name: &str) -> Option<LevelFilter> {
     Some(match name.to_ascii_uppercase().as_str() {
-        "TRACE" => "trace",
-        "DEBUG" => "debug",
-        "INFO" => "info",
-        "WARN" | "WARNING" => "warn",
-        "ERROR" | "FATAL" | "CRITICAL" => "error",
+        "TRACE" => LevelFilter::TRACE,
+        "DEBUG" => LevelFilter::DEBUG,
+        "INFO" => LevelFilter::INFO,
+        "WARN" | "WARNING" => LevelFilter::WARN,
+        "ERROR" | "FATAL" | "CRITICAL" => LevelFilter::ERROR,
         _ => return None,
     })
 }
@@ -275,6 +354,7 @@ fn level(name: &str) -> Option<&'static str> {
 mod tests {
     use super::*;
     use std::collections::HashMap;
+    use tracing::Level;
 
     fn config(variables: &[(&'static str, &str)]) -> Result<Config, String> {
         let variables: HashMap<_, _> = variables.iter().copied().collect();
@@ -399,13 +479,15 @@ mod tests {
                 "WORK_QUEUE_URL: expected another queue than DEAD_LETTER_QUEUE_URL, found {queue:?}"
             ))
         );
-        let error = config(&[("RUST_LOG", "a=b=c")])
-            .map(drop)
-            .expect_err("no filter");
-        assert!(
-            error.starts_with("RUST_LOG: expected a filter such as info"),
-            "{error}"
-        );
+        for filter in ["a=b=c", "a=loud", "[span{field=1}]=debug"] {
+            let error = config(&[("RUST_LOG", filter)])
+                .map(drop)
+                .expect_err("no filter");
+            assert!(
+                error.starts_with("RUST_LOG: expected a filter such as info"),
+                "{error}"
+            );
+        }
     }
 
     #[test]
@@ -425,6 +507,176 @@ mod tests {
         );
         assert_eq!(filter(&[rust, powertools]), format!("{quiet},warn"));
         assert_eq!(filter(&[rust]), "sitewise_disassociator=trace");
+    }
+
+    /// Returns what of a log passes the filter that a variable asks for.
+    fn passes(variable: (&'static str, &str), target: &str) -> LevelFilter {
+        let filter = config(&[variable]).expect("valid").voice.filter;
+        let levels = [
+            Level::TRACE,
+            Level::DEBUG,
+            Level::INFO,
+            Level::WARN,
+            Level::ERROR,
+        ];
+        let least = levels
+            .into_iter()
+            .find(|level| filter.would_enable(target, level));
+        least.map_or(LevelFilter::OFF, LevelFilter::from_level)
+    }
+
+    #[test]
+    fn a_filter_passes_what_it_names() {
+        for (variable, value, ours, runtimes) in [
+            (
+                "AWS_LAMBDA_LOG_LEVEL",
+                "TRACE",
+                LevelFilter::TRACE,
+                LevelFilter::TRACE,
+            ),
+            (
+                "AWS_LAMBDA_LOG_LEVEL",
+                "DEBUG",
+                LevelFilter::DEBUG,
+                LevelFilter::DEBUG,
+            ),
+            (
+                "POWERTOOLS_LOG_LEVEL",
+                "info",
+                LevelFilter::INFO,
+                LevelFilter::INFO,
+            ),
+            (
+                "POWERTOOLS_LOG_LEVEL",
+                "Warning",
+                LevelFilter::WARN,
+                LevelFilter::WARN,
+            ),
+            (
+                "AWS_LAMBDA_LOG_LEVEL",
+                "ERROR",
+                LevelFilter::ERROR,
+                LevelFilter::ERROR,
+            ),
+            (
+                "AWS_LAMBDA_LOG_LEVEL",
+                "FATAL",
+                LevelFilter::ERROR,
+                LevelFilter::ERROR,
+            ),
+            ("RUST_LOG", "warn", LevelFilter::WARN, LevelFilter::WARN),
+            (
+                "RUST_LOG",
+                "sitewise_disassociator=debug",
+                LevelFilter::DEBUG,
+                LevelFilter::OFF,
+            ),
+            (
+                "RUST_LOG",
+                "error,sitewise_disassociator=trace",
+                LevelFilter::TRACE,
+                LevelFilter::ERROR,
+            ),
+        ] {
+            let variable = (variable, value);
+            let found = [
+                "sitewise_disassociator::telemetry",
+                "lambda_runtime::layers::api",
+            ]
+            .map(|target| passes(variable, target));
+            assert_eq!(found, [ours, runtimes], "{variable:?}");
+        }
+    }
+
+    #[test]
+    fn region_and_credentials_are_the_environments_as_the_sdk_reads_them() {
+        let key = ("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE");
+        let secret = ("AWS_SECRET_ACCESS_KEY", "secret");
+        for (variables, region, has_credentials) in [
+            (&[][..], None, false),
+            (&[key], None, false),
+            (&[secret], None, false),
+            (&[key, ("AWS_SECRET_ACCESS_KEY", " ")], None, false),
+            (&[key, secret], None, true),
+            (
+                &[("AWS_DEFAULT_REGION", "eu-west-1")],
+                Some("eu-west-1"),
+                false,
+            ),
+            (
+                &[
+                    ("AWS_DEFAULT_REGION", "us-east-1"),
+                    ("AWS_REGION", "eu-west-1"),
+                ],
+                Some("eu-west-1"),
+                false,
+            ),
+        ] {
+            let config = config(variables).expect("valid");
+            let found = (config.region.as_deref(), config.has_credentials);
+            assert_eq!(found, (region, has_credentials), "{variables:?}");
+        }
+    }
+
+    #[test]
+    fn tls_trusts_amazons_roots_alone_where_nothing_speaks_for_others() {
+        let here = ("AWS_REGION", "eu-west-1");
+        let elsewhere = ("AWS_REGION", "cn-north-1");
+        let plain = ("AWS_ENDPOINT_URL", "http://127.0.0.1:9000");
+        for amazons in [
+            &[here][..],
+            &[here, plain],
+            &[here, ("SSL_CERT_FILE", ""), ("AWS_CA_BUNDLE", "")],
+            &[("AWS_DEFAULT_REGION", "us-gov-west-1")],
+            &[here, ("AWS_DEFAULT_REGION", "cn-north-1")],
+        ] {
+            assert_eq!(config(amazons).expect("valid").roots, Roots::Amazon);
+        }
+        for machines in [
+            &[][..],
+            &[elsewhere],
+            &[elsewhere, ("AWS_DEFAULT_REGION", "eu-west-1")],
+            &[here, ("AWS_ENDPOINT_URL", "https://localhost")],
+            &[here, ("AWS_ENDPOINT_URL_SQS", "HTTPS://localhost"), plain],
+            &[here, ("AWS_ENDPOINT_URL_IOTSITEWISE", "https://localhost")],
+        ] {
+            assert_eq!(config(machines).expect("valid").roots, Roots::Machine);
+        }
+    }
+
+    #[test]
+    fn tls_trusts_what_variables_name_and_nothing_else() {
+        const TRUST: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/trust");
+        const ONE: &str = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/src/trust/amazon-root-ca-1.pem"
+        );
+        let here = ("AWS_REGION", "eu-west-1");
+        let endpoint = ("AWS_ENDPOINT_URL", "https://localhost");
+        let bundle = ("AWS_CA_BUNDLE", ONE);
+        let file = ("SSL_CERT_FILE", ONE);
+        let directory = ("SSL_CERT_DIR", TRUST);
+        for (variables, expected) in [
+            (&[bundle][..], 1),
+            (&[here, endpoint, bundle], 1),
+            (&[here, file], 1),
+            (&[endpoint, directory], 5),
+            (&[file, directory], 6),
+            (&[bundle, directory], 1),
+        ] {
+            let Roots::Named(pem) = config(variables).expect("valid").roots else {
+                panic!("not named: {variables:?}");
+            };
+            assert_eq!(pem.matches("BEGIN").count(), expected, "{variables:?}");
+        }
+        for variable in ["AWS_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR"] {
+            let error = config(&[(variable, "/nowhere")])
+                .map(drop)
+                .expect_err("no roots");
+            let start = format!("{variable}: expected the place of root certificates as PEM (");
+            assert!(error.starts_with(&start), "{error}");
+            assert!(error.ends_with(", found \"/nowhere\""), "{error}");
+        }
     }
 
     #[test]

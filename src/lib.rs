@@ -18,7 +18,8 @@
 //! - [`settle`]: what becomes of each message
 //! - [`dead_letter`] and [`part`]: what is put in a [`queue`]
 //! - [`answer`]: what Lambda is told
-//! - [`handler`]: the order of all this; [`config`]: its setting
+//! - [`handler`]: the order of all this; [`config`]: its setting; [`trust`]:
+//!   the roots of its TLS
 //! - [`telemetry`]: what is logged of it; [`metrics`]: its numbers;
 //!   [`attempts`]: those of the calls
 //!
@@ -51,3 +52,4 @@ pub mod settle;
 pub mod sitewise;
 pub mod strict_json;
 pub mod telemetry;
+pub mod trust;

@@ -4,7 +4,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use aws_config::{BehaviorVersion, SdkConfig};
+use aws_config::environment::EnvironmentVariableCredentialsProvider;
+use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_smithy_http_client::Builder;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
@@ -17,7 +18,7 @@ use sitewise_disassociator::retry::MOST_IDLE_CONNECTIONS;
 use sitewise_disassociator::sitewise::SiteWise;
 use sitewise_disassociator::telemetry::{self, Voice};
 use tokio::time::Instant;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
@@ -26,7 +27,7 @@ async fn main() -> ExitCode {
         Err(error) => {
             telemetry::init(Voice {
                 service: DEFAULT_SERVICE_NAME.to_owned(),
-                filter: EnvFilter::new("info"),
+                filter: Targets::new().with_default(LevelFilter::INFO),
                 metrics_namespace: None,
                 metrics_level: "INFO",
             });
@@ -34,7 +35,7 @@ async fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let function = function(&config, &sdk_config().await);
+    let function = function(&config, &sdk_config(&config).await);
     telemetry::init(config.voice);
     let handler = service_fn(|event: LambdaEvent<Box<RawValue>>| {
         let function = &function;
@@ -53,15 +54,20 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn sdk_config() -> SdkConfig {
+async fn sdk_config(config: &Config) -> SdkConfig {
     let http_client = Builder::new()
         .tls_provider(Provider::Rustls(CryptoMode::Ring))
+        .tls_context(config.roots.tls_context())
         .pool_max_idle_per_host(MOST_IDLE_CONNECTIONS)
         .build_https();
-    aws_config::defaults(BehaviorVersion::latest())
-        .http_client(http_client)
-        .load()
-        .await
+    let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(http_client);
+    if let Some(region) = &config.region {
+        loader = loader.region(Region::new(region.clone()));
+    }
+    if config.has_credentials {
+        loader = loader.credentials_provider(EnvironmentVariableCredentialsProvider::new());
+    }
+    loader.load().await
 }
 
 fn function(config: &Config, sdk_config: &SdkConfig) -> Function {

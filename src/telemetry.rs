@@ -17,10 +17,12 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt as _;
 use uuid::Uuid;
 
 use crate::metrics::Metrics;
@@ -34,7 +36,7 @@ pub struct Voice {
     /// The name that every line has as `service`, the metrics' only dimension.
     pub service: String,
     /// Which lines are logged.
-    pub filter: EnvFilter,
+    pub filter: Targets,
     /// The metrics' namespace; without one there are none.
     pub metrics_namespace: Option<String>,
     /// The level of the line that has the metrics: one that Lambda's own
@@ -65,10 +67,12 @@ pub fn init(voice: Voice) {
     // There is one voice in a process; a second one would not be heard.
     let _ = METRICS.set(line);
     tracing_subscriber::fmt()
-        .with_env_filter(voice.filter)
+        .with_max_level(LevelFilter::TRACE)
         .event_format(Lines {
             service: voice.service,
         })
+        .finish()
+        .with(voice.filter)
         .init();
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string);
