@@ -18,7 +18,7 @@ use serde_json::value::RawValue;
 use simulator::{Call, Fault, Operation, Settings, Simulator, Throttle};
 use sitewise_disassociator::event::{self, Event};
 use sitewise_disassociator::handler::{Function, Invocation};
-use sitewise_disassociator::queue::{self, Queue};
+use sitewise_disassociator::queue::{Queue, Sqs};
 use sitewise_disassociator::sitewise::SiteWise;
 use tokio::time::Instant;
 
@@ -145,7 +145,7 @@ fn function(simulator: &Simulator, url: &str, fan_out: usize, concurrency: usize
         .http_client(aws_smithy_http_client::Builder::new().build_http())
         .endpoint_url(url)
         .build();
-    let sqs = queue::client(&config);
+    let sqs = Sqs::new(&config);
     let queue = |name| Some(Queue::new(sqs.clone(), simulator.create_queue(name)));
     Function {
         sitewise: SiteWise::new(&config),

@@ -14,7 +14,7 @@
 //! - [`plan`]: which calls to make
 //! - [`dispatch`]: runs them through [`sitewise`], as fast as the [`pace`]
 //!   allows; [`sdk_error`]: what a failed call means; [`retry`]: what the SDK tries again; [`outcome`]: what became
-//!   of an asset
+//!   of an asset; [`connections`]: what the calls go over
 //! - [`settle`]: what becomes of each message
 //! - [`dead_letter`] and [`part`]: what is put in a [`queue`]
 //! - [`answer`]: what Lambda is told
@@ -35,6 +35,7 @@ compile_error!(
 pub mod answer;
 pub mod attempts;
 pub mod config;
+pub mod connections;
 pub mod dead_letter;
 pub mod dispatch;
 pub mod event;

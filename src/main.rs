@@ -12,9 +12,9 @@ use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
 use serde_json::value::RawValue;
 use sitewise_disassociator::answer::Answer;
 use sitewise_disassociator::config::{Config, DEFAULT_SERVICE_NAME};
+use sitewise_disassociator::connections::Connections;
 use sitewise_disassociator::handler::{Function, HandlerError, Invocation, time_left};
-use sitewise_disassociator::queue::{self, Queue};
-use sitewise_disassociator::retry::MOST_IDLE_CONNECTIONS;
+use sitewise_disassociator::queue::{Queue, Sqs};
 use sitewise_disassociator::sitewise::SiteWise;
 use sitewise_disassociator::telemetry::{self, Voice};
 use tokio::time::Instant;
@@ -35,14 +35,16 @@ async fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let function = function(&config, &sdk_config(&config).await);
+    let connections = connections(&config);
+    let sdk_config = sdk_config(&config, connections.clone()).await;
+    let function = function(&config, &sdk_config);
     telemetry::init(config.voice);
     let handler = service_fn(|event: LambdaEvent<Box<RawValue>>| {
-        let function = &function;
+        let (function, connections) = (&function, &connections);
         async move {
-            handle(function, event)
-                .await
-                .map_err(|error| diagnostic(&error))
+            let answer = handle(function, event).await;
+            connections.close_spare();
+            answer.map_err(|error| diagnostic(&error))
         }
     });
     match lambda_runtime::run(handler).await {
@@ -54,13 +56,19 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn sdk_config(config: &Config) -> SdkConfig {
-    let http_client = Builder::new()
-        .tls_provider(Provider::Rustls(CryptoMode::Ring))
-        .tls_context(config.roots.tls_context())
-        .pool_max_idle_per_host(MOST_IDLE_CONNECTIONS)
-        .build_https();
-    let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(http_client);
+fn connections(config: &Config) -> Connections {
+    let tls_context = config.roots.tls_context();
+    Connections::new(move |most_idle| {
+        Builder::new()
+            .tls_provider(Provider::Rustls(CryptoMode::Ring))
+            .tls_context(tls_context.clone())
+            .pool_max_idle_per_host(most_idle)
+            .build_https()
+    })
+}
+
+async fn sdk_config(config: &Config, connections: Connections) -> SdkConfig {
+    let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(connections);
     if let Some(region) = &config.region {
         loader = loader.region(Region::new(region.clone()));
     }
@@ -71,7 +79,7 @@ async fn sdk_config(config: &Config) -> SdkConfig {
 }
 
 fn function(config: &Config, sdk_config: &SdkConfig) -> Function {
-    let sqs = queue::client(sdk_config);
+    let sqs = Sqs::new(sdk_config);
     let queue = |url: &Option<String>| url.clone().map(|url| Queue::new(sqs.clone(), url));
     Function {
         sitewise: SiteWise::new(sdk_config),

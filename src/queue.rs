@@ -7,6 +7,7 @@
 use std::collections::HashSet;
 use std::ops::Range;
 use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use aws_config::SdkConfig;
@@ -70,8 +71,24 @@ impl Parcel {
     }
 }
 
-/// A client for SQS, made of the process's configuration.
-pub fn client(config: &SdkConfig) -> Client {
+/// A client for SQS, made when it is first needed: most invocations write
+/// nothing, and no cold start should wait for it. Its clones share the client.
+#[derive(Clone, Debug)]
+pub struct Sqs(Arc<(SdkConfig, OnceLock<Client>)>);
+
+impl Sqs {
+    /// Makes a client of the process's configuration.
+    pub fn new(config: &SdkConfig) -> Self {
+        Self(Arc::new((config.clone(), OnceLock::new())))
+    }
+
+    fn client(&self) -> &Client {
+        let (config, client) = &*self.0;
+        client.get_or_init(|| client_of(config))
+    }
+}
+
+fn client_of(config: &SdkConfig) -> Client {
     let config = aws_sdk_sqs::config::Builder::from(config)
         .retry_config(RetryConfig::standard().with_max_attempts(retry::ATTEMPTS))
         // The attempt timeout covers a body that stalls.
@@ -89,14 +106,14 @@ pub fn client(config: &SdkConfig) -> Client {
 /// A queue.
 #[derive(Clone, Debug)]
 pub struct Queue {
-    client: Client,
+    sqs: Sqs,
     url: String,
 }
 
 impl Queue {
     /// Makes a queue of its URL.
-    pub fn new(client: Client, url: String) -> Self {
-        Self { client, url }
+    pub fn new(sqs: Sqs, url: String) -> Self {
+        Self { sqs, url }
     }
 
     /// Tells whether it is a FIFO queue.
@@ -181,7 +198,8 @@ impl Queue {
             })
             .collect();
         let call = self
-            .client
+            .sqs
+            .client()
             .change_message_visibility_batch()
             .queue_url(&self.url)
             .set_entries(Some(entries))
@@ -311,7 +329,8 @@ impl Queue {
             .map(|(id, index)| self.entry(id, &parcels[*index]))
             .collect();
         let call = self
-            .client
+            .sqs
+            .client()
             .send_message_batch()
             .queue_url(&self.url)
             .set_entries(Some(entries))
@@ -485,10 +504,7 @@ mod tests {
 
     #[test]
     fn a_queue_is_known_by_its_name_and_by_its_account_where_the_url_tells() {
-        let config = aws_sdk_sqs::Config::builder()
-            .behavior_version(aws_sdk_sqs::config::BehaviorVersion::latest())
-            .build();
-        let client = Client::from_conf(config);
+        let sqs = Sqs::new(&SdkConfig::builder().build());
         let arn = "arn:aws:sqs:eu-west-1:123456789012:work";
         for (arn, url, expected) in [
             (
@@ -546,7 +562,7 @@ mod tests {
             ),
             ("arn:", "http://localhost/", false),
         ] {
-            let queue = Queue::new(client.clone(), url.to_owned());
+            let queue = Queue::new(sqs.clone(), url.to_owned());
             assert_eq!(queue.is_named_by(arn), expected, "{arn} {url}");
         }
     }

@@ -14,7 +14,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use simulator::Simulator;
 use sitewise_disassociator::handler::{Function, Invocation};
-use sitewise_disassociator::queue::{self, Queue};
+use sitewise_disassociator::queue::{Queue, Sqs};
 use sitewise_disassociator::sitewise::SiteWise;
 use tokio::time::{Instant, timeout_at};
 
@@ -87,7 +87,7 @@ impl Sandbox {
             .time_source(SharedTimeSource::new(RunTime(Instant::now())))
             .http_client(simulator.http_client())
             .build();
-        let sqs = queue::client(&config);
+        let sqs = Sqs::new(&config);
         let queue = |name: &str| Some(Queue::new(sqs.clone(), simulator.create_queue(name)));
         let function = Function {
             sitewise: SiteWise::new(&config),

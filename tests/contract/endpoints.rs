@@ -4,7 +4,7 @@ use std::process::Command;
 
 use aws_smithy_http_client::Builder;
 use simulator::{Action, Fault, Settings, Simulator};
-use sitewise_disassociator::queue::{self, Queue};
+use sitewise_disassociator::queue::{Queue, Sqs};
 use sitewise_disassociator::sitewise::SiteWise;
 
 use crate::support::{
@@ -113,7 +113,7 @@ async fn a_connection_that_breaks_on_a_real_socket_is_a_failed_connection() {
         .build();
     rig.function.sitewise = SiteWise::new(&config);
     let queue_url = format!("{}/000000000000/{DEAD_LETTERS}", server.url());
-    rig.function.dead_letter_queue = Some(Queue::new(queue::client(&config), queue_url));
+    rig.function.dead_letter_queue = Some(Queue::new(Sqs::new(&config), queue_url));
     rig.function.work_queue = None;
     rig.simulator.fault(Fault::sitewise().action(Action::Reset));
     rig.simulator.fault(Fault::sqs().action(Action::Reset));

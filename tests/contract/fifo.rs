@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use simulator::{Action, Fault};
-use sitewise_disassociator::queue::{self, Queue};
+use sitewise_disassociator::queue::{Queue, Sqs};
 
 use crate::support::{Rig, asset, assets, failed, project, records, request, sdk_config};
 
@@ -68,7 +68,7 @@ async fn a_group_on_a_standard_queue_holds_nothing_back() {
 }
 
 fn with_fifo_queues(mut rig: Rig) -> Rig {
-    let sqs = queue::client(&sdk_config(rig.simulator.http_client()).build());
+    let sqs = Sqs::new(&sdk_config(rig.simulator.http_client()).build());
     let queue = |name: &str| Some(Queue::new(sqs.clone(), rig.simulator.create_queue(name)));
     rig.function.work_queue = queue("work.fifo");
     rig.function.dead_letter_queue = queue("dead-letters.fifo");

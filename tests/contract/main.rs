@@ -6,6 +6,7 @@ mod support;
 mod answers;
 mod attempts;
 mod batches;
+mod connections;
 mod corpus;
 mod dead_letters;
 mod endpoints;

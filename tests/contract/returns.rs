@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use simulator::{Action, Call, Fault, Operation, Settings, Throttle, Visibility};
 use sitewise_disassociator::handler::{RETURN_AFTER, RETURN_PATIENCE};
-use sitewise_disassociator::queue::{self, Queue};
+use sitewise_disassociator::queue::{Queue, Sqs};
 use tokio::time::Instant;
 
 use crate::support::{Rig, WORK, asset, failed, project, record, records, request, sdk_config};
@@ -212,7 +212,7 @@ async fn only_records_of_the_work_queue_return_soon() {
 #[tokio::test(start_paused = true)]
 async fn records_of_a_fifo_queue_wait_for_their_group() {
     let mut rig = slow(3, 2);
-    let sqs = queue::client(&sdk_config(rig.simulator.http_client()).build());
+    let sqs = Sqs::new(&sdk_config(rig.simulator.http_client()).build());
     let url = rig.simulator.create_queue("work.fifo");
     rig.function.work_queue = Some(Queue::new(sqs, url));
     let mut event = one_project_each(3);

@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use simulator::{Call, Message, Operation, Settings, Simulator};
 use sitewise_disassociator::handler::{Function, Invocation};
-use sitewise_disassociator::queue::{self, Queue};
+use sitewise_disassociator::queue::{Queue, Sqs};
 use sitewise_disassociator::sitewise::SiteWise;
 use tokio::time::Instant;
 
@@ -100,7 +100,7 @@ impl Rig {
     pub(crate) fn new(settings: Settings) -> Self {
         let simulator = Simulator::new(settings);
         let config = sdk_config(simulator.http_client()).build();
-        let sqs = queue::client(&config);
+        let sqs = Sqs::new(&config);
         let queue = |name: &str| Some(Queue::new(sqs.clone(), simulator.create_queue(name)));
         let function = Function {
             sitewise: SiteWise::new(&config),
