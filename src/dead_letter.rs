@@ -61,7 +61,7 @@ impl Source<'_> {
             let end = value.floor_char_boundary(ERROR_MESSAGE_LIMIT);
             (end > 0).then(|| (name, value[..end].to_owned()))
         };
-        let mut parcel = Parcel {
+        Parcel {
             deduplication: deduplication.finish().as_str().to_owned(),
             group: self
                 .message
@@ -80,10 +80,7 @@ impl Source<'_> {
             .flatten()
             .collect(),
             body,
-        };
-        // The body counts more than what is told about it.
-        while parcel.size() > MESSAGE_LIMIT && parcel.attributes.pop().is_some() {}
-        parcel
+        }
     }
 
     /// What was not done of a message is, at each of its deliveries, the same
@@ -158,12 +155,13 @@ pub fn letters(source: Source<'_>, project: ProjectId, assets: &[NamedAsset<'_>]
         }
         let parcel = source.parcel(body, Some(&project), first.failure, deduplication);
         // Half of what does not fit, again and again: an asset alone is stored
-        // or refused by the queue as it is.
+        // or refused by the queue.
         if names.len() > 1 && parcel.size() > MESSAGE_LIMIT {
             let middle = names.start + names.len() / 2;
             pending.push(middle..names.end);
             pending.push(names.start..middle);
         } else {
+            let parcel = with_attributes_that_fit(parcel);
             letters.push(Letter { parcel, names });
         }
     }
@@ -197,7 +195,14 @@ pub fn as_it_came(source: Source<'_>, project: Option<&str>, failure: &Failure) 
     let body = source.message.as_it_came().to_owned();
     let mut deduplication = source.deduplication();
     deduplication.text(&body);
-    source.parcel(body, project, failure, deduplication)
+    with_attributes_that_fit(source.parcel(body, project, failure, deduplication))
+}
+
+/// Leaves the last attributes out where there is no room for all: the body
+/// counts more than what is told about it.
+fn with_attributes_that_fit(mut parcel: Parcel) -> Parcel {
+    while parcel.size() > MESSAGE_LIMIT && parcel.attributes.pop().is_some() {}
+    parcel
 }
 
 #[cfg(test)]
@@ -297,6 +302,31 @@ mod tests {
     }
 
     #[test]
+    fn letters_are_split_rather_than_told_less_about_and_only_past_the_limit() {
+        let failure = Failure::new("InvalidAssetId", "bad");
+        let written = |length: usize| {
+            let named = ["x".to_owned(), "y".repeat(length)].map(|asset| NamedAsset {
+                asset,
+                failure: &failure,
+            });
+            with_message("{}", |source| {
+                letters(source, PROJECT.parse().expect("an id"), &named)
+            })
+        };
+        let full = 1000 + MESSAGE_LIMIT - written(1000)[0].parcel.size();
+        for (length, expected) in [(full, vec![0..2]), (full + 1, vec![0..1, 1..2])] {
+            let letters = written(length);
+            let names: Vec<_> = letters.iter().map(|letter| letter.names.clone()).collect();
+            assert_eq!(names, expected);
+            for letter in &letters {
+                assert!(letter.parcel.size() <= MESSAGE_LIMIT);
+                assert_eq!(letter.parcel.attributes.len(), 5);
+            }
+        }
+        assert_eq!(written(full)[0].parcel.size(), MESSAGE_LIMIT);
+    }
+
+    #[test]
     fn a_huge_bad_id_is_kept_whole_and_repeated_in_short() {
         let failure = Failure::new("InvalidAssetId", "bad");
         let huge = "é".repeat(400_000);
@@ -334,9 +364,12 @@ mod tests {
                 ("SourceMessageId", "m-1".to_owned()),
             ]
         );
-        let full = "x".repeat(MESSAGE_LIMIT);
-        let parcel = with_message(&full, |source| as_it_came(source, None, &failure));
-        assert_eq!(parcel.body, full);
-        assert_eq!(parcel.attributes, []);
+        let attributes = parcel.size() - parcel.body.len();
+        for (free, kept) in [(attributes, 4), (attributes - 1, 3), (0, 0)] {
+            let large = "x".repeat(MESSAGE_LIMIT - free);
+            let parcel = with_message(&large, |source| as_it_came(source, None, &failure));
+            assert_eq!(parcel.body, large);
+            assert_eq!(parcel.attributes.len(), kept, "{free} bytes are free");
+        }
     }
 }

@@ -153,21 +153,28 @@ impl<'a> Message<'a> {
     }
 
     fn notification(record: &'a RawValue) -> Self {
-        let fields = outside(record).and_then(|record| record.get("Sns"));
-        let sns = fields.and_then(outside);
-        let message = sns.as_ref().and_then(|sns| text_field(sns, "Message"));
+        let notification = outside(record).and_then(|record| record.get("Sns"));
+        let fields = notification.and_then(outside);
+        let field = |name| fields.as_ref().and_then(|sns| text_field(sns, name));
         Self {
             origin: Origin::Sns,
-            id: sns.as_ref().and_then(|sns| text_field(sns, "MessageId")),
+            id: field("MessageId"),
             fifo_group: None,
             receives: 0,
             queue_arn: None,
             receipt_handle: None,
-            content: match message {
+            content: match field("Message") {
                 Some(text) => Content::Request(text),
                 None => Content::Missing("no Sns.Message"),
             },
-            raw: Cow::Borrowed(fields.map_or_else(|| record.get(), RawValue::get)),
+            raw: match notification {
+                Some(sns) if fields.as_ref().is_some_and(is_read_alone) => sns.get().into(),
+                // Without its usual fields it is read in the event's form only.
+                Some(sns) => {
+                    format!(r#"{{"Records":[{{"EventSource":"aws:sns","Sns":{sns}}}]}}"#).into()
+                }
+                None => record.get().into(),
+            },
         }
     }
 }
@@ -299,6 +306,12 @@ fn detail<'a>(fields: &Object<'a>) -> Option<&'a RawValue> {
     (fields.has("detail-type") && fields.has("source"))
         .then(|| fields.get("detail"))
         .flatten()
+}
+
+/// Tells whether [`open`] takes an SNS notification for one when it is a body.
+fn is_read_alone(sns: &Object<'_>) -> bool {
+    let is_another = is_request(sns) || detail(sns).is_some();
+    sns.has("TopicArn") && sns.repeated().is_empty() && !is_another
 }
 
 fn lone_notification<'a>(fields: &Object<'a>) -> Option<Message<'a>> {
@@ -578,14 +591,32 @@ mod tests {
 
     #[test]
     fn what_is_dead_lettered_as_it_came_can_be_read_again() {
-        let payload = json!({"Records": [{"EventSource": "aws:sns", "Sns": {
-            "MessageId": "n", "TopicArn": "t", "Message": request().to_string(),
-        }}]});
-        let payload = raw(&payload);
-        let event = read(&payload).expect("an event");
-        let kept = event.messages()[0].as_it_came();
-        let (_, messages) = reading(&json!({"Records": [record(&json!(kept))]}));
-        assert_eq!(messages[0].2, Ok(1));
+        let usual = json!({"MessageId": "n", "TopicArn": "t", "Message": request().to_string()});
+        let usual = usual.to_string();
+        let with = |field: &str| usual.replacen('{', &format!("{{{field},"), 1);
+        let in_an_event =
+            |sns: &str| format!(r#"{{"Records":[{{"EventSource":"aws:sns","Sns":{sns}}}]}}"#);
+        for (notification, is_kept_alone) in [
+            (usual.clone(), true),
+            (usual.replace("TopicArn", "Topic"), false),
+            (with(r#""projectId":1"#), false),
+            (with(r#""assetIds":[]"#), false),
+            (with(r#""detail-type":"t","source":"s","detail":{}"#), false),
+            (with(r#""detail":{}"#), true),
+            (with(r#""Subject":"s","Subject":"s""#), false),
+        ] {
+            let payload = RawValue::from_string(in_an_event(&notification)).expect("JSON");
+            let event = read(&payload).expect("an event");
+            let kept = event.messages()[0].as_it_came();
+            let expected = if is_kept_alone {
+                notification
+            } else {
+                in_an_event(&notification)
+            };
+            assert_eq!(kept, expected);
+            let (_, messages) = reading(&json!({"Records": [record(&json!(kept))]}));
+            assert_eq!(messages[0].2, Ok(1), "{kept}");
+        }
     }
 
     #[test]

@@ -417,6 +417,17 @@ mod tests {
     }
 
     #[test]
+    fn a_full_batch_is_its_requests_own_whatever_others_ask_for() {
+        let alone = planned(&[request(0, 0..130)]);
+        let among_others = planned(&[request(0, 0..130), request(0, 0..100)]);
+        assert_eq!(sizes(&among_others), [100, 100, 30]);
+        assert_eq!(
+            among_others[0].token(&among_others[0].assets, 0),
+            alone[0].token(&alone[0].assets, 0)
+        );
+    }
+
+    #[test]
     fn a_request_with_its_own_token_shares_nothing() {
         let requests = [
             with_token(request(0, [1])),

@@ -110,10 +110,7 @@ pub fn settle(origin: Origin, worked: Worked<'_>, available: Available) -> Settl
         Worked::Malformed(error) => (vec![malformed(error)], 0, false),
         Worked::Unread => (vec![unread()], 0, false),
         Worked::FannedOut(request) => {
-            let untried = request.assets.iter().map(|asset| Rest {
-                failure: None,
-                ..unfinished(*asset, None)
-            });
+            let untried = request.assets.iter().map(|asset| unfinished(*asset, None));
             (invalid_ids(request).chain(untried).collect(), 0, true)
         }
         Worked::Dispatched(request, outcomes) => {

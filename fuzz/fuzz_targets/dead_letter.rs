@@ -1,0 +1,127 @@
+//! Any failed assets, with any codes and messages, of any message: every one
+//! is named in a letter that SQS takes and that is read as a request again.
+#![no_main]
+
+use std::time::{Duration, SystemTime};
+
+use libfuzzer_sys::fuzz_target;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use sitewise_disassociator::dead_letter::{NamedAsset, Source, as_it_came, letters};
+use sitewise_disassociator::event::{self, Event};
+use sitewise_disassociator::outcome::Failure;
+use sitewise_disassociator::queue::{MESSAGE_LIMIT, Parcel};
+use sitewise_disassociator::request::DisassociateRequest;
+
+/// Bytes of letters that are enough for several.
+const ENOUGH: usize = 3 * MESSAGE_LIMIT;
+
+/// Assets and how to multiply them: ids as long and as many as no fuzzer's
+/// input is. Then a failure's code and message, a message's id and body.
+type Input = (Vec<String>, u8, String, String, String, String);
+
+/// What SQS takes in bodies and attributes (API reference, `SendMessage`).
+fn is_taken(text: &str) -> bool {
+    !text.is_empty()
+        && text.chars().all(|letter| {
+            matches!(letter, '\t' | '\n' | '\r' | ' '..='\u{d7ff}' | '\u{e000}'..='\u{fffd}')
+                || letter > '\u{ffff}'
+        })
+}
+
+fn check(parcel: &Parcel) {
+    assert!(is_taken(&parcel.body));
+    for (name, value) in &parcel.attributes {
+        assert!(is_taken(value), "{name}: {value:?}");
+    }
+    assert!(parcel.attributes.len() <= 10);
+}
+
+fuzz_target!(|input: Input| {
+    let (mut assets, times, code, text, message_id, body) = input;
+    let failure = Failure::new(code, text);
+    assets.retain(|asset| !asset.is_empty());
+    assets.sort();
+    assets.dedup();
+    let ids = json!(assets).to_string().len();
+    let errors = json!([failure.code(), failure.message(), "names of fields"]).to_string();
+    let times = usize::from(times);
+    if times.is_multiple_of(2) {
+        let times = times.min(ENOUGH / ids).max(1);
+        assets = assets.iter().map(|asset| asset.repeat(times)).collect();
+    } else {
+        let times = times
+            .min(ENOUGH / (ids + assets.len() * errors.len()))
+            .max(1);
+        assets = assets
+            .iter()
+            .flat_map(|asset| (1..=times).map(move |time| format!("{asset} {time}")))
+            .collect();
+    }
+    assets.sort();
+    assets.dedup();
+
+    let event = json!({"Records": [{
+        "messageId": message_id, "eventSource": "aws:sqs", "body": body,
+    }]});
+    let event = RawValue::from_string(event.to_string()).expect("JSON");
+    let Ok(Event::Queue(messages)) = event::read(&event) else {
+        panic!("an SQS event is not read as one");
+    };
+    let source = Source {
+        message: &messages[0],
+        request_id: &message_id,
+        now: SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_407_660),
+    };
+    let parcel = as_it_came(source, None, &failure);
+    check(&parcel);
+    if is_taken(&body) {
+        assert_eq!(parcel.body, body, "as it came");
+    }
+    assert!(parcel.size() <= MESSAGE_LIMIT || parcel.body.len() > MESSAGE_LIMIT);
+
+    let project = "5791e316-d232-4366-84f0-e1df00172b1b"
+        .parse()
+        .expect("an id");
+    let named: Vec<NamedAsset<'_>> = assets
+        .iter()
+        .map(|asset| NamedAsset {
+            asset: asset.clone(),
+            failure: &failure,
+        })
+        .collect();
+    let mut told: Vec<String> = Vec::new();
+    for letter in letters(source, project, &named) {
+        check(&letter.parcel);
+        // What is too large alone is left to the queue to refuse.
+        let is_alone_too_large = letter.names.len() == 1 && letter.parcel.attributes.is_empty();
+        assert!(letter.parcel.size() <= MESSAGE_LIMIT || is_alone_too_large);
+        if letter.names.len() > 1 {
+            let values = [&message_id, failure.code(), failure.message(), "project"];
+            let told = values.iter().filter(|value| !value.is_empty()).count();
+            let from = usize::from(!message_id.is_empty());
+            assert_eq!(letter.parcel.attributes.len(), told + from);
+        }
+        let request = DisassociateRequest::parse(&letter.parcel.body).expect("a request");
+        assert_eq!(request.project, project);
+        assert_eq!(request.requested(), letter.names.len());
+
+        let body: Value = serde_json::from_str(&letter.parcel.body).expect("JSON");
+        let ids: Vec<&str> = body["assetIds"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .map(|id| id.as_str().expect("a text"))
+            .collect();
+        assert_eq!(ids, assets[letter.names.clone()]);
+        let errors = body["errors"].as_array().expect("a list");
+        assert_eq!(errors.len(), ids.len());
+        for (error, id) in errors.iter().zip(&ids) {
+            assert!(id.starts_with(error["assetId"].as_str().expect("a text")));
+            assert_eq!(error["code"], failure.code());
+            assert_eq!(error["message"], failure.message());
+        }
+        told.extend(ids.into_iter().map(ToOwned::to_owned));
+    }
+    assert_eq!(told, assets, "each once, in their order");
+});

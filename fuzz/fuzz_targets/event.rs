@@ -1,0 +1,55 @@
+//! Any payload: it is an event or a clear error, no record of it is passed
+//! over, and what is kept of each message is read again as it was.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use serde_json::json;
+use serde_json::value::RawValue;
+use sitewise_disassociator::event::{self, Event, Origin};
+
+fuzz_target!(|text: &str| {
+    let Ok(payload) = serde_json::from_str::<&RawValue>(text) else {
+        return;
+    };
+    let event = match event::read(payload) {
+        Ok(event) => event,
+        Err(error) => {
+            assert!(error.to_string().contains("expected"), "{error}");
+            return;
+        }
+    };
+    if let Ok(records) = serde_json::from_str::<Vec<&RawValue>>(text) {
+        assert_eq!(event.messages().len(), records.len(), "one for each record");
+    }
+    for message in event.messages() {
+        // A record without an id must not be told to SQS with an empty one.
+        assert!(message.origin != Origin::Sqs || message.id.as_deref() != Some(""));
+        assert_eq!(
+            matches!(event, Event::Queue(_)),
+            message.origin == Origin::Sqs
+        );
+        let read = message.request();
+        // What a queue keeps of the message is read as the message was.
+        let kept = json!({"Records": [{
+            "messageId": "kept", "eventSource": "aws:sqs", "body": message.as_it_came(),
+        }]});
+        let kept = RawValue::from_string(kept.to_string()).expect("JSON");
+        let Ok(Event::Queue(again)) = event::read(&kept) else {
+            panic!("an SQS event is not read as one");
+        };
+        assert_eq!(again.len(), 1);
+        match (read, again[0].request()) {
+            (Ok(request), Ok(again)) => assert_eq!(again, request),
+            // A key given twice is AWS's own doing where an event has it, and
+            // refused where somebody's text has it.
+            (Ok(_), Err(error)) => {
+                assert_eq!(message.origin, Origin::EventBridge);
+                assert!(
+                    error.to_string().contains("given more than once"),
+                    "{error}"
+                );
+            }
+            (Err(error), _) => assert!(!error.to_string().is_empty()),
+        }
+    }
+});
