@@ -153,12 +153,26 @@ BUGS = [
     (
         "a panic counts as done",
         "src/dispatch.rs",
-        """            Ok(Err(_panic)) => Err(Missed::Failed(CallFailure {
-                class: FailureClass::Unexpected,
-                failure: panic_failure(),
-            })),
+        """                Ok(Err(_panic)) => {
+                    return Err(Missed::Failed(CallFailure::new(
+                        FailureClass::Unexpected,
+                        panic_failure(),
+                    )));
+                }
 """,
-        "            Ok(Err(_panic)) => Ok(Vec::new()),\n",
+        "                Ok(Err(_panic)) => return Ok(Vec::new()),\n",
+    ),
+    (
+        "a throttled call counts as done",
+        "src/dispatch.rs",
+        "                    throttled = Some(failure);\n",
+        "                    return Ok(Vec::new());\n",
+    ),
+    (
+        "no call waits for its turn",
+        "src/dispatch.rs",
+        "            let start = self.pace().next_start(now);\n",
+        "            let start = self.pace().next_start(now).min(now);\n",
     ),
     (
         "absent assets are peeled off one by one",

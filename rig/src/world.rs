@@ -353,7 +353,7 @@ impl<'a> World<'a> {
             join_all(runs).await
         };
         let (attempts, too_many) = self.take_calls()?;
-        let limit: u64 = jobs.iter().map(|job| self.too_many_bound(job)).sum();
+        let limit = 2 * attempts + jobs.len() as u64 * self.search_bound();
         if too_many > limit {
             return Err(Broken::new(
                 Invariant::AmplificationIsBounded,
@@ -404,7 +404,7 @@ impl<'a> World<'a> {
     }
 
     /// Notes the calls since the last time, and counts the attempts among them:
-    /// those that a rate limit refused apart, for they are bounded by the time.
+    /// those that a rate limit refused apart, for they are bounded by the others.
     fn take_calls(&mut self) -> Result<(u64, u64), Broken> {
         let (mut attempts, mut too_many) = (0, 0);
         let has_rate_limit = self.scenario.settings.throttle.is_some();
@@ -643,12 +643,10 @@ impl<'a> World<'a> {
         }
     }
 
-    /// How many attempts a rate limit may refuse: what is throttled is tried again
-    /// as long as there is time and others are answered, three attempts of a
-    /// call in a second or more of pauses.
-    fn too_many_bound(&self, job: &Job) -> u64 {
-        let calls = self.scenario.max_concurrency as u64 * (job.time_left.as_secs() + 1);
-        3 * calls
+    /// How many calls an invocation may see throttled where none is let through:
+    /// those at a time, and the search of its pace.
+    fn search_bound(&self) -> u64 {
+        self.scenario.max_concurrency as u64 + 12
     }
 
     /// How many attempts it may take to find out what is wrong with a job's
