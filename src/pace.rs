@@ -49,6 +49,10 @@ const HOPELESS: (u32, Duration) = (7, Duration::from_secs(3));
 /// bucket is full again, or others use it.
 pub const MEMORY: Duration = Duration::from_secs(60);
 
+/// The highest rate, in calls per second: no limit in practice, and a number
+/// from which there is a way back.
+const HIGHEST_RATE: f64 = 100_000.0;
+
 /// What a search multiplies the rate by when a call is throttled or accepted.
 const SEARCH_DOWN: f64 = 0.5;
 const SEARCH_UP: f64 = 1.25;
@@ -142,14 +146,14 @@ impl Pace {
                 share * part.max(CAUTION + (1.0 - CAUTION) * part)
             }
         };
-        limit.rate = rate.max(limit.rate);
+        limit.rate = rate.max(limit.rate).min(HIGHEST_RATE);
         limit.next = limit.next.min(now + limit.pause());
     }
 
     /// Notes that the call started at `start` was throttled, with the pause
-    /// that the service asks for, if any.
+    /// that the service asks for, if any. None is longer than [`MEMORY`].
     pub fn throttled(&mut self, start: Instant, now: Instant, pause: Option<Duration>) {
-        let after = now + pause.unwrap_or_default();
+        let after = now + pause.unwrap_or_default().min(MEMORY);
         let Some(limit) = &mut self.limit else {
             self.throttled_in_a_row = 1;
             self.throttled_since = Some(now);
@@ -176,6 +180,7 @@ impl Pace {
             // The bucket had anything between nothing and one token before.
             let accepted = f64::from(limit.accepted) + 0.5;
             let time = start.duration_since(limit.empty_at).as_secs_f64();
+            // It may have been full for long, where the rate was far below the service's.
             let least = limit.share.map_or(0.0, |_| limit.rate / 2.0);
             let share = (accepted / time).clamp(least, limit.rate * 1.5);
             limit.share = Some(share);
@@ -395,6 +400,22 @@ mod tests {
         assert_eq!(run.next(10), 7010);
         run.pace.throttled(start, end, Some(2 * pause));
         assert_eq!(run.next(10), 14_010, "by a call of before too");
+        run.pace.throttled(start, end, Some(Duration::MAX));
+        assert_eq!(run.next(10), 60_010, "but not for ever");
+    }
+
+    #[test]
+    fn however_fast_it_gets_there_is_a_way_back() {
+        let mut run = Run::new();
+        run.call(0, false);
+        for at in 100..10_000 {
+            run.call(at, true);
+        }
+        for at in (20_000..20_400).step_by(20) {
+            run.call(at, false);
+        }
+        let rate = run.pace.limit.as_ref().expect("one").rate;
+        assert!(rate < 10.0, "{rate}");
     }
 
     #[test]

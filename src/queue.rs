@@ -18,7 +18,7 @@ use aws_sdk_sqs::types::{
     ChangeMessageVisibilityBatchRequestEntry, MessageAttributeValue, SendMessageBatchRequestEntry,
 };
 use futures_util::{FutureExt as _, StreamExt as _, stream};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::outcome::{Failure, code};
 use crate::retry;
@@ -307,11 +307,12 @@ impl Queue {
                     }
                 }
             }
-            if again.is_empty() || attempt == ENTRY_ATTEMPTS {
+            let again_at = Instant::now() + ENTRY_RETRY_PAUSE * attempt;
+            if again.is_empty() || attempt == ENTRY_ATTEMPTS || again_at >= stop {
                 break;
             }
             pending = again;
-            sleep(ENTRY_RETRY_PAUSE * attempt).await;
+            sleep_until(again_at).await;
         }
         results
     }

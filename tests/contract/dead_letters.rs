@@ -1,9 +1,11 @@
 //! Section 6: the dead letter.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use simulator::{Action, Fault, Message, Operation};
+use tokio::time::Instant;
 
 use crate::support::{
     REQUEST_ID, Rig, asset, asset_ids, assets, failed, project, record, records, request,
@@ -271,4 +273,24 @@ async fn an_id_too_large_for_any_letter_keeps_its_record() {
     ]);
     assert_eq!(rig.answer(&event).await, failed(["m-1"]));
     assert_eq!(rig.remaining(), [0; 0], "the others go ahead");
+}
+
+#[tokio::test(start_paused = true)]
+async fn entries_that_fail_are_sent_again_only_while_there_is_time() {
+    for milliseconds in (0..=1000).step_by(20) {
+        let mut rig = Rig::with_assets([]);
+        rig.time_left = Duration::from_millis(milliseconds);
+        rig.simulator
+            .fault(Fault::sqs().action(Action::FailEntries {
+                bodies_containing: String::new(),
+                code: "InternalError".to_owned(),
+                sender_fault: false,
+                heals_after: None,
+            }));
+        let start = Instant::now();
+        let event = records([record("m-1", &json!("no request"))]);
+        assert_eq!(rig.answer(&event).await, failed(["m-1"]));
+        let took = start.elapsed();
+        assert!(took <= rig.time_left, "{took:?} of {milliseconds} ms");
+    }
 }
