@@ -13,14 +13,14 @@
 //! 2. *Measure.* A token bucket throttles when it is empty. Between two such
 //!    moments it has let through exactly what flowed in: the accepted calls by
 //!    the time are this caller's share of the rate.
-//! 3. *Follow.* From then on the rate starts at [`CAUTION`] of the share, is
+//! 3. *Follow.* From then on the rate starts at four fifths of the share, is
 //!    back at it after a cycle of calls, and goes on growing, for the service
 //!    may have more by now, until a call is throttled and all is measured anew.
 //!    Calls throttled one after the other lower it by steps, for it may have
 //!    less.
 //!
 //! A cycle is 7 calls at 1/s, 14 at 4/s, 70 at 100/s, and never longer than
-//! [`LONGEST_CYCLE`]: the lower the rate, the fewer calls. Several callers that
+//! five seconds: the lower the rate, the fewer calls. Several callers that
 //! share a bucket have the same part of their calls throttled, so that the slower
 //! ones gain on the faster. A little luck in each pause keeps them from calling
 //! in step, where it would always be the same one that finds the bucket empty.
