@@ -10,9 +10,8 @@ use serde_json::json;
 use simulator::{Operation, Settings, Simulator, Throttle};
 use tokio::time::{Instant, sleep};
 
-use crate::queue::{Queue, QueueSettings};
+use crate::queue::{Queue, QueueSettings, work_queue};
 use crate::sandbox::{Ended, FunctionSettings, Sandbox};
-use crate::scenario::work_queue;
 use crate::world::sqs_event;
 
 /// Most assets of a message that a person sends: what SQS's 1 MiB holds.
@@ -95,13 +94,7 @@ impl Job {
     ///
     /// If no runtime can be made, or the function fails on a record.
     pub fn run(self, seed: u64) -> Took {
-        fastrand::seed(seed);
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .start_paused(true)
-            .build()
-            .expect("a runtime needs nothing but memory");
-        runtime.block_on(self.work_off(seed))
+        crate::paused_runtime(seed).block_on(self.work_off(seed))
     }
 
     async fn work_off(self, seed: u64) -> Took {

@@ -84,14 +84,7 @@ pub struct Run {
 ///
 /// If no runtime can be made, or the rig itself is at fault.
 pub fn run(seed: u64) -> Run {
-    // The SDK draws the pauses between its attempts from the thread's generator.
-    fastrand::seed(seed);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .expect("a runtime needs nothing but memory");
-    runtime.block_on(async {
+    paused_runtime(seed).block_on(async {
         let mut dice = Rng::with_seed(seed);
         let mut history = History::new();
         let scenario = Scenario::draw(&mut dice);
@@ -105,6 +98,17 @@ pub fn run(seed: u64) -> Run {
             faults,
         }
     })
+}
+
+/// Makes a runtime with a clock of its own, and seeds the thread's dice: the
+/// function and the SDK draw their pauses from them.
+fn paused_runtime(seed: u64) -> tokio::runtime::Runtime {
+    fastrand::seed(seed);
+    tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .expect("a runtime needs nothing but memory")
 }
 
 /// What many runs came to.

@@ -176,3 +176,17 @@ impl Queue {
         self.messages.iter().map(|message| message.visible_at).min()
     }
 }
+
+/// Returns the dead-letter queue's name; a FIFO queue wants a FIFO one.
+pub(crate) fn dead_letter_queue(is_fifo: bool) -> &'static str {
+    if is_fifo {
+        "dead-letters.fifo"
+    } else {
+        "dead-letters"
+    }
+}
+
+/// Returns the work queue's name.
+pub(crate) fn work_queue(is_fifo: bool) -> &'static str {
+    if is_fifo { "work.fifo" } else { "work" }
+}

@@ -18,7 +18,7 @@ use sitewise_disassociator::queue::{Queue, Sqs};
 use sitewise_disassociator::sitewise::SiteWise;
 use tokio::time::{Instant, timeout_at};
 
-use crate::scenario::{dead_letter_queue, work_queue};
+use crate::queue::{dead_letter_queue, work_queue};
 
 /// The time of day when a run starts.
 const START: Duration = Duration::from_secs(1_795_407_660);

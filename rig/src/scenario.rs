@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use simulator::{Absent, Action, Fault, Names, Operation, Settings, Throttle, Tokens};
 
 use crate::PANIC;
-use crate::queue::QueueSettings;
+use crate::queue::{QueueSettings, dead_letter_queue};
 use crate::sandbox::FunctionSettings;
 
 /// The code that the simulator gives an absent asset inside a 200.
@@ -477,18 +477,4 @@ fn endless(dice: &mut Rng, until: Duration) -> Storm {
             body: String::new(),
         }),
     }
-}
-
-/// Returns the dead-letter queue's name; a FIFO queue wants a FIFO one.
-pub(crate) fn dead_letter_queue(is_fifo: bool) -> &'static str {
-    if is_fifo {
-        "dead-letters.fifo"
-    } else {
-        "dead-letters"
-    }
-}
-
-/// Returns the work queue's name.
-pub(crate) fn work_queue(is_fifo: bool) -> &'static str {
-    if is_fifo { "work.fifo" } else { "work" }
 }

@@ -13,9 +13,9 @@ use tokio::time::{Instant, sleep_until};
 use crate::Tally;
 use crate::history::{Broken, History, Invariant};
 use crate::ledger::{Ledger, Letter, Named, assets_of, named};
-use crate::queue::{Delivery, Queue};
+use crate::queue::{Delivery, Queue, dead_letter_queue, work_queue};
 use crate::sandbox::{Ended, Sandbox};
-use crate::scenario::{HEALING_CODE, Kind, Planned, Scenario, Way, dead_letter_queue, work_queue};
+use crate::scenario::{HEALING_CODE, Kind, Planned, Scenario, Way};
 
 /// How long after the last fault everything must have drained.
 const DRAIN_TIME: Duration = Duration::from_secs(6 * 3600);

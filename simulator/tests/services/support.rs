@@ -14,7 +14,9 @@ use aws_sdk_iotsitewise::operation::list_project_assets::{
     ListProjectAssetsError, ListProjectAssetsOutput,
 };
 use aws_sdk_sqs::config::{Credentials, SharedCredentialsProvider};
-use aws_sdk_sqs::types::{ChangeMessageVisibilityBatchRequestEntry, SendMessageBatchRequestEntry};
+use aws_sdk_sqs::types::{
+    BatchResultErrorEntry, ChangeMessageVisibilityBatchRequestEntry, SendMessageBatchRequestEntry,
+};
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::endpoint::EndpointPrefix;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
@@ -318,14 +320,7 @@ impl Rig {
             .successful()
             .iter()
             .map(|entry| entry.id().to_owned());
-        let failed = output.failed().iter().map(|entry| {
-            (
-                entry.id().to_owned(),
-                entry.code().to_owned(),
-                entry.sender_fault(),
-            )
-        });
-        Ok((sent.collect(), failed.collect()))
+        Ok((sent.collect(), failures(output.failed())))
     }
 
     /// Changes visibilities, given by id, receipt handle and seconds; returns
@@ -356,14 +351,7 @@ impl Rig {
             .successful()
             .iter()
             .map(|entry| entry.id().to_owned());
-        let failed = output.failed().iter().map(|entry| {
-            (
-                entry.id().to_owned(),
-                entry.code().to_owned(),
-                entry.sender_fault(),
-            )
-        });
-        Ok((changed.collect(), failed.collect()))
+        Ok((changed.collect(), failures(output.failed())))
     }
 
     /// The bodies in a queue.
@@ -386,4 +374,13 @@ fn numbers(ids: &BTreeSet<String>) -> Vec<usize> {
     ids.iter()
         .map(|id| usize::from_str_radix(&id[24..], 16).expect("an id of this module"))
         .collect()
+}
+
+/// The ids of entries that failed, their codes and whether the sender was at fault.
+fn failures(failed: &[BatchResultErrorEntry]) -> Vec<(String, String, bool)> {
+    let failed = failed.iter().map(|entry| {
+        let (id, code) = (entry.id().to_owned(), entry.code().to_owned());
+        (id, code, entry.sender_fault())
+    });
+    failed.collect()
 }
