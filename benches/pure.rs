@@ -1,64 +1,21 @@
-//! The pure parts, from a payload to what becomes of each message, by size: is
+//! The time of the pure parts, from a payload to what becomes of each message, by size: is
 //! the cost of an asset the same however many there are?
 //!
 //! `cargo bench` runs them; `cargo test --benches` runs each once.
+
+mod shapes;
 
 use std::hint::black_box;
 use std::time::{Duration, SystemTime};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use serde_json::json;
-use serde_json::value::RawValue;
 use sitewise_disassociator::dead_letter::{NamedAsset, Source, letters};
 use sitewise_disassociator::event::{self, Origin};
 use sitewise_disassociator::outcome::{Failure, Outcome};
-use sitewise_disassociator::plan::{Ask, distribute, plan};
-use sitewise_disassociator::request::DisassociateRequest;
+use sitewise_disassociator::plan::{distribute, plan};
 use sitewise_disassociator::settle::{Available, Worked, settle};
 
-/// Messages, and assets of each.
-const SHAPES: [(usize, usize); 5] = [(1, 1), (1000, 1), (10, 250), (1, 25_000), (6, 25_000)];
-
-const PROJECT: &str = "aaaaaaaa-0000-4000-8000-000000000001";
-
-fn asset(number: usize) -> String {
-    format!("bbbbbbbb-0000-4000-8000-{number:012x}")
-}
-
-fn body(message: usize, assets: usize) -> String {
-    let ids: Vec<String> = (message * assets..(message + 1) * assets)
-        .map(asset)
-        .collect();
-    json!({"projectId": PROJECT, "assetIds": ids}).to_string()
-}
-
-/// An SQS event, as the runtime hands it over.
-fn payload(messages: usize, assets: usize) -> Box<RawValue> {
-    let records: Vec<_> = (0..messages)
-        .map(|number| {
-            json!({"messageId": format!("m-{number}"), "eventSource": "aws:sqs",
-                   "body": body(number, assets)})
-        })
-        .collect();
-    RawValue::from_string(json!({ "Records": records }).to_string()).expect("JSON")
-}
-
-fn requests(messages: usize, assets: usize) -> Vec<DisassociateRequest> {
-    (0..messages)
-        .map(|number| DisassociateRequest::parse(&body(number, assets)).expect("a request"))
-        .collect()
-}
-
-fn asks(requests: &[DisassociateRequest]) -> Vec<Ask<'_>> {
-    requests
-        .iter()
-        .map(|request| Ask {
-            request,
-            message_id: "8f2d6c5e-0d0c-4f0e-9f0a-3a6c1a7f3b11",
-            receives: 1,
-        })
-        .collect()
-}
+use shapes::{SHAPES, asks, payload, requests};
 
 /// Measures `run` for each shape, by asset.
 fn by_shape<T>(
@@ -138,17 +95,17 @@ fn dead_letters(criterion: &mut Criterion) {
         now: SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_407_660),
     };
     let failure = Failure::new("INTERNAL_FAILURE", "Simulated failure.");
-    let prepare = |messages, assets| (0..messages * assets).map(asset).collect::<Vec<_>>();
-    by_shape(criterion, "dead letters", prepare, |assets| {
-        let named: Vec<NamedAsset<'_>> = assets
-            .iter()
-            .map(|asset| NamedAsset {
-                asset: asset.clone(),
-                failure: &failure,
-            })
-            .collect();
-        let project = PROJECT.parse().expect("an id");
-        black_box(letters(source, project, &named));
+    by_shape(criterion, "dead letters", requests, |requests| {
+        for request in requests {
+            let assets = request.assets.iter();
+            let named: Vec<NamedAsset<'_>> = assets
+                .map(|asset| NamedAsset {
+                    asset: asset.to_string(),
+                    failure: &failure,
+                })
+                .collect();
+            black_box(letters(source, request.project, &named));
+        }
     });
 }
 
