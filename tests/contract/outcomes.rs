@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use simulator::{Action, Fault, Operation, Settings};
+use sitewise_disassociator::handler::{LEAST_RESERVE, RESERVE};
+use tokio::time::Instant;
 
 use crate::support::{
-    DEAD_LETTERS, Rig, WORK, asset, assets, failed, record, records, request, rule_event,
+    DEAD_LETTERS, Rig, WORK, asset, assets, failed, project, record, records, request, rule_event,
     topic_event,
 };
 
@@ -364,12 +366,12 @@ async fn no_call_outlives_the_deadline_whatever_time_is_left() {
         let mut rig = Rig::with_assets(0..3);
         rig.time_left = Duration::from_millis(milliseconds);
         rig.simulator.fault(Fault::sitewise().action(Action::Stall));
-        let start = tokio::time::Instant::now();
+        let start = Instant::now();
         assert_eq!(rig.answer(&one_record()).await, failed(["m-1"]));
         assert!(start.elapsed() <= rig.time_left, "{milliseconds} ms");
         // and the same with queues that are silent too
         rig.simulator.fault(Fault::sqs().action(Action::Stall));
-        let start = tokio::time::Instant::now();
+        let start = Instant::now();
         let report = rig.answer(&request(1, &assets(0..3))).await;
         assert!(start.elapsed() <= rig.time_left, "{milliseconds} ms");
         assert_eq!(report["status"], "failed");
@@ -517,4 +519,30 @@ async fn a_service_that_throttles_all_sees_a_few_calls_however_much_there_is_to_
     }
     // A search; then one call to see whether it is over.
     assert_eq!(seen, [7, 1, 1, 1, 1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_pause_takes_of_the_time_that_is_kept_for_the_answer() {
+    for milliseconds in (800..9000).step_by(130) {
+        let mut rig = Rig::with_assets([0]);
+        rig.simulator.add_project(&project(2), assets([1]));
+        rig.time_left = Duration::from_millis(milliseconds);
+        // One project is answered for, which makes the other worth more tries.
+        let fault: Fault = format!("disassociate:project={}:status=500", project(2))
+            .parse()
+            .expect("a fault");
+        rig.simulator.fault(fault);
+        let event = records([
+            record("m-1", &request(1, &assets([0]))),
+            record("m-2", &request(2, &assets([1]))),
+        ]);
+        let start = Instant::now();
+        assert_eq!(rig.answer(&event).await, failed(["m-2"]));
+        let reserve = (rig.time_left / 5).clamp(LEAST_RESERVE, RESERVE);
+        let took = start.elapsed();
+        assert!(
+            took <= rig.time_left - reserve,
+            "{took:?} of {milliseconds} ms"
+        );
+    }
 }
