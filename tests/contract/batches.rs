@@ -226,3 +226,40 @@ async fn calls_in_flight_are_bounded_and_run_side_by_side() {
         );
     }
 }
+
+/// Four messages of 150 assets, and time for three calls of a second, one at a
+/// time: what is not named is done.
+async fn done_in_three_calls(receives: [u32; 4]) -> Value {
+    let mut rig = Rig::new(Settings {
+        latency: Duration::from_secs(1),
+        ..Settings::default()
+    });
+    rig.function.max_concurrency = 1;
+    rig.time_left = Duration::from_millis(4200);
+    rig.simulator.add_project(&project(1), assets(0..600));
+    let event = records((0..4).map(|number| {
+        let ids = assets(number * 150..(number + 1) * 150);
+        let mut record = record(&format!("m-{number}"), &request(1, &ids));
+        record["attributes"]["ApproximateReceiveCount"] = json!(receives[number].to_string());
+        record
+    }));
+    let answer = rig.answer(&event).await;
+    assert_eq!(rig.calls().len(), 3);
+    answer
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_time_is_short_messages_are_finished_one_by_one() {
+    // The first message's full batch, the rest of it with the second's, and
+    // that one's full batch.
+    let answer = done_in_three_calls([1, 1, 1, 1]).await;
+    assert_eq!(answer, failed(["m-2", "m-3"]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_time_is_short_what_was_delivered_most_often_comes_first() {
+    let answer = done_in_three_calls([1, 1, 1, 5]).await;
+    assert_eq!(answer, failed(["m-0", "m-1", "m-2"]));
+    let answer = done_in_three_calls([2, 1, 3, 3]).await;
+    assert_eq!(answer, failed(["m-0", "m-1"]));
+}
