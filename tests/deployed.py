@@ -564,14 +564,14 @@ class DefaultStack(Deployed):
         self.assert_counts(work=0, dead_letters=0)
 
     def test_throttled_messages_are_visible_again_while_others_are_done(self):
-        numbers = range(1, 13)
-        for number in (*numbers, 13):
+        # The first message is done; then nothing is let through any more.
+        for number in range(13):
             self.seed(request(number, assets(number)))
-            if number in numbers:
+            if number > 0:
                 self.fault(f"disassociate:project={project(number)}:throttle")
-        ids = self.send(*(request(number, assets(number)) for number in (*numbers, 13)))
+        ids = self.send(*(request(number, assets(number)) for number in range(13)))
         self.mapping.deliver_all()
-        self.assertEqual(self.mapping.failed_ids(0), set(ids[:12]))
+        self.assertEqual(self.mapping.failed_ids(0), set(ids[1:]))
         self.assertEqual(self.messages(self.work), [])
         changes = [parameters for _, parameters in self.read("sqs")]
         self.assertEqual([len(change["Entries"]) for change in changes], [10, 2])
