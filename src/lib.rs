@@ -13,8 +13,8 @@
 //!   [`strict_json`]
 //! - [`plan`]: which calls to make
 //! - [`dispatch`]: runs them through [`sitewise`], as fast as the [`pace`]
-//!   allows; [`sdk_error`]: what a failed call means; [`retry`]: what the SDK tries again; [`outcome`]: what became
-//!   of an asset; [`connections`]: what the calls go over
+//!   allows; [`sdk_error`]: what a failed call means; [`retry`]: what the SDK
+//!   tries again; [`outcome`]: what became of an asset; [`connections`]: what the calls go over
 //! - [`settle`]: what becomes of each message
 //! - [`dead_letter`] and [`part`]: what is put in a [`queue`]
 //! - [`answer`]: what Lambda is told

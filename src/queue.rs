@@ -1,8 +1,8 @@
 //! An SQS queue: putting messages in it, and letting it deliver others again.
 //!
 //! Owns what SQS takes: batches of ten, sizes, characters, FIFO fields, entries
-//! that fail inside a 200, and the forms of a queue's URL and ARN. The only place for SQS SDK types. It must
-//! not know what a message means.
+//! that fail inside a 200, and the forms of a queue's URL and ARN. The only place
+//! for SQS SDK types. It must not know what a message means.
 
 use std::collections::HashSet;
 use std::ops::Range;
