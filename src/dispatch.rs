@@ -18,11 +18,13 @@
 //!    presumed only from their own request's refusals, or where every message
 //!    names the project itself.
 //! 4. While a project is in doubt, its other batches wait.
-//! 5. A message that names an asset speaks of one at a time. Where [`PROBES`]
-//!    such assets were refused alone, and nothing of the project was accepted,
-//!    most are likely to be at fault (a message that is delivered once more
-//!    when its assets are long gone): each is then tried alone, several at a
-//!    time, instead of peeled off one after the other.
+//! 5. Where [`PROBES`] assets of a batch were refused alone, and fewer were
+//!    accepted, most are likely to be at fault (a message that is delivered once
+//!    more when its assets are long gone): each is then tried alone, as long as
+//!    that holds, for parts of the batch would only be refused as well.
+//! 6. Parts of a batch are tried at the same time, unless the project is in
+//!    doubt: what one of them shows may save the others. The smallest go first,
+//!    for they show most.
 //!
 //! Batches are tried in the order in which they finish messages: first those
 //! of the messages that were delivered most often, then message by message.
@@ -121,7 +123,7 @@ pub async fn dispatch(
         };
         // A job that panicked leaves its assets without an outcome.
         let done = done.unwrap_or_default();
-        schedule.start_alone(batch, done.alone);
+        schedule.go_on(batch, done.parts);
         later.extend(done.later.into_iter().map(|later| (batch, later)));
         for (place, outcome) in done.outcomes {
             outcomes[batch][usize::from(place)] = Some(outcome);
@@ -234,8 +236,8 @@ struct Done {
     outcomes: Vec<(u8, Outcome)>,
     /// Refused subsets that the job left for one that finds culprits.
     refused: Vec<Refusal>,
-    /// Subsets that the job left to be tried alone, several at a time.
-    alone: Vec<Subset>,
+    /// Parts of a refused batch that the job left to be tried at the same time.
+    parts: Vec<Subset>,
     /// Subsets whose call failed for the moment.
     later: Vec<Later>,
 }
@@ -250,8 +252,8 @@ struct Done {
 struct Schedule<'a> {
     batches: &'a [Batch],
     first_tries: VecDeque<Job>,
-    /// by the batch's rank, and the order of arrival
-    culprits: BTreeMap<(Rank, usize, usize), Job>,
+    /// by the batch's rank, the number of assets, and the order of arrival
+    culprits: BTreeMap<(Rank, usize, usize, usize), Job>,
     arrived: usize,
     in_doubt: HashMap<ProjectId, Vec<Job>>,
 }
@@ -291,21 +293,37 @@ impl<'a> Schedule<'a> {
                 _ => return Some(job),
             }
         }
-        self.culprits.pop_first().map(|(_, job)| job)
+        let (_, mut job) = self.culprits.pop_first()?;
+        if let [untried] = &mut job.start[..]
+            && untried.round == 0
+            && untried.places.len() > 1
+            && calls.state().is_mostly_refused(job.batch)
+        {
+            let rest = untried.places.split_off(1);
+            let rest = untried.part(rest);
+            self.go_on(job.batch, vec![rest]);
+        }
+        Some(job)
     }
 
     fn push_culprits(&mut self, job: Job) {
         let rank = rank(&self.batches[job.batch]);
+        let untried = job.start.iter().map(|subset| subset.places.len());
+        let refused = job.refused.iter();
+        let count = untried
+            .chain(refused.map(|refusal| refusal.subset.places.len()))
+            .sum();
         self.arrived += 1;
-        self.culprits.insert((rank, job.batch, self.arrived), job);
+        self.culprits
+            .insert((rank, job.batch, count, self.arrived), job);
     }
 
-    /// Makes a job of each of `subsets`.
-    fn start_alone(&mut self, batch: usize, subsets: Vec<Subset>) {
-        for subset in subsets {
+    /// Makes a job of each part of a refused batch.
+    fn go_on(&mut self, batch: usize, parts: Vec<Subset>) {
+        for part in parts {
             self.push_culprits(Job {
                 batch,
-                start: vec![subset],
+                start: vec![part],
                 refused: Vec::new(),
                 finds_culprits: true,
             });
@@ -391,6 +409,16 @@ struct State {
     /// What the service said when it let nothing through for too long.
     given_up: Option<Failure>,
     evidence: HashMap<ProjectId, Evidence>,
+    /// by batch
+    tried: HashMap<usize, Tried>,
+}
+
+/// How many of a batch's assets were refused alone, and how many were in a call
+/// that was not.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tried {
+    refused: usize,
+    accepted: usize,
 }
 
 /// What the answers so far say about one project.
@@ -404,8 +432,6 @@ struct Evidence {
     /// For each message that names the project and none of the call's assets,
     /// how many assets were refused alone with it.
     project_named: HashMap<Failure, usize>,
-    /// How many assets were refused alone by messages that name them.
-    asset_named: usize,
     /// What the service last said of an asset refused alone.
     refusal: Option<Failure>,
 }
@@ -417,12 +443,12 @@ impl State {
             .is_some_and(|evidence| evidence.exists)
     }
 
-    /// Tells whether most of a project's assets are likely to be refused, each
-    /// by its name: see the module's rule 5.
-    fn is_mostly_absent(&self, project: ProjectId) -> bool {
-        self.evidence
-            .get(&project)
-            .is_some_and(|evidence| !evidence.exists && evidence.asset_named >= PROBES)
+    /// Tells whether most of a batch's assets are likely to be refused: see the
+    /// module's rule 5.
+    fn is_mostly_refused(&self, batch: usize) -> bool {
+        self.tried
+            .get(&batch)
+            .is_some_and(|tried| tried.refused >= PROBES && tried.refused > tried.accepted)
     }
 }
 
@@ -472,6 +498,7 @@ impl Calls<'_> {
     async fn run(&self, job: Job) -> Done {
         let mut work = Work {
             calls: self,
+            index: job.batch,
             batch: &self.batches[job.batch],
             finds_culprits: job.finds_culprits,
             stack: job.start,
@@ -479,9 +506,11 @@ impl Calls<'_> {
         };
         for refusal in job.refused {
             work.find_culprits(refusal).await;
+            work.share();
         }
         while let Some(subset) = work.stack.pop() {
             work.attempt(subset).await;
+            work.share();
         }
         work.done
     }
@@ -596,6 +625,8 @@ impl Calls<'_> {
 /// A job at work on its batch.
 struct Work<'a> {
     calls: &'a Calls<'a>,
+    /// the place of the batch among all
+    index: usize,
     batch: &'a Batch,
     finds_culprits: bool,
     stack: Vec<Subset>,
@@ -603,6 +634,16 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
+    /// Leaves the rest to be tried at the same time, where it may be: see the
+    /// module's rule 6.
+    fn share(&mut self) {
+        let state = self.calls.state();
+        let is_in_doubt = !state.exists(self.batch.project) && !state.is_mostly_refused(self.index);
+        if self.finds_culprits && !is_in_doubt {
+            self.done.parts.append(&mut self.stack);
+        }
+    }
+
     async fn attempt(&mut self, mut subset: Subset) {
         self.reject_presumed(&mut subset.places);
         if subset.places.is_empty() {
@@ -676,6 +717,9 @@ impl Work<'_> {
     /// Takes a 200: assets in `errors` are tried again or rejected, all others
     /// are done.
     fn answered(&mut self, subset: &Subset, errors: Vec<AssetError>) {
+        let mut state = self.calls.state();
+        state.tried.entry(self.index).or_default().accepted += subset.places.len();
+        drop(state);
         let failures: HashMap<AssetId, Failure> = errors
             .into_iter()
             .map(|error| (error.asset, error.failure))
@@ -721,10 +765,6 @@ impl Work<'_> {
         }
         let (named, rest) = self.named_in(failure.message(), &subset.places);
         if !named.is_empty() && !rest.is_empty() {
-            if self.calls.state().is_mostly_absent(self.batch.project) {
-                self.try_each_alone(&subset);
-                return;
-            }
             self.push(&subset, rest);
             self.push(&subset, named);
             return;
@@ -785,6 +825,7 @@ impl Work<'_> {
         let (named, _) = self.named_in(failure.message(), &[place]);
         let project = self.batch.project;
         let mut state = self.calls.state();
+        state.tried.entry(self.index).or_default().refused += 1;
         let evidence = state.evidence.entry(project).or_default();
         if named.is_empty() {
             for request in self.requests_of(place) {
@@ -794,8 +835,6 @@ impl Work<'_> {
                 *evidence.project_named.entry(failure.clone()).or_default() += 1;
             }
             evidence.refusal = Some(failure.clone());
-        } else {
-            evidence.asset_named += 1;
         }
         drop(state);
         self.conclude(&[place], &Outcome::Rejected(failure));
@@ -826,12 +865,6 @@ impl Work<'_> {
             ),
         );
         self.conclude(&presumed, &Outcome::Rejected(failure));
-    }
-
-    /// Leaves each asset of a subset to a call of its own.
-    fn try_each_alone(&mut self, subset: &Subset) {
-        let alone = subset.places.iter().map(|place| subset.part(vec![*place]));
-        self.done.alone.extend(alone);
     }
 
     fn push(&mut self, parent: &Subset, places: Vec<u8>) {

@@ -183,15 +183,20 @@ pub fn redelivered<G: AsRef<str>>(settlements: &[Settlement], groups: &[Option<G
 /// the visibility timeout of its queue is over.
 ///
 /// That is one of which nothing else is wrong than that the time or the pace
-/// did not suffice, in an invocation for which the service had answers. Where
-/// it had none, waiting is better: it may be an outage, and each delivery is
-/// one of those after which SQS gives a record up.
+/// did not suffice, in an invocation that finished another record. Where it
+/// finished none, waiting is better: it may be an outage, or a service that is
+/// too slow for the record, and each delivery is one of those after which SQS
+/// gives a record up.
 pub fn returns_soon(settlements: &[Settlement], redelivered: &[bool]) -> Vec<bool> {
     let is_refused_asset =
         |rest: &Rest| !rest.retryable && matches!(rest.subject, Subject::Asset(_));
-    let has_answers = settlements.iter().any(|settlement| {
+    let is_worked_off = |settlement: &Settlement| {
         settlement.disassociated > 0 || settlement.rest.iter().any(is_refused_asset)
-    });
+    };
+    let has_finished = settlements
+        .iter()
+        .zip(redelivered)
+        .any(|(settlement, is_redelivered)| !is_redelivered && is_worked_off(settlement));
     let is_of_pace = |rest: &Rest| {
         let failure = rest.failure.as_ref();
         // What belongs in a queue stays for that queue's sake.
@@ -206,7 +211,7 @@ pub fn returns_soon(settlements: &[Settlement], redelivered: &[bool]) -> Vec<boo
                 .iter()
                 .filter(|rest| rest.retryable)
                 .peekable();
-            has_answers
+            has_finished
                 && *is_redelivered
                 && unfinished.peek().is_some()
                 && unfinished.all(is_of_pace)
@@ -522,7 +527,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_lacked_time_or_pace_returns_soon_and_only_where_the_service_answers() {
+    fn only_what_lacked_time_or_pace_returns_soon_and_only_where_another_is_finished() {
         let late = || Unfinished(Failure::new(code::DEADLINE_REACHED, ""));
         let throttled = || Unfinished(Failure::of_pace("HTTP 429", ""));
         let record = |outcomes: &[Outcome], available| {
@@ -537,31 +542,26 @@ mod tests {
             ("throttled", record(&[throttled()], ALL), done(), true),
             ("both", record(&[late(), throttled()], ALL), done(), true),
             (
-                "an answer of its own",
+                "progress of its own",
                 record(&[Disassociated, late()], ALL),
-                record(&[late()], ALL),
-                true,
+                settle(Origin::Sqs, Worked::FannedOut(&request(1, &[])), ALL),
+                false,
             ),
+            ("refused", record(&[late()], ALL), letter(), true),
             (
-                "a refusal is an answer",
-                record(&[late()], ALL),
-                letter(),
-                true,
-            ),
-            (
-                "refused as well",
+                "partly refused",
                 record(&[Rejected(failure()), late()], ALL),
                 done(),
                 true,
             ),
             (
-                "no answer",
+                "nothing finished",
                 record(&[late()], ALL),
                 record(&[throttled()], ALL),
                 false,
             ),
             (
-                "a bad id is no answer",
+                "a bad id needs no service",
                 record(&[late()], ALL),
                 settle(Origin::Sqs, Worked::FannedOut(&request(0, &["bad"])), ALL),
                 false,

@@ -246,7 +246,8 @@ impl Ledger {
                 let may_be_lettered =
                     asset.kind == Kind::Healing || settings.asset_not_in_project != Absent::Ignore;
                 return match code {
-                    Some(HEALING_CODE) if scenario.heals_after < ASSET_ATTEMPTS => {
+                    // One that a lost reply has taken out fails of being absent as well.
+                    Some(HEALING_CODE) if scenario.heals_after < ASSET_ATTEMPTS && !is_gone => {
                         Err(Broken::new(
                             Invariant::NeighboursAreUnharmed,
                             format!("asset {} was given up too early", asset.id),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use serde_json::json;
 use simulator::{Absent, Names, Settings, Throttle};
+use tokio::time::Instant;
 
 use crate::support::{
     Rig, asset, asset_ids, assets, failed, project, record, records, request, rule_event,
@@ -228,7 +229,7 @@ async fn whatever_absent_assets_mean_every_asset_ends_somewhere() {
 /// names the first asset that is not there, and no more.
 #[tokio::test(start_paused = true)]
 async fn a_thousand_absent_assets_are_settled_within_one_invocation() {
-    for (good, most) in [(0, 1_030), (1, 1_030), (500, 1_050)] {
+    for (good, most) in [(0, 1_050), (1, 1_060), (500, 1_050)] {
         let rig = Rig::new(Settings {
             unknown_asset: Absent::NotFound,
             latency: Duration::from_millis(200),
@@ -245,6 +246,56 @@ async fn a_thousand_absent_assets_are_settled_within_one_invocation() {
         let calls = rig.calls().len();
         assert!(calls <= most, "{calls} calls with {good} good");
     }
+}
+
+/// The same where nothing is named, and the project is known to exist.
+#[tokio::test(start_paused = true)]
+async fn where_most_assets_are_refused_each_costs_about_a_call() {
+    for names in NAMES {
+        for (concurrency, most) in [(1, 110), (8, 140), (64, 200)] {
+            let mut rig = Rig::new(Settings {
+                unknown_asset: Absent::NotFound,
+                not_found_names: names,
+                latency: Duration::from_millis(100),
+                ..Settings::default()
+            });
+            rig.function.max_concurrency = concurrency;
+            rig.simulator.add_project(&project(1), [asset(0)]);
+            let event = records([record("m-1", &request(1, &assets(0..100)))]);
+            let start = Instant::now();
+            assert_eq!(rig.answer(&event).await, failed([]));
+            assert_eq!(rig.remaining(), [0; 0]);
+            assert_eq!(rig.lettered_assets(), [assets(1..100)]);
+            let calls = rig.calls().len();
+            assert!(calls <= most, "{calls} calls, {concurrency}, {names:?}");
+            // Some are made one after the other whatever the concurrency.
+            let rounds = start.elapsed().as_millis() as usize / 100;
+            let expected = most / concurrency + 10;
+            assert!(rounds <= expected, "{rounds} rounds, {concurrency}");
+        }
+    }
+}
+
+/// What is found out first need not hold for the rest.
+#[tokio::test(start_paused = true)]
+async fn assets_are_tried_alone_only_as_long_as_most_are_refused() {
+    let rig = Rig::new(Settings {
+        unknown_asset: Absent::NotFound,
+        asset_not_in_project: Absent::AssetError {
+            code: "NOT_IN_PROJECT".to_owned(),
+            message: "not in project".to_owned(),
+        },
+        ..Settings::default()
+    });
+    rig.simulator.add_project(&project(1), [] as [String; 0]);
+    for number in 6..100 {
+        rig.simulator.add_asset(&asset(number));
+    }
+    let event = records([record("m-1", &request(1, &assets(0..100)))]);
+    assert_eq!(rig.answer(&event).await, failed([]));
+    assert_eq!(rig.lettered_assets(), [assets(0..100)]);
+    let calls = rig.calls().len();
+    assert!(calls <= 40, "{calls} calls");
 }
 
 /// The same from a service that throttles: a single asset left unfinished

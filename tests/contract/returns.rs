@@ -169,6 +169,19 @@ async fn in_an_outage_everything_waits_for_the_visibility_timeout() {
     }
 }
 
+/// It would take as long once more, and use its deliveries up.
+#[tokio::test(start_paused = true)]
+async fn where_no_record_is_finished_all_wait_for_the_visibility_timeout() {
+    let rig = slow(1, 2);
+    let event = records([0, 1].map(|number| {
+        let ids: Vec<String> = (0..300).map(|id| asset(number * 300 + id)).collect();
+        delivered(&format!("m-{number}"), &request(1, &ids))
+    }));
+    assert_eq!(rig.answer(&event).await, failed(["m-0", "m-1"]));
+    assert!(rig.calls().len() > 1, "some calls were answered");
+    assert_eq!(changes(&rig).len(), 0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_record_with_another_trouble_waits_while_its_neighbours_return() {
     let rig = slow(4, 2);
