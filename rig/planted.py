@@ -175,10 +175,20 @@ BUGS = [
         "            let start = self.pace().next_start(now).min(now);\n",
     ),
     (
-        "absent assets are peeled off one by one",
+        "assets that wait to be tried alone are forgotten",
         "src/dispatch.rs",
-        "            .is_some_and(|evidence| !evidence.exists && evidence.asset_named >= PROBES)",
-        "            .is_some_and(|evidence| !evidence.exists && evidence.asset_named > 1_000_000)",
+        "            self.go_on(job.batch, vec![rest]);\n",
+        "            let _ = rest;\n",
+    ),
+    (
+        "once most are refused, all are taken for refused",
+        "src/dispatch.rs",
+        "        self.reject_presumed(&mut subset.places);\n        if subset.places.is_empty() {\n"
+        "            return;\n        }\n        if subset.round > 0 {",
+        "        if self.calls.state().is_mostly_refused(self.index) {\n"
+        "            let refused = Outcome::Rejected(panic_failure());\n"
+        "            return self.conclude(&subset.places, &refused);\n        }\n"
+        "        if subset.round > 0 {",
     ),
 ]
 

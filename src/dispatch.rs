@@ -16,7 +16,8 @@
 //!    be the culprit, so that a project that does not exist costs a handful of
 //!    calls. One request's assets say nothing about another's: they are
 //!    presumed only from their own request's refusals, or where every message
-//!    names the project itself.
+//!    names the project itself and speaks of no asset ("Project … not found"; not
+//!    "Asset not found in project …", which is true of one asset only).
 //! 4. While a project is in doubt, its other batches wait.
 //! 5. Where [`PROBES`] assets of a batch were refused alone, and fewer were
 //!    accepted, most are likely to be at fault (a message that is delivered once
@@ -230,6 +231,15 @@ struct Job {
     finds_culprits: bool,
 }
 
+impl Job {
+    /// How many assets it is about.
+    fn size(&self) -> usize {
+        let refused = self.refused.iter().map(|refusal| &refusal.subset);
+        let subsets = self.start.iter().chain(refused);
+        subsets.map(|subset| subset.places.len()).sum()
+    }
+}
+
 /// What came of a job.
 #[derive(Debug, Default)]
 struct Done {
@@ -288,10 +298,10 @@ impl<'a> Schedule<'a> {
     fn next(&mut self, calls: &Calls<'_>) -> Option<Job> {
         while let Some(job) = self.first_tries.pop_front() {
             let project = self.batches[job.batch].project;
-            match self.in_doubt.get_mut(&project) {
-                Some(waiting) if !calls.state().exists(project) => waiting.push(job),
-                _ => return Some(job),
-            }
+            let Some(waiting) = self.in_doubt.get_mut(&project) else {
+                return Some(job);
+            };
+            waiting.push(job);
         }
         let (_, mut job) = self.culprits.pop_first()?;
         if let [untried] = &mut job.start[..]
@@ -308,14 +318,9 @@ impl<'a> Schedule<'a> {
 
     fn push_culprits(&mut self, job: Job) {
         let rank = rank(&self.batches[job.batch]);
-        let untried = job.start.iter().map(|subset| subset.places.len());
-        let refused = job.refused.iter();
-        let count = untried
-            .chain(refused.map(|refusal| refusal.subset.places.len()))
-            .sum();
         self.arrived += 1;
         self.culprits
-            .insert((rank, job.batch, count, self.arrived), job);
+            .insert((rank, job.batch, job.size(), self.arrived), job);
     }
 
     /// Makes a job of each part of a refused batch.
@@ -429,8 +434,8 @@ struct Evidence {
     /// For each request, how many of its assets were refused alone, by
     /// messages that did not name them.
     refused_alone: HashMap<usize, usize>,
-    /// For each message that names the project and none of the call's assets,
-    /// how many assets were refused alone with it.
+    /// For each message that names the project and speaks of no asset, how many
+    /// assets were refused alone with it.
     project_named: HashMap<Failure, usize>,
     /// What the service last said of an asset refused alone.
     refusal: Option<Failure>,
@@ -831,7 +836,7 @@ impl Work<'_> {
             for request in self.requests_of(place) {
                 *evidence.refused_alone.entry(request).or_default() += 1;
             }
-            if failure.message().contains(&project.to_string()) {
+            if is_about_project(failure.message(), project) {
                 *evidence.project_named.entry(failure.clone()).or_default() += 1;
             }
             evidence.refusal = Some(failure.clone());
@@ -912,6 +917,11 @@ impl Work<'_> {
         let second = groups.split_off(groups.len() / 2);
         (groups.concat(), second.concat())
     }
+}
+
+/// Tells whether a refusal's message is about a project, and about no asset.
+fn is_about_project(message: &str, project: ProjectId) -> bool {
+    message.contains(&project.to_string()) && !message.to_lowercase().contains("asset")
 }
 
 /// What trying a few assets alone has shown.

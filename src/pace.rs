@@ -7,9 +7,10 @@
 //! some of it up. So nothing is assumed, and nothing limited, until a call is
 //! throttled. Then:
 //!
-//! 1. *Search.* Calls go one at a time, the first after [`FIRST_PROBE`]. Each
-//!    one throttled halves the rate, each one accepted raises it by a quarter,
-//!    until one is throttled after others were accepted.
+//! 1. *Search.* The first call goes after [`FIRST_PROBE`]. Each one throttled
+//!    halves the rate, each one accepted raises it by a quarter, until one is
+//!    throttled after others were accepted. While none is, calls go one at a
+//!    time, however long an answer takes.
 //! 2. *Measure.* A token bucket throttles when it is empty. Between two such
 //!    moments it has let through exactly what flowed in: the accepted calls by
 //!    the time are this caller's share of the rate.
@@ -105,6 +106,8 @@ struct Limit {
     accepted: u32,
     /// when that was answered: calls started before say nothing new
     known_at: Instant,
+    /// how long that took
+    answer_time: Duration,
 }
 
 impl Pace {
@@ -122,7 +125,11 @@ impl Pace {
         self.last_start = Some(now);
         if let Some(limit) = &mut self.limit {
             let luck = 1.0 + LUCK * (2.0 * luck - 1.0);
-            limit.next = limit.next.max(now) + limit.pause().mul_f64(luck);
+            let mut pause = limit.pause().mul_f64(luck);
+            if limit.share.is_none() && limit.accepted == 0 {
+                pause = pause.max(limit.answer_time);
+            }
+            limit.next = limit.next.max(now) + pause;
         }
     }
 
@@ -164,6 +171,7 @@ impl Pace {
                 empty_at: now,
                 accepted: 0,
                 known_at: now,
+                answer_time: now.duration_since(start),
             });
             return;
         };
@@ -176,6 +184,7 @@ impl Pace {
         }
         self.throttled_in_a_row += 1;
         limit.known_at = now;
+        limit.answer_time = now.duration_since(start);
         limit.rate = if limit.accepted > 0 {
             // The bucket had anything between nothing and one token before.
             let accepted = f64::from(limit.accepted) + 0.5;
@@ -292,6 +301,33 @@ mod tests {
         assert_eq!(pauses, [50, 100, 200, 400, 800, 1600, 3200]);
         run.call(at, true);
         assert!(!run.is_hopeless(at), "something was let through");
+    }
+
+    /// How many calls start in a time in which none is answered.
+    fn calls_in(run: &mut Run, from: Instant, time: Duration) -> usize {
+        let starts = std::iter::from_fn(|| {
+            let start = run.pace.next_start(from);
+            (start < from + time).then(|| run.pace.started(start, 0.5))
+        });
+        starts.count()
+    }
+
+    #[test]
+    fn a_search_makes_one_call_at_a_time_until_one_is_accepted() {
+        let slow = Duration::from_secs(4);
+        for answers in 1..5 {
+            let mut run = Run::new();
+            let mut start = run.start;
+            for _ in 0..answers {
+                run.pace.started(start, 0.5);
+                run.pace.throttled(start, start + slow, None);
+                start = run.pace.next_start(start + slow);
+            }
+            assert_eq!(calls_in(&mut run, start, slow), 1, "{answers}");
+            let answered = start + slow;
+            run.pace.accepted(start, answered);
+            assert!(calls_in(&mut run, answered, slow) > 5, "{answers}");
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ use fastrand::Rng;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use simulator::{Operation, Simulator};
+use sitewise_disassociator::dispatch::PROBES;
 use tokio::time::{Instant, sleep_until};
 
 use crate::Tally;
@@ -44,6 +45,18 @@ pub(crate) struct World<'a> {
     waiting: Vec<Waiting>,
     is_calm: bool,
     invocations: u64,
+    /// for each asset, the places of the requests that name it
+    owners: BTreeMap<Named, Vec<usize>>,
+    /// for each request, what it has cost so far
+    costs: Vec<Cost>,
+}
+
+/// What the calls with some of a request's assets in them have cost.
+#[derive(Clone, Copy, Debug, Default)]
+struct Cost {
+    attempts: u64,
+    /// what they may have cost in as many invocations
+    bound: u64,
 }
 
 /// An event that Lambda, or a caller, holds.
@@ -105,6 +118,12 @@ impl<'a> World<'a> {
             };
             simulator.fault(simulator::Fault::on(Operation::Disassociate).action(action));
         }
+        let mut owners: BTreeMap<Named, Vec<usize>> = BTreeMap::new();
+        for (place, request) in requests.iter().enumerate() {
+            for named in assets_of(request) {
+                owners.entry(named).or_default().push(place);
+            }
+        }
         let sandboxes = (0..scenario.sandboxes)
             .map(|_| Sandbox::start(&simulator, scenario.function()))
             .collect();
@@ -132,6 +151,8 @@ impl<'a> World<'a> {
             },
             simulator,
             arrived: 0,
+            owners,
+            costs: vec![Cost::default(); requests.len()],
             requests,
             waiting: Vec::new(),
             is_calm: false,
@@ -352,6 +373,7 @@ impl<'a> World<'a> {
             });
             join_all(runs).await
         };
+        let bound = self.allow(&jobs);
         let (attempts, too_many) = self.take_calls()?;
         let limit = 2 * attempts + jobs.len() as u64 * self.search_bound();
         if too_many > limit {
@@ -360,14 +382,13 @@ impl<'a> World<'a> {
                 format!("the rate limit refused {too_many} attempts, at most {limit} expected"),
             ));
         }
-        let bound: u64 = jobs.iter().map(|job| attempts_bound(&job.event)).sum();
-        let narrowing: u64 = jobs.iter().map(|job| self.narrowing_bound(job)).sum();
-        if attempts > bound + narrowing {
+        if attempts > bound {
             return Err(Broken::new(
                 Invariant::AmplificationIsBounded,
-                format!("{attempts} attempts, at most {bound} + {narrowing} expected"),
+                format!("{attempts} attempts, at most {bound} expected"),
             ));
         }
+        self.check_costs()?;
         self.take_messages();
         self.take_visibilities();
         for (job, ended) in jobs.into_iter().zip(ended) {
@@ -414,6 +435,15 @@ impl<'a> World<'a> {
                     too_many += 1;
                 } else {
                     attempts += 1;
+                    let project = call.project.iter();
+                    let named = project.flat_map(|project| {
+                        let ids = call.assets.iter();
+                        ids.map(|id| (project.clone(), id.clone()))
+                    });
+                    let owners = named.flat_map(|named| self.owners.get(&named).into_iter());
+                    for place in owners.flatten().collect::<BTreeSet<_>>() {
+                        self.costs[*place].attempts += 1;
+                    }
                 }
             }
             let who = call.project.or(call.queue).unwrap_or_default();
@@ -649,37 +679,63 @@ impl<'a> World<'a> {
         self.scenario.max_concurrency as u64 + 12
     }
 
-    /// How many attempts it may take to find out what is wrong with a job's
-    /// assets, where something is.
-    fn narrowing_bound(&self, job: &Job) -> u64 {
-        let named: BTreeSet<Named> = named(&job.event).into_iter().collect();
-        let mut calls = 0;
-        for request in &self.requests {
-            let wrong = request
-                .assets
-                .iter()
-                .filter(|asset| asset.kind != Kind::Good || request.project_is_missing)
-                .filter(|asset| named.contains(&(request.project.clone(), asset.id.clone())))
-                .count();
-            calls += 20 * wrong.min(10) as u64;
+    /// Allows each request whose assets are in the jobs what that may cost, and
+    /// returns how much that is together.
+    fn allow(&mut self, jobs: &[Job]) -> u64 {
+        let mut sum = 0;
+        for job in jobs {
+            let mut counts: BTreeMap<usize, u64> = BTreeMap::new();
+            let owners = named(&job.event).into_iter();
+            for place in owners.filter_map(|named| self.owners.get(&named)).flatten() {
+                *counts.entry(*place).or_default() += 1;
+            }
+            for (place, assets) in counts {
+                let bound = self.bound_of(&self.requests[place], assets);
+                self.costs[place].bound += bound;
+                sum += bound;
+            }
         }
-        // Assets that a lost reply has taken out are refused like absent ones.
-        if self.scenario.settings.asset_not_in_project != simulator::Absent::Ignore {
-            calls += 20 * named.len() as u64;
-        }
-        calls * 3
+        sum
     }
-}
 
-/// Three attempts of each call, and three rounds of calls for named assets.
-fn attempts_bound(event: &str) -> u64 {
-    let mut requests: BTreeMap<String, u64> = BTreeMap::new();
-    for (project, _) in named(event) {
-        *requests.entry(project).or_default() += 1;
+    /// Checks that the service has seen a bounded number of attempts for each
+    /// request, over its whole life.
+    fn check_costs(&self) -> Result<(), Broken> {
+        for (Cost { attempts, bound }, request) in self.costs.iter().zip(&self.requests) {
+            if attempts > bound {
+                return Err(Broken::new(
+                    Invariant::AmplificationIsBounded,
+                    format!(
+                        "{attempts} attempts with assets of message {}, at most {bound} expected",
+                        request.message
+                    ),
+                ));
+            }
+        }
+        Ok(())
     }
-    let records = event.matches("messageId").count() as u64 + 1;
-    let batches: u64 = requests.values().map(|assets| assets.div_ceil(100)).sum();
-    9 * (batches + records)
+
+    /// How many attempts the calls with some of a request's assets in them may
+    /// take in one invocation: three for each call, three rounds of calls for
+    /// assets named in a 200, and what it takes to find out which are refused.
+    fn bound_of(&self, request: &Planned, assets: u64) -> u64 {
+        let settings = &self.scenario.settings;
+        let wrong = if settings.asset_not_in_project != simulator::Absent::Ignore {
+            // Assets that a lost reply has taken out are refused like absent ones.
+            assets
+        } else if request.project_is_missing {
+            assets
+        } else {
+            let kinds = request.assets.iter().map(|asset| asset.kind);
+            kinds.filter(|kind| *kind != Kind::Good).count() as u64
+        };
+        let batches = assets.div_ceil(100) + 1;
+        // Both halves of all that a culprit is in, or all halves that there are.
+        let narrowing = (14 * wrong).min(2 * assets);
+        // It may share a batch with as many requests as an event carries.
+        let neighbours = u64::from(self.scenario.batch_size.ilog2()) + 1;
+        3 * (3 * batches + PROBES as u64 + neighbours + narrowing)
+    }
 }
 
 fn returns_something(report: &Value) -> bool {

@@ -122,6 +122,30 @@ async fn where_nothing_is_named_each_request_of_a_missing_project_costs_a_call()
     assert_eq!(rig.letters().len(), 1000);
 }
 
+/// Dead letters that are sent back together are just that: absent assets of
+/// several requests, and a project that is there.
+#[tokio::test(start_paused = true)]
+async fn others_absent_assets_do_not_make_a_project_missing() {
+    for (absent, code) in refusals() {
+        for names in NAMES {
+            let mut rig = refusing(&absent, names);
+            rig.function.max_concurrency = 1;
+            rig.simulator.add_project(&project(1), assets(20..120));
+            let letters = (0..20).map(|number| vec![asset(number)]);
+            let event = records(
+                letters
+                    .chain([assets(20..120)])
+                    .enumerate()
+                    .map(|(number, ids)| record(&format!("m-{number}"), &request(1, &ids))),
+            );
+            assert_eq!(rig.answer(&event).await, failed([]));
+            assert_eq!(rig.remaining(), [0; 0], "{code} {names:?}");
+            let lettered: usize = rig.lettered_assets().iter().map(Vec::len).sum();
+            assert_eq!(lettered, 20, "{code} {names:?}");
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_batch_shared_by_several_requests_is_split_by_request_first() {
     for (absent, _) in refusals() {
