@@ -115,7 +115,7 @@ pub async fn dispatch(
         }
         let Some((batch, finds_culprits, done)) = running.next().await else {
             let again = Instant::now() + PASS_PAUSE;
-            if later.is_empty() || !calls.take_has_answer() || again + SHORTEST_CALL > calls.stop {
+            if later.is_empty() || !calls.take_has_answer() || calls.is_too_late(again) {
                 break;
             }
             sleep_until(again).await;
@@ -306,11 +306,12 @@ impl<'a> Schedule<'a> {
         let (_, mut job) = self.culprits.pop_first()?;
         if let [untried] = &mut job.start[..]
             && untried.round == 0
-            && untried.places.len() > 1
+            && let [first, rest @ ..] = &untried.places[..]
+            && !rest.is_empty()
             && calls.state().is_mostly_refused(job.batch)
         {
-            let rest = untried.places.split_off(1);
-            let rest = untried.part(rest);
+            let (first, rest) = (untried.part(vec![*first]), untried.part(rest.to_vec()));
+            *untried = first;
             self.go_on(job.batch, vec![rest]);
         }
         Some(job)
@@ -524,6 +525,11 @@ impl Calls<'_> {
         self.pace.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Tells whether a call that starts then would not be likely to finish.
+    fn is_too_late(&self, start: Instant) -> bool {
+        start + SHORTEST_CALL > self.stop
+    }
+
     /// Waits until a call may start, and returns when it does.
     async fn turn(&self) -> Result<Instant, Missed> {
         let _first_in_line = self.line.lock().await;
@@ -536,7 +542,7 @@ impl Calls<'_> {
             }
             let now = Instant::now();
             let start = self.pace().next_start(now);
-            if start + SHORTEST_CALL > self.stop {
+            if self.is_too_late(start) {
                 return Err(Missed::TooLate);
             }
             if start <= now {
@@ -656,7 +662,7 @@ impl Work<'_> {
         }
         if subset.round > 0 {
             let again = Instant::now() + ASSET_RETRY_PAUSE * 2_u32.pow(subset.round - 1);
-            if again + SHORTEST_CALL > self.calls.stop {
+            if self.calls.is_too_late(again) {
                 self.too_late(&subset);
                 return;
             }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use simulator::{Action, Fault, Operation, Settings};
+use sitewise_disassociator::dispatch::{PASS_PAUSE, SHORTEST_CALL};
 use sitewise_disassociator::handler::{LEAST_RESERVE, RESERVE};
 use tokio::time::Instant;
 
@@ -358,6 +359,39 @@ async fn nothing_is_started_without_time_to_finish() {
     assert_eq!(report["status"], "accepted");
     assert_eq!(report["failures"][0]["code"], "DeadlineReached");
     assert_eq!(rig.parts()[0]["assetIds"], json!(assets(0..3)));
+
+    let just_enough = LEAST_RESERVE + SHORTEST_CALL;
+    for (time_left, calls) in [
+        (just_enough, 1),
+        (just_enough - Duration::from_millis(1), 0),
+    ] {
+        let mut rig = Rig::with_assets(0..3);
+        rig.time_left = time_left;
+        rig.answer(&one_record()).await;
+        assert_eq!(rig.calls().len(), calls, "{time_left:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_failed_for_the_moment_is_tried_again_after_a_pause() {
+    let rig = Rig::with_assets([0]);
+    rig.simulator.add_project(&project(2), assets([1]));
+    // Every attempt of one call.
+    let fault = format!("disassociate:project={}:first=3:reset", project(2));
+    rig.simulator.fault(fault.parse().expect("a fault"));
+    let event = records([
+        record("m-1", &request(1, &assets([0]))),
+        record("m-2", &request(2, &assets([1]))),
+    ]);
+    assert_eq!(rig.answer(&event).await, failed([]));
+    assert_eq!(rig.remaining(), [0; 0]);
+    let mut calls = rig.calls();
+    calls.retain(|call| call.project == Some(project(2)));
+    let [_, _, third, fourth] = &calls[..] else {
+        panic!("four attempts: {calls:?}");
+    };
+    assert_eq!(fourth.token, third.token);
+    assert_eq!(fourth.at - third.at, PASS_PAUSE);
 }
 
 #[tokio::test(start_paused = true)]
