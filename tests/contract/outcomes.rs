@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use simulator::{Action, Fault, Operation, Settings};
-use sitewise_disassociator::dispatch::{PASS_PAUSE, SHORTEST_CALL};
+use sitewise_disassociator::dispatch::{ASSET_RETRY_PAUSE, PASS_PAUSE, SHORTEST_CALL};
 use sitewise_disassociator::handler::{LEAST_RESERVE, RESERVE};
 use tokio::time::Instant;
 
@@ -88,8 +88,11 @@ async fn an_asset_among_the_errors_is_retried_alone_with_a_new_token() {
         let calls = rig.calls();
         assert_eq!(calls.len(), 1 + heals_after as usize);
         let mut tokens: Vec<_> = calls.iter().map(|call| call.token.clone()).collect();
-        for retry in &calls[1..] {
-            assert_eq!(retry.assets, [asset(1)]);
+        let mut pause = ASSET_RETRY_PAUSE;
+        for pair in calls.windows(2) {
+            assert_eq!(pair[1].assets, [asset(1)]);
+            assert_eq!(pair[1].at - pair[0].at, pause);
+            pause *= 2;
         }
         tokens.sort();
         tokens.dedup();
@@ -421,7 +424,13 @@ async fn assets_without_time_for_their_retry_are_unfinished() {
         .fault(Fault::sitewise().action(Action::Latency(Duration::from_millis(400))));
     rig.simulator
         .fault(Fault::on(Operation::Disassociate).action(asset_errors(&[asset(1)], None)));
+    let start = Instant::now();
     let report = rig.answer(&request(1, &assets(0..3))).await;
+    assert_eq!(
+        start.elapsed(),
+        Duration::from_millis(400),
+        "no pause for nothing"
+    );
     assert_eq!(report["assets"]["disassociated"], 2);
     assert_eq!(report["assets"]["queued"], 1);
     assert_eq!(report["failures"][0]["code"], "DeadlineReached");
