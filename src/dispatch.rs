@@ -783,18 +783,18 @@ impl Work<'_> {
         let project = self.batch.project;
         let mut places = subset.places.clone();
         if !self.calls.state().exists(project) {
-            let probed = self.probe(&subset, &mut places).await;
+            let refused = self.probe(&subset, &mut places).await;
             self.reject_presumed(&mut places);
-            match probed {
-                Probed::Accepted if places.len() > 1 => {}
-                Probed::Refused => {
+            match refused {
+                Refused::Nothing => {}
+                Refused::Part => {
+                    self.push(&subset, places);
+                    return;
+                }
+                Refused::All => {
                     for group in self.by_request(&places) {
                         self.push(&subset, group);
                     }
-                    return;
-                }
-                Probed::Accepted | Probed::Mixed => {
-                    self.push(&subset, places);
                     return;
                 }
             }
@@ -804,10 +804,10 @@ impl Work<'_> {
         self.push(&subset, first);
     }
 
-    /// Tries assets of `places` alone, one after the other, until one is
-    /// accepted, and takes those it tried out of `places`.
-    async fn probe(&mut self, subset: &Subset, places: &mut Vec<u8>) -> Probed {
-        let mut probed = Probed::Accepted;
+    /// Tries assets of `places` alone, one after the other, until one is not
+    /// refused, and takes those it tried out of `places`.
+    async fn probe(&mut self, subset: &Subset, places: &mut Vec<u8>) -> Refused {
+        let mut refused = Refused::Nothing;
         let count = PROBES.min(places.len());
         let probes: Vec<u8> = (0..count)
             .map(|number| places[number * places.len() / count])
@@ -817,17 +817,12 @@ impl Work<'_> {
             let refusal = self.call(&alone).await;
             places.retain(|other| *other != place);
             let Some(failure) = refusal else {
-                return match probed {
-                    Probed::Accepted if self.calls.state().exists(self.batch.project) => {
-                        Probed::Accepted
-                    }
-                    _ => Probed::Mixed,
-                };
+                return refused;
             };
             self.refused_alone(place, failure);
-            probed = Probed::Refused;
+            refused = Refused::Part;
         }
-        probed
+        Refused::All
     }
 
     /// Rejects an asset that was refused in a call of its own. Unless the
@@ -931,11 +926,11 @@ fn is_about_project(message: &str, project: ProjectId) -> bool {
 }
 
 /// What trying a few assets alone has shown.
-enum Probed {
-    /// The first was accepted: the culprit is among the others.
-    Accepted,
-    /// Some were refused, then something else happened.
-    Mixed,
-    /// Each one was refused.
-    Refused,
+enum Refused {
+    /// The first was not: a culprit is among the others.
+    Nothing,
+    /// Some were, then one was not: the others may be good.
+    Part,
+    /// Each one was.
+    All,
 }

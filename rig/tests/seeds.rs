@@ -21,15 +21,16 @@ fn every_invariant_holds_in_every_history() {
         "the seeds know too few kinds of fault: {:?}",
         summary.faults
     );
-    for (what, count) in [
-        ("invocations", summary.tally.invocations),
-        ("redeliveries", summary.tally.redeliveries),
-        ("records that return soon", summary.tally.returned),
-        ("crashes", summary.tally.crashes),
-        ("dead letters", summary.tally.letters),
-        ("assets added back", summary.tally.readded),
+    for (what, count, least) in [
+        ("invocations", summary.tally.invocations, SEEDS),
+        ("redeliveries", summary.tally.redeliveries, SEEDS),
+        // It takes a service too slow for some records, and not for all.
+        ("records that return soon", summary.tally.returned, 20),
+        ("crashes", summary.tally.crashes, SEEDS / 10),
+        ("dead letters", summary.tally.letters, SEEDS),
+        ("assets added back", summary.tally.readded, SEEDS / 10),
     ] {
-        assert!(count > SEEDS / 10, "{count} {what}: the rig does not bite");
+        assert!(count > least, "{count} {what}: the rig does not bite");
     }
 }
 

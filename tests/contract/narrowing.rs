@@ -74,6 +74,19 @@ async fn a_culprit_that_the_message_names_costs_three_calls() {
     assert_eq!(rig.lettered_assets(), [[asset(99)]]);
 }
 
+/// The whole; one alone, which shows that the project exists; the halves of the
+/// rest, and of the one at fault: no call whose answer is known.
+#[tokio::test(start_paused = true)]
+async fn what_is_known_to_be_refused_is_not_tried_again() {
+    let rig = refusing(&Absent::NotFound, Names::Nothing);
+    rig.simulator.add_project(&project(1), assets(0..3));
+    let event = records([record("m-1", &request(1, &assets(0..4)))]);
+    assert_eq!(rig.answer(&event).await, failed([]));
+    let sizes: Vec<usize> = rig.calls().iter().map(|call| call.assets.len()).collect();
+    assert_eq!(sizes, [4, 1, 1, 2, 1, 1]);
+    assert_eq!(rig.lettered_assets(), [assets([3])]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_project_that_does_not_exist_costs_a_handful_of_calls() {
     for names in NAMES {
