@@ -817,7 +817,9 @@ impl Work<'_> {
             let refusal = self.call(&alone).await;
             places.retain(|other| *other != place);
             let Some(failure) = refusal else {
-                return refused;
+                // Where it was not accepted either, there is more to fail.
+                let is_accepted = self.calls.state().exists(self.batch.project);
+                return if is_accepted { refused } else { Refused::Part };
             };
             self.refused_alone(place, failure);
             refused = Refused::Part;
@@ -927,9 +929,9 @@ fn is_about_project(message: &str, project: ProjectId) -> bool {
 
 /// What trying a few assets alone has shown.
 enum Refused {
-    /// The first was not: a culprit is among the others.
+    /// The first was accepted: a culprit is among the others.
     Nothing,
-    /// Some were, then one was not: the others may be good.
+    /// Some were, then one was not: the others may be good, or fail as well.
     Part,
     /// Each one was.
     All,

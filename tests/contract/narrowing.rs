@@ -87,6 +87,22 @@ async fn what_is_known_to_be_refused_is_not_tried_again() {
     assert_eq!(rig.lettered_assets(), [assets([3])]);
 }
 
+/// Nor is a refused batch taken apart while the service gives no answers.
+#[tokio::test(start_paused = true)]
+async fn an_outage_is_not_met_with_more_calls_than_before() {
+    let rig = refusing(&Absent::NotFound, Names::Nothing);
+    rig.simulator.add_project(&project(1), assets(0..99));
+    let fault = "disassociate:after=1:status=503";
+    rig.simulator.fault(fault.parse().expect("a fault"));
+    let event = records([record("m-1", &request(1, &assets(0..100)))]);
+    assert_eq!(rig.answer(&event).await, failed(["m-1"]));
+    let mut sizes: Vec<usize> = rig.calls().iter().map(|call| call.assets.len()).collect();
+    sizes.sort_unstable();
+    // The whole, one alone and the rest, and both once more, for there was an
+    // answer; three attempts of each.
+    assert_eq!(sizes, [vec![1; 6], vec![99; 6], vec![100]].concat());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_project_that_does_not_exist_costs_a_handful_of_calls() {
     for names in NAMES {
