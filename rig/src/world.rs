@@ -719,11 +719,9 @@ impl<'a> World<'a> {
     /// take in one invocation: three for each call, three rounds of calls for
     /// assets named in a 200, and what it takes to find out which are refused.
     fn bound_of(&self, request: &Planned, assets: u64) -> u64 {
-        let settings = &self.scenario.settings;
-        let wrong = if settings.asset_not_in_project != simulator::Absent::Ignore {
+        let absent = &self.scenario.settings.asset_not_in_project;
+        let wrong = if request.project_is_missing || *absent != simulator::Absent::Ignore {
             // Assets that a lost reply has taken out are refused like absent ones.
-            assets
-        } else if request.project_is_missing {
             assets
         } else {
             let kinds = request.assets.iter().map(|asset| asset.kind);
