@@ -19,7 +19,7 @@ COPY = TARGET / "planted" / "source"
 # Never where the function itself is built: Cargo takes the copy's crates for the
 # workspace's own.
 BUILD = TARGET / "planted" / "build"
-SEEDS = 400
+SEEDS = 1000
 
 # Name, file, what stands there, what is put in its place.
 BUGS = [

@@ -308,8 +308,10 @@ fn requests(dice: &mut Rng) -> Vec<Planned> {
         if dice.f64() < 0.4 {
             // Few enough that it never looks as if the project were missing.
             let most = if size < 99 { 4 } else { 8 };
+            let kinds = [Kind::Foreign, Kind::Unknown, Kind::Healing];
+            let only = (dice.f64() < 0.5).then(|| kinds[dice.usize(0..3)]);
             for _ in 0..dice.usize(1..=most) {
-                let kind = [Kind::Foreign, Kind::Unknown, Kind::Healing][dice.usize(0..3)];
+                let kind = only.unwrap_or(kinds[dice.usize(0..3)]);
                 let place = dice.usize(0..assets.len());
                 assets[place].kind = kind;
             }
