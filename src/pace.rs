@@ -185,28 +185,31 @@ impl Pace {
         self.throttled_in_a_row += 1;
         limit.known_at = now;
         limit.answer_time = now.duration_since(start);
+        // The share too: growing from next to nothing it would never be back.
+        let lowest = 1.0 / LONGEST_PAUSE.as_secs_f64();
         limit.rate = if limit.accepted > 0 {
             // The bucket had anything between nothing and one token before.
             let accepted = f64::from(limit.accepted) + 0.5;
             let time = start.duration_since(limit.empty_at).as_secs_f64();
             // It may have been full for long, where the rate was far below the service's.
-            let least = limit.share.map_or(0.0, |_| limit.rate / 2.0);
+            let least = limit.share.map_or(lowest, |_| lowest.max(limit.rate / 2.0));
             let share = (accepted / time).clamp(least, limit.rate * 1.5);
             limit.share = Some(share);
             limit.empty_at = start;
             limit.accepted = 0;
             share * CAUTION
         } else if let Some(share) = &mut limit.share {
-            *share *= if self.throttled_in_a_row <= SMALL_STEPS {
+            let step = if self.throttled_in_a_row <= SMALL_STEPS {
                 STEP_DOWN
             } else {
                 SEARCH_DOWN
             };
+            *share = lowest.max(*share * step);
             share.min(limit.rate)
         } else {
             limit.rate * SEARCH_DOWN
         };
-        limit.rate = limit.rate.max(1.0 / LONGEST_PAUSE.as_secs_f64());
+        limit.rate = limit.rate.max(lowest);
         limit.next = after.max(now + limit.pause());
     }
 
@@ -301,6 +304,26 @@ mod tests {
         assert_eq!(pauses, [50, 100, 200, 400, 800, 1600, 3200]);
         run.call(at, true);
         assert!(!run.is_hopeless(at), "something was let through");
+    }
+
+    #[test]
+    fn however_long_all_was_throttled_the_rate_comes_back_with_the_service() {
+        let mut run = Run::new();
+        run.call(0, false);
+        for at in (60..1010).step_by(100) {
+            run.call(at, true);
+        }
+        let mut at = 1010;
+        for _ in 0..100 {
+            run.call(at, false);
+            at = u32::try_from(run.next(at)).expect("soon");
+        }
+        let from = at;
+        for _ in 0..20 {
+            run.call(at, true);
+            at = u32::try_from(run.next(at + 10)).expect("soon");
+        }
+        assert!(at - from < 30_000, "{} ms for twenty calls", at - from);
     }
 
     /// How many calls start in a time in which none is answered.

@@ -189,7 +189,15 @@ impl Scenario {
             batch_size: dice.usize(1..=20),
             sandboxes: dice.usize(1..=3),
             fan_out_assets: [100, 150, 1000][dice.usize(0..3)],
-            max_concurrency: dice.usize(1..=8),
+            // One call at a time of a slow service is not enough for some
+            // messages: see Limits in the README.
+            max_concurrency: dice.usize(1..=8).max(
+                if settings.latency < Duration::from_millis(100) {
+                    1
+                } else {
+                    2
+                },
+            ),
             heals_after: dice.u32(1..6),
             settings,
             requests,
