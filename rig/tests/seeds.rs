@@ -25,7 +25,7 @@ fn every_invariant_holds_in_every_history() {
         ("invocations", summary.tally.invocations, SEEDS),
         ("redeliveries", summary.tally.redeliveries, SEEDS),
         // It takes a service too slow for some records, and not for all.
-        ("records that return soon", summary.tally.returned, 20),
+        ("records that return soon", summary.tally.returned, 10),
         ("crashes", summary.tally.crashes, SEEDS / 10),
         ("dead letters", summary.tally.letters, SEEDS),
         ("assets added back", summary.tally.readded, SEEDS / 10),
