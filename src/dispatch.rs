@@ -232,6 +232,16 @@ struct Job {
 }
 
 impl Job {
+    /// Makes a job of assets that are still to be tried.
+    fn new(batch: usize, untried: Subset, finds_culprits: bool) -> Self {
+        Self {
+            batch,
+            start: vec![untried],
+            refused: Vec::new(),
+            finds_culprits,
+        }
+    }
+
     /// How many assets it is about.
     fn size(&self) -> usize {
         let refused = self.refused.iter().map(|refusal| &refusal.subset);
@@ -274,16 +284,14 @@ impl<'a> Schedule<'a> {
         order.sort_by_cached_key(|index| rank(&batches[*index]));
         let first_tries = order
             .into_iter()
-            .map(|index| Job {
-                batch: index,
-                start: vec![Subset {
+            .map(|index| {
+                let whole = Subset {
                     places: (0..).take(batches[index].assets.len()).collect(),
                     round: 0,
                     last_error: None,
                     setback: None,
-                }],
-                refused: Vec::new(),
-                finds_culprits: false,
+                };
+                Job::new(index, whole, false)
             })
             .collect();
         Self {
@@ -317,6 +325,14 @@ impl<'a> Schedule<'a> {
         Some(job)
     }
 
+    fn push(&mut self, job: Job) {
+        if job.finds_culprits {
+            self.push_culprits(job);
+        } else {
+            self.first_tries.push_back(job);
+        }
+    }
+
     fn push_culprits(&mut self, job: Job) {
         let rank = rank(&self.batches[job.batch]);
         self.arrived += 1;
@@ -327,32 +343,18 @@ impl<'a> Schedule<'a> {
     /// Makes a job of each part of a refused batch.
     fn go_on(&mut self, batch: usize, parts: Vec<Subset>) {
         for part in parts {
-            self.push_culprits(Job {
-                batch,
-                start: vec![part],
-                refused: Vec::new(),
-                finds_culprits: true,
-            });
+            self.push_culprits(Job::new(batch, part, true));
         }
     }
 
     /// Makes a job of each subset whose call failed for the moment.
     fn start_again(&mut self, later: impl Iterator<Item = (usize, Later)>) {
         for (batch, later) in later {
-            let job = Job {
-                batch,
-                start: vec![Subset {
-                    setback: Some(later.failure),
-                    ..later.subset
-                }],
-                refused: Vec::new(),
-                finds_culprits: later.finds_culprits,
+            let untried = Subset {
+                setback: Some(later.failure),
+                ..later.subset
             };
-            if job.finds_culprits {
-                self.push_culprits(job);
-            } else {
-                self.first_tries.push_back(job);
-            }
+            self.push(Job::new(batch, untried, later.finds_culprits));
         }
     }
 
@@ -366,11 +368,7 @@ impl<'a> Schedule<'a> {
         let project = self.batches[batch].project;
         if finds_culprits || calls.state().exists(project) {
             for job in self.in_doubt.remove(&project).unwrap_or_default() {
-                if job.finds_culprits {
-                    self.push_culprits(job);
-                } else {
-                    self.first_tries.push_back(job);
-                }
+                self.push(job);
             }
         }
         if refused.is_empty() {

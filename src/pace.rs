@@ -54,6 +54,10 @@ pub const MEMORY: Duration = Duration::from_secs(60);
 /// from which there is a way back.
 const HIGHEST_RATE: f64 = 100_000.0;
 
+/// The lowest rate, and the lowest share: growing from next to nothing, neither
+/// would ever be back.
+const LOWEST_RATE: f64 = 1.0 / LONGEST_PAUSE.as_secs_f64();
+
 /// What a search multiplies the rate by when a call is throttled or accepted.
 const SEARCH_DOWN: f64 = 0.5;
 const SEARCH_UP: f64 = 1.25;
@@ -185,14 +189,15 @@ impl Pace {
         self.throttled_in_a_row += 1;
         limit.known_at = now;
         limit.answer_time = now.duration_since(start);
-        // The share too: growing from next to nothing it would never be back.
-        let lowest = 1.0 / LONGEST_PAUSE.as_secs_f64();
         limit.rate = if limit.accepted > 0 {
             // The bucket had anything between nothing and one token before.
             let accepted = f64::from(limit.accepted) + 0.5;
             let time = start.duration_since(limit.empty_at).as_secs_f64();
             // It may have been full for long, where the rate was far below the service's.
-            let least = limit.share.map_or(lowest, |_| lowest.max(limit.rate / 2.0));
+            let least = limit
+                .share
+                .map_or(0.0, |_| limit.rate / 2.0)
+                .max(LOWEST_RATE);
             let share = (accepted / time).clamp(least, limit.rate * 1.5);
             limit.share = Some(share);
             limit.empty_at = start;
@@ -204,12 +209,12 @@ impl Pace {
             } else {
                 SEARCH_DOWN
             };
-            *share = lowest.max(*share * step);
+            *share = LOWEST_RATE.max(*share * step);
             share.min(limit.rate)
         } else {
             limit.rate * SEARCH_DOWN
         };
-        limit.rate = limit.rate.max(lowest);
+        limit.rate = limit.rate.max(LOWEST_RATE);
         limit.next = after.max(now + limit.pause());
     }
 
@@ -248,6 +253,16 @@ mod tests {
                 pace: Pace::default(),
                 start: Instant::now(),
             }
+        }
+
+        /// One whose first call was throttled, and the ten of the next second not.
+        fn searching() -> Self {
+            let mut run = Self::new();
+            run.call(0, false);
+            for at in (60..1010).step_by(100) {
+                run.call(at, true);
+            }
+            run
         }
 
         fn at(&self, milliseconds: u32) -> Instant {
@@ -308,11 +323,7 @@ mod tests {
 
     #[test]
     fn however_long_all_was_throttled_the_rate_comes_back_with_the_service() {
-        let mut run = Run::new();
-        run.call(0, false);
-        for at in (60..1010).step_by(100) {
-            run.call(at, true);
-        }
+        let mut run = Run::searching();
         let mut at = 1010;
         for _ in 0..100 {
             run.call(at, false);
@@ -355,11 +366,7 @@ mod tests {
 
     #[test]
     fn bad_luck_in_a_short_time_is_not_hopeless() {
-        let mut run = Run::new();
-        run.call(0, false);
-        for at in (60..1010).step_by(100) {
-            run.call(at, true);
-        }
+        let mut run = Run::searching();
         for at in (1010..3900).step_by(100) {
             run.call(at, false);
             assert!(!run.is_hopeless(at + 10), "{at}");
@@ -403,12 +410,8 @@ mod tests {
 
     #[test]
     fn between_two_throttled_calls_the_accepted_ones_are_the_share() {
-        let mut run = Run::new();
-        run.call(0, false);
         // Found empty at 10 ms, and again at 1010 ms.
-        for at in (60..1010).step_by(100) {
-            run.call(at, true);
-        }
+        let mut run = Run::searching();
         assert_eq!(run.share(), None);
         run.call(1010, false);
         assert_eq!(run.share(), Some(10.5));
@@ -418,11 +421,7 @@ mod tests {
 
     #[test]
     fn a_share_is_regained_and_passed_while_nothing_is_throttled() {
-        let mut run = Run::new();
-        run.call(0, false);
-        for at in (60..1010).step_by(100) {
-            run.call(at, true);
-        }
+        let mut run = Run::searching();
         run.call(1010, false);
         let mut rates = Vec::new();
         for number in 1..=100 {
