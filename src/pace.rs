@@ -291,8 +291,12 @@ mod tests {
             self.pace.is_hopeless(self.at(at))
         }
 
+        fn limit(&self) -> &Limit {
+            self.pace.limit.as_ref().expect("a call was throttled")
+        }
+
         fn share(&self) -> Option<f64> {
-            self.pace.limit.as_ref().and_then(|limit| limit.share)
+            self.limit().share
         }
     }
 
@@ -319,6 +323,27 @@ mod tests {
         assert_eq!(pauses, [50, 100, 200, 400, 800, 1600, 3200]);
         run.call(at, true);
         assert!(!run.is_hopeless(at), "something was let through");
+    }
+
+    #[test]
+    fn a_search_gains_a_quarter_with_each_call_that_is_let_through() {
+        let mut run = Run::new();
+        run.call(0, false);
+        assert_eq!((run.limit().rate, run.next(60)), (20.0, 60));
+        run.call(60, true);
+        assert_eq!((run.limit().rate, run.next(70)), (25.0, 60 + 50));
+        run.call(110, true);
+        assert_eq!((run.limit().rate, run.next(120)), (31.25, 110 + 40));
+    }
+
+    #[test]
+    fn luck_makes_a_pause_up_to_a_tenth_shorter_or_longer() {
+        for (luck, pause) in [(0.0, 45), (0.25, 47), (0.5, 50), (1.0, 55)] {
+            let mut run = Run::new();
+            run.call(0, false);
+            run.pace.started(run.at(60), luck);
+            assert_eq!(run.next(60), 60 + pause, "{luck}");
+        }
     }
 
     #[test]
@@ -426,7 +451,7 @@ mod tests {
         let mut rates = Vec::new();
         for number in 1..=100 {
             run.call(2000 + number, true);
-            rates.push(run.pace.limit.as_ref().expect("one").rate);
+            rates.push(run.limit().rate);
         }
         let cycle = 7.0 * 10.5_f64.sqrt();
         let reached = rates.iter().filter(|rate| **rate < 10.5).count();
@@ -434,6 +459,38 @@ mod tests {
         let doubled = rates.iter().filter(|rate| **rate < 21.0).count();
         assert_eq!(doubled, (2.0 * cycle) as usize);
         assert!(rates.is_sorted(), "it never falls on its own");
+    }
+
+    #[test]
+    fn halfway_through_a_cycle_the_rate_is_halfway_back_at_the_share() {
+        let mut run = Run::searching();
+        run.call(1010, false);
+        assert_eq!(run.limit().rate, 10.5 * 0.8);
+        // Half of five seconds, and far fewer than half of the calls.
+        run.call(3500, true);
+        assert!((run.limit().rate - 10.5 * 0.9).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_bucket_that_was_full_for_long_halves_the_rate_at_most() {
+        let mut run = Run::searching();
+        run.call(1010, false);
+        run.call(31_000, true);
+        let rate = run.limit().rate;
+        run.call(31_010, false);
+        assert_eq!(run.share(), Some(rate / 2.0));
+    }
+
+    #[test]
+    fn a_full_buckets_burst_is_not_taken_for_the_share() {
+        let mut run = Run::new();
+        run.call(0, false);
+        for at in 11..15 {
+            run.call(at, true);
+        }
+        let rate = run.limit().rate;
+        run.call(30, false);
+        assert_eq!(run.share(), Some(rate * 1.5));
     }
 
     #[test]
@@ -472,7 +529,7 @@ mod tests {
         for at in (20_000..20_400).step_by(20) {
             run.call(at, false);
         }
-        let rate = run.pace.limit.as_ref().expect("one").rate;
+        let rate = run.limit().rate;
         assert!(rate < 10.0, "{rate}");
     }
 
