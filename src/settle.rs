@@ -96,6 +96,12 @@ impl Settlement {
         self.rest.iter().any(|rest| !rest.is_kept)
     }
 
+    /// Tells whether something of the message is to be kept by its source.
+    fn stays(&self) -> bool {
+        let mut destinations = self.rest.iter().map(|rest| rest.destination);
+        destinations.any(|destination| destination == Destination::Source)
+    }
+
     /// Leaves everything where it came from.
     fn hold_back(&mut self) {
         for rest in &mut self.rest {
@@ -156,18 +162,15 @@ pub fn settle(origin: Origin, worked: Worked<'_>, available: Available) -> Settl
 /// later one of its group stays too, and writes nothing. `settlements` and
 /// `groups` go in the order of the records.
 pub fn hold_back_fifo<G: AsRef<str>>(settlements: &mut [Settlement], groups: &[Option<G>]) {
-    let stays: Vec<bool> = settlements
-        .iter()
-        .map(|settlement| {
-            settlement
-                .rest
-                .iter()
-                .any(|rest| rest.destination == Destination::Source)
-        })
-        .collect();
-    for (settlement, is_held) in settlements.iter_mut().zip(behind(&stays, groups)) {
-        if is_held {
+    let mut blocked: HashSet<&str> = HashSet::new();
+    for (settlement, group) in settlements.iter_mut().zip(groups) {
+        let Some(group) = group.as_ref().map(AsRef::as_ref) else {
+            continue;
+        };
+        if blocked.contains(group) {
             settlement.hold_back();
+        } else if settlement.stays() {
+            blocked.insert(group);
         }
     }
 }
@@ -175,8 +178,21 @@ pub fn hold_back_fifo<G: AsRef<str>>(settlements: &mut [Settlement], groups: &[O
 /// Tells, for each record, whether it must be redelivered: because something
 /// of it stays, or because an earlier record of its FIFO group does.
 pub fn redelivered<G: AsRef<str>>(settlements: &[Settlement], groups: &[Option<G>]) -> Vec<bool> {
-    let stays: Vec<bool> = settlements.iter().map(Settlement::must_stay).collect();
-    behind(&stays, groups)
+    let mut blocked: HashSet<&str> = HashSet::new();
+    settlements
+        .iter()
+        .zip(groups)
+        .map(|(settlement, group)| {
+            let stays = settlement.must_stay();
+            let Some(group) = group.as_ref().map(AsRef::as_ref) else {
+                return stays;
+            };
+            if stays {
+                blocked.insert(group);
+            }
+            blocked.contains(group)
+        })
+        .collect()
 }
 
 /// Tells, for each record, whether it is to come back soon, rather than when
@@ -215,24 +231,6 @@ pub fn returns_soon(settlements: &[Settlement], redelivered: &[bool]) -> Vec<boo
                 && *is_redelivered
                 && unfinished.peek().is_some()
                 && unfinished.all(is_of_pace)
-        })
-        .collect()
-}
-
-/// Marks what stays, and whatever stands behind it in its group.
-fn behind<G: AsRef<str>>(stays: &[bool], groups: &[Option<G>]) -> Vec<bool> {
-    let mut blocked: HashSet<&str> = HashSet::new();
-    stays
-        .iter()
-        .zip(groups)
-        .map(|(stays, group)| {
-            let Some(group) = group.as_ref().map(AsRef::as_ref) else {
-                return *stays;
-            };
-            if *stays {
-                blocked.insert(group);
-            }
-            blocked.contains(group)
         })
         .collect()
 }
@@ -391,6 +389,12 @@ mod tests {
                 vec![Source, Source],
                 vec![DeadLetter; 2],
             ),
+            (
+                NO_DEAD_LETTER_QUEUE,
+                &both,
+                vec![Source, Source],
+                vec![Source, WorkQueue],
+            ),
             (NONE, &both, vec![Source, Source], vec![Source; 2]),
         ] {
             let request = request(2, &[]);
@@ -518,12 +522,32 @@ mod tests {
             redelivered(&settlements, &groups),
             [false, false, true, true, true, false]
         );
-        // a letter that could not be stored holds its group back as well
+        // A letter that could not be stored holds its group back as well.
         settlements[1].rest[0].is_kept = false;
         assert_eq!(
             redelivered(&settlements, &groups),
             [false, true, true, true, true, true]
         );
+    }
+
+    #[test]
+    fn what_stays_of_a_message_keeps_nothing_else_of_it() {
+        for group in [None, Some("a")] {
+            for (origin, worked) in [
+                (Origin::Sqs, Worked::FannedOut(&request(1, &["nope"]))),
+                (
+                    Origin::Direct,
+                    Worked::Dispatched(
+                        &request(2, &[]),
+                        vec![Rejected(failure()), Unfinished(failure())],
+                    ),
+                ),
+            ] {
+                let mut settlements = [settle(origin, worked, NO_DEAD_LETTER_QUEUE)];
+                hold_back_fifo(&mut settlements, &[group]);
+                assert_eq!(destinations(&settlements[0]), [Source, WorkQueue]);
+            }
+        }
     }
 
     #[test]

@@ -231,3 +231,56 @@ async fn unfinished_work_that_is_retried_with_other_assets_has_another_token() {
     assert_eq!(asset_ids(&parts[1]), assets(100..200));
     assert_ne!(parts[0]["clientToken"], parts[1]["clientToken"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn without_a_dead_letter_queue_a_bad_id_keeps_none_of_the_others_from_the_work_queue() {
+    let mut ids = assets(0..250);
+    ids.insert(30, "PUMP-7".to_owned());
+    let large = request(1, &ids);
+    let returned = Err(
+        "NotKept: 1 assets or requests failed and are in no queue: the event is \
+                        returned to Lambda's own retries and dead-letter queue; the first has \
+                        the code InvalidAssetId"
+            .to_owned(),
+    );
+    for (event, expected) in [
+        (records([record("m-1", &large)]), Ok(failed(["m-1"]))),
+        (rule_event(&large), returned.clone()),
+        (topic_event(&large), returned),
+    ] {
+        let rig = with_limit(Rig::with_assets(0..250), 100).without_dead_letter_queue();
+        assert_eq!(rig.handle(&event).await, expected);
+        let held: Vec<String> = rig.parts().iter().flat_map(asset_ids).collect();
+        assert_eq!(held, assets(0..250));
+    }
+    let rig = with_limit(Rig::with_assets(0..250), 100).without_dead_letter_queue();
+    let report = rig.answer(&large).await;
+    assert_eq!(report["status"], "partial");
+    assert_eq!(
+        report["assets"],
+        json!({"requested": 251, "duplicates": 0, "disassociated": 0, "rejected": 1,
+               "unfinished": 0, "queued": 250})
+    );
+    assert_eq!(rig.parts().len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_dead_letter_queue_what_is_unfinished_goes_to_the_work_queue_all_the_same() {
+    let both = request(1, &assets(0..200));
+    for (event, is_lambdas) in [
+        (rule_event(&both), true),
+        (topic_event(&both), true),
+        (both.clone(), false),
+    ] {
+        let rig = Rig::with_assets(0..200).without_dead_letter_queue();
+        for (number, fails) in [(1, "asset-error=INTERNAL_FAILURE"), (150, "status=503")] {
+            let fault = format!("disassociate:asset={}:{fails}", asset(number));
+            rig.simulator
+                .fault(fault.parse::<Fault>().expect("a fault"));
+        }
+        let answer = rig.handle(&event).await;
+        assert_eq!(answer.is_err(), is_lambdas, "{answer:?}");
+        let held: Vec<String> = rig.parts().iter().flat_map(asset_ids).collect();
+        assert_eq!(held, assets(100..200));
+    }
+}
