@@ -559,10 +559,13 @@ impl Calls<'_> {
         places: &[u8],
         round: u32,
     ) -> Result<Vec<AssetError>, Missed> {
-        let assets: Vec<AssetId> = places
+        let mut assets: Vec<AssetId> = places
             .iter()
             .map(|place| batch.assets[usize::from(*place)])
             .collect();
+        // A token stands for a set of assets: the call that repeats it is the same
+        // to the letter, whatever order the messages came in.
+        assets.sort_unstable();
         let token = batch.token(&assets, round);
         let mut throttled = None;
         loop {

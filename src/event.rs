@@ -219,7 +219,10 @@ pub fn read(payload: &RawValue) -> Result<Event<'_>, UnrecognizedEvent> {
         found: "an object that cannot be read",
     })?;
 
-    if let Some(records) = fields.get("Records").and_then(elements) {
+    let is_another = is_request(&fields) || detail(&fields).is_some();
+    if let Some(records) = fields.get("Records").and_then(elements)
+        && !(records.is_empty() && is_another)
+    {
         return match source_of(&records) {
             Some(Origin::Sqs) => Ok(queue(&records)),
             Some(_) => Ok(Event::Reported(
@@ -415,6 +418,15 @@ mod tests {
                 (true, vec![sqs("a"), sqs("b")]),
             ),
             ("no records", json!({"Records": []}), (true, vec![])),
+            (
+                "a request that has no records either",
+                {
+                    let mut request = request();
+                    request["Records"] = json!([]);
+                    request
+                },
+                (false, vec![(Origin::Direct, None, Ok(1))]),
+            ),
             ("pipes without records", json!([]), (true, vec![])),
             (
                 "rule",

@@ -138,6 +138,24 @@ async fn a_redelivered_message_sends_the_same_token_for_the_same_full_batch() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_token_comes_with_the_same_ids_in_the_same_order_whatever_order_the_messages_have() {
+    let first = record("m-1", &request(1, &assets([5, 2, 9])));
+    let second = record("m-2", &request(1, &assets([7, 1])));
+    let calls = async |records_in_order: [&Value; 2]| {
+        let rig = Rig::with_assets(0..10);
+        rig.answer(&records(records_in_order.map(Value::clone)))
+            .await;
+        let calls = rig.calls().into_iter();
+        calls
+            .map(|call| (call.token, call.assets))
+            .collect::<Vec<_>>()
+    };
+    let one = calls([&first, &second]).await;
+    assert_eq!(one[0].1, assets([1, 2, 5, 7, 9]));
+    assert_eq!(one, calls([&second, &first]).await);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_retried_invocation_sends_the_same_tokens() {
     for event in [
         request(1, &assets(0..250)),
