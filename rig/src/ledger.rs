@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 use simulator::{Absent, Message, Settings, Simulator, Tokens};
-use sitewise_disassociator::dispatch::ASSET_ATTEMPTS;
+use sitewise_disassociator::dispatch::{ASSET_ATTEMPTS, PROBES};
 
 use crate::history::{Broken, Invariant};
 use crate::queue::{Held, Moved};
@@ -19,8 +19,16 @@ pub(crate) struct Letter {
     pub(crate) body: String,
     pub(crate) group: Option<String>,
     named: Vec<Named>,
-    /// for each asset, the code; none where it was not the function that wrote it
-    codes: Vec<(Named, String)>,
+    /// what is said of each asset; nothing where it was not the function that wrote it
+    reasons: Vec<(Named, Reason)>,
+}
+
+/// Why an asset is in a letter.
+#[derive(Clone, Debug)]
+struct Reason {
+    code: String,
+    /// whether it was refused only because others were
+    is_presumed: bool,
 }
 
 impl Letter {
@@ -30,12 +38,16 @@ impl Letter {
         let body: Value = serde_json::from_str(&message.body).unwrap_or_default();
         let project = body["projectId"].as_str().unwrap_or_default();
         let errors = body["errors"].as_array();
-        let codes = errors.into_iter().flatten().map(|error| {
+        let reasons = errors.into_iter().flatten().map(|error| {
             let text = |field: &str| error[field].as_str().unwrap_or_default().to_owned();
-            ((project.to_owned(), text("assetId")), text("code"))
+            let reason = Reason {
+                code: text("code"),
+                is_presumed: text("message").starts_with("not tried alone"),
+            };
+            ((project.to_owned(), text("assetId")), reason)
         });
         Self {
-            codes: codes.collect(),
+            reasons: reasons.collect(),
             named,
             body: message.body.clone(),
             group: message.group_id.clone(),
@@ -46,7 +58,7 @@ impl Letter {
     pub(crate) fn kept(body: &str) -> Self {
         Self {
             named: named(body),
-            codes: Vec::new(),
+            reasons: Vec::new(),
             body: body.to_owned(),
             group: Some("kept".to_owned()),
         }
@@ -191,15 +203,15 @@ impl Ledger {
         scenario: &Scenario,
     ) -> Result<(), Broken> {
         let projects = self.simulator.projects();
-        let mut codes: BTreeMap<&Named, &str> = BTreeMap::new();
-        for (named, code) in self.letters.iter().flat_map(|letter| &letter.codes) {
-            codes.insert(named, code);
+        let mut reasons: Reasons<'_> = BTreeMap::new();
+        for (named, reason) in self.letters.iter().flat_map(|letter| &letter.reasons) {
+            reasons.insert(named, reason);
         }
         // What SQS or Lambda gave up is whole in the dead-letter queue.
         let kept: BTreeSet<&Named> = self
             .letters
             .iter()
-            .filter(|letter| letter.codes.is_empty())
+            .filter(|letter| letter.reasons.is_empty())
             .flat_map(|letter| &letter.named)
             .collect();
         for request in requests.iter().filter(|request| {
@@ -208,15 +220,25 @@ impl Ledger {
         }) {
             for bad in &request.bad_ids {
                 let named = (request.project.clone(), bad.clone());
-                expect_code(&codes, &named, "InvalidAssetId")?;
+                expect_code(&reasons, &named, "InvalidAssetId")?;
             }
+            // A message that comes again when its assets are gone may have most of
+            // them refused; then the rest of it may be presumed refused as well.
+            let is_mostly_refused = requests.iter().any(|other| {
+                other.project == request.project
+                    && (other.message == request.message || request.is_shared)
+                    && refused_alone(&reasons, other) >= PROBES
+            });
             for asset in &request.assets {
                 let named = (request.project.clone(), asset.id.clone());
                 if request.project_is_missing {
-                    expect_code(&codes, &named, "ResourceNotFoundException")?;
+                    expect_code(&reasons, &named, "ResourceNotFoundException")?;
                     continue;
                 }
-                self.check_fate(&projects, &codes, request, asset, scenario)?;
+                let reason = reasons.get(&named).copied();
+                if !(is_mostly_refused && reason.is_some_and(|reason| reason.is_presumed)) {
+                    self.check_fate(&projects, reason, request, asset, scenario)?;
+                }
             }
         }
         Ok(())
@@ -225,7 +247,7 @@ impl Ledger {
     fn check_fate(
         &self,
         projects: &Projects,
-        codes: &BTreeMap<&Named, &str>,
+        reason: Option<&Reason>,
         request: &Planned,
         asset: &Asset,
         scenario: &Scenario,
@@ -233,57 +255,37 @@ impl Ledger {
         let settings = &scenario.settings;
         let named = (request.project.clone(), asset.id.clone());
         let is_gone = self.is_gone(projects, &named, &request.message);
-        let code = codes.get(&named).copied();
-        // A message that comes again when its assets are gone may have most of
-        // them refused; then the rest of it may be presumed refused as well.
-        let refuses = |absent: &Absent| matches!(absent, Absent::NotFound | Absent::Invalid);
-        let is_presumed = (refuses(&settings.asset_not_in_project)
-            || refuses(&settings.unknown_asset))
-            && code.is_some_and(|code| REFUSALS.contains(&code));
+        let code = reason.map(|reason| reason.code.as_str());
+        let broken = |what: String| {
+            let text = format!("asset {} {what}", asset.id);
+            Err(Broken::new(Invariant::NeighboursAreUnharmed, text))
+        };
         let absent = match asset.kind {
             Kind::Good | Kind::Healing => {
-                // A reply that was lost makes an asset absent for its retry.
-                let may_be_lettered =
-                    asset.kind == Kind::Healing || settings.asset_not_in_project != Absent::Ignore;
                 return match code {
-                    // One that a lost reply has taken out fails of being absent as well.
-                    Some(HEALING_CODE) if scenario.heals_after < ASSET_ATTEMPTS && !is_gone => {
-                        Err(Broken::new(
-                            Invariant::NeighboursAreUnharmed,
-                            format!("asset {} was given up too early", asset.id),
-                        ))
+                    None if is_gone => Ok(()),
+                    None => broken("is still in its project, and nowhere".to_owned()),
+                    // A reply that was lost makes an asset absent for its retry.
+                    Some(_) if is_gone && code == code_of(&settings.asset_not_in_project) => Ok(()),
+                    Some(HEALING_CODE) if asset.kind == Kind::Healing => {
+                        if scenario.heals_after < ASSET_ATTEMPTS && !is_gone {
+                            return broken("was given up too early".to_owned());
+                        }
+                        Ok(())
                     }
-                    Some(code) if !may_be_lettered => Err(Broken::new(
-                        Invariant::NeighboursAreUnharmed,
-                        format!("asset {} was there, and is in a letter: {code}", asset.id),
-                    )),
-                    None if !is_gone => Err(Broken::new(
-                        Invariant::NeighboursAreUnharmed,
-                        format!("asset {} is still in its project, and nowhere", asset.id),
-                    )),
-                    _ => Ok(()),
+                    Some(code) => broken(format!("was there, and is in a letter: {code}")),
                 };
             }
             Kind::Foreign => &settings.asset_not_in_project,
             Kind::Unknown => &settings.unknown_asset,
         };
-        match absent {
-            _ if is_presumed => Ok(()),
-            Absent::Ignore => match code {
-                None => Ok(()),
-                Some(code) => Err(Broken::new(
-                    Invariant::NeighboursAreUnharmed,
-                    format!(
-                        "asset {} is no failure, and is in a letter: {code}",
-                        asset.id
-                    ),
-                )),
-            },
-            // A call that was applied with this error may be answered from memory.
-            Absent::AssetError { code, .. } => expect_code(codes, &named, code),
-            Absent::NotFound => expect_code(codes, &named, "ResourceNotFoundException"),
-            Absent::Invalid => expect_code(codes, &named, "InvalidRequestException"),
+        if code == code_of(absent) {
+            return Ok(());
         }
+        broken(format!(
+            "belongs in a letter with {:?}, found {code:?}",
+            code_of(absent)
+        ))
     }
 
     /// Picks an asset that someone could add back without harm to the check of
@@ -309,25 +311,47 @@ impl Ledger {
     }
 }
 
-const REFUSALS: [&str; 2] = ["ResourceNotFoundException", "InvalidRequestException"];
-
 type Projects = BTreeMap<String, BTreeSet<String>>;
 
-fn expect_code(
-    codes: &BTreeMap<&Named, &str>,
-    named: &Named,
-    expected: &str,
-) -> Result<(), Broken> {
-    match codes.get(named) {
-        Some(code) if *code == expected => Ok(()),
-        found => Err(Broken::new(
-            Invariant::NeighboursAreUnharmed,
-            format!(
-                "asset {} belongs in a letter with {expected}, found {found:?}",
-                named.1
-            ),
-        )),
+type Reasons<'a> = BTreeMap<&'a Named, &'a Reason>;
+
+/// The code of an absent asset; none where its absence is no failure.
+fn code_of(absent: &Absent) -> Option<&str> {
+    match absent {
+        Absent::Ignore => None,
+        Absent::AssetError { code, .. } => Some(code),
+        Absent::NotFound => Some("ResourceNotFoundException"),
+        Absent::Invalid => Some("InvalidRequestException"),
     }
+}
+
+/// How many of a request's assets were refused in a call of their own.
+fn refused_alone(reasons: &Reasons<'_>, request: &Planned) -> usize {
+    let is_refusal = |code: &str| {
+        matches!(
+            code,
+            "ResourceNotFoundException" | "InvalidRequestException"
+        )
+    };
+    assets_of(request)
+        .iter()
+        .filter_map(|asset| reasons.get(asset))
+        .filter(|reason| !reason.is_presumed && is_refusal(&reason.code))
+        .count()
+}
+
+fn expect_code(reasons: &Reasons<'_>, named: &Named, expected: &str) -> Result<(), Broken> {
+    let code = reasons.get(named).map(|reason| reason.code.as_str());
+    if code == Some(expected) {
+        return Ok(());
+    }
+    Err(Broken::new(
+        Invariant::NeighboursAreUnharmed,
+        format!(
+            "asset {} belongs in a letter with {expected}, found {code:?}",
+            named.1
+        ),
+    ))
 }
 
 /// Everything that a request names.
