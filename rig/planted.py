@@ -130,7 +130,7 @@ BUGS = [
         "the order of FIFO groups is lost",
         "src/settle.rs",
         "            blocked.contains(group)\n",
-        "            *stays\n",
+        "            stays\n",
     ),
     (
         "the deadline is ignored",
@@ -189,6 +189,12 @@ BUGS = [
         "            let refused = Outcome::Rejected(panic_failure());\n"
         "            return self.conclude(&subset.places, &refused);\n        }\n"
         "        if subset.round > 0 {",
+    ),
+    (
+        "where nothing is answered nobody is tried alone",
+        "src/dispatch.rs",
+        "    let mut may_sound = true;\n",
+        "    let mut may_sound = false;\n",
     ),
 ]
 

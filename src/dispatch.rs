@@ -39,7 +39,10 @@
 //! else is over, and again, as long as each pass over the rest has had an
 //! answer and there is time: a service that gives some answers gives the others
 //! soon, and a message with one asset left would be worked off all over again.
-//! Where nothing is answered, nothing is tried once more.
+//! A batch of several requests for which the service answered with an error is
+//! halved between them: it may be an asset of one that it fails on. Where nothing
+//! is answered, nothing is tried once more, but for one request of such a batch,
+//! another at each delivery after the first: it may be all that there is.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -104,7 +107,8 @@ pub async fn dispatch(
         .collect();
     let mut schedule = Schedule::new(batches);
     let mut running = FuturesUnordered::new();
-    let mut later: Vec<(usize, Later)> = Vec::new();
+    let mut later: Vec<Later> = Vec::new();
+    let mut may_sound = true;
     loop {
         while running.len() < concurrency.max(1)
             && let Some(job) = schedule.next(&calls)
@@ -115,32 +119,39 @@ pub async fn dispatch(
         }
         let Some((batch, finds_culprits, done)) = running.next().await else {
             let again = Instant::now() + PASS_PAUSE;
-            if later.is_empty() || !calls.take_has_answer() || calls.is_too_late(again) {
+            if later.is_empty() || calls.is_too_late(again) {
+                break;
+            }
+            let next = if calls.take_has_answer() {
+                may_sound = true;
+                let later = later.drain(..);
+                later.flat_map(|later| later.halved(batches)).collect()
+            } else if std::mem::take(&mut may_sound) {
+                sounding(&mut later, batches).into_iter().collect()
+            } else {
+                Vec::new()
+            };
+            if next.is_empty() {
                 break;
             }
             sleep_until(again).await;
-            schedule.start_again(later.drain(..));
+            schedule.start_again(next);
             continue;
         };
         // A job that panicked leaves its assets without an outcome.
         let done = done.unwrap_or_default();
         schedule.go_on(batch, done.parts);
-        later.extend(done.later.into_iter().map(|later| (batch, later)));
+        later.extend(done.later);
         for (place, outcome) in done.outcomes {
             outcomes[batch][usize::from(place)] = Some(outcome);
         }
         schedule.finished(&calls, batch, finds_culprits, done.refused);
     }
     drop(running);
-    for (
-        batch,
-        Later {
-            subset, failure, ..
-        },
-    ) in later
-    {
-        for place in subset.places {
-            outcomes[batch][usize::from(place)] = Some(Outcome::Unfinished(failure.clone()));
+    for later in later {
+        for place in later.subset.places {
+            outcomes[later.batch][usize::from(place)] =
+                Some(Outcome::Unfinished(later.failure.clone()));
         }
     }
 
@@ -211,9 +222,48 @@ impl Subset {
 /// Assets whose call failed for the moment.
 #[derive(Debug)]
 struct Later {
+    batch: usize,
     subset: Subset,
     failure: Failure,
+    /// whether the service has said so, and has done nothing
+    is_answer: bool,
     finds_culprits: bool,
+}
+
+impl Later {
+    fn part(&self, places: Vec<u8>) -> Self {
+        Self {
+            subset: self.subset.part(places),
+            failure: self.failure.clone(),
+            ..*self
+        }
+    }
+
+    /// Halves it between requests, where the service fails on some of them.
+    fn halved(self, batches: &[Batch]) -> Vec<Self> {
+        let (batch, places) = (&batches[self.batch], &self.subset.places);
+        if !self.is_answer || by_request(batch, places).len() < 2 {
+            return vec![self];
+        }
+        let (first, second) = halves(batch, places);
+        vec![self.part(first), self.part(second)]
+    }
+}
+
+/// Takes one request out of those that share a call, where they have come before:
+/// the next one at each delivery.
+fn sounding(later: &mut Vec<Later>, batches: &[Batch]) -> Option<Later> {
+    let (index, receives, mut requests) = later.iter().enumerate().find_map(|(index, later)| {
+        let batch = &batches[later.batch];
+        let requests = by_request(batch, &later.subset.places);
+        let receives = batch.owners.iter().map(|owner| owner.receives).max()?;
+        (later.is_answer && receives > 1 && requests.len() > 1)
+            .then_some((index, receives, requests))
+    })?;
+    let shared = later.swap_remove(index);
+    let alone = requests.remove(receives as usize % requests.len());
+    later.push(shared.part(requests.concat()));
+    Some(shared.part(alone))
 }
 
 #[derive(Debug)]
@@ -348,13 +398,13 @@ impl<'a> Schedule<'a> {
     }
 
     /// Makes a job of each subset whose call failed for the moment.
-    fn start_again(&mut self, later: impl Iterator<Item = (usize, Later)>) {
-        for (batch, later) in later {
+    fn start_again(&mut self, later: Vec<Later>) {
+        for later in later {
             let untried = Subset {
                 setback: Some(later.failure),
                 ..later.subset
             };
-            self.push(Job::new(batch, untried, later.finds_culprits));
+            self.push(Job::new(later.batch, untried, later.finds_culprits));
         }
     }
 
@@ -687,19 +737,30 @@ impl Work<'_> {
         match answer.await {
             Ok(errors) => self.answered(subset, errors),
             Err(Missed::TooLate) => self.too_late(subset),
-            Err(Missed::Failed(CallFailure { class, failure, .. })) => match class {
-                FailureClass::Refused => return Some(failure),
-                FailureClass::Transient => self.done.later.push(Later {
-                    subset: subset.clone(),
-                    failure,
-                    finds_culprits: self.finds_culprits,
-                }),
+            Err(Missed::Failed(failed)) => match failed.class {
+                FailureClass::Refused => return Some(failed.failure),
+                FailureClass::Transient => self.later(subset, failed),
+                FailureClass::Unexpected
+                    if failed.is_answer && by_request(self.batch, &subset.places).len() > 1 =>
+                {
+                    self.later(subset, failed);
+                }
                 FailureClass::Throttled | FailureClass::Denied | FailureClass::Unexpected => {
-                    self.conclude(&subset.places, &Outcome::Unfinished(failure));
+                    self.conclude(&subset.places, &Outcome::Unfinished(failed.failure));
                 }
             },
         }
         None
+    }
+
+    fn later(&mut self, subset: &Subset, failed: CallFailure) {
+        self.done.later.push(Later {
+            batch: self.index,
+            subset: subset.clone(),
+            failure: failed.failure,
+            is_answer: failed.is_answer,
+            finds_culprits: self.finds_culprits,
+        });
     }
 
     fn conclude(&mut self, places: &[u8], outcome: &Outcome) {
@@ -793,14 +854,14 @@ impl Work<'_> {
                     return;
                 }
                 Refused::All => {
-                    for group in self.by_request(&places) {
+                    for group in by_request(self.batch, &places) {
                         self.push(&subset, group);
                     }
                     return;
                 }
             }
         }
-        let (first, second) = self.halves(&places);
+        let (first, second) = halves(self.batch, &places);
         self.push(&subset, second);
         self.push(&subset, first);
     }
@@ -837,7 +898,7 @@ impl Work<'_> {
         state.tried.entry(self.index).or_default().refused += 1;
         let evidence = state.evidence.entry(project).or_default();
         if named.is_empty() {
-            for request in self.requests_of(place) {
+            for request in requests_of(self.batch, place) {
                 *evidence.refused_alone.entry(request).or_default() += 1;
             }
             if is_about_project(failure.message(), project) {
@@ -858,7 +919,7 @@ impl Work<'_> {
         };
         let (presumed, rest): (Vec<u8>, Vec<u8>) = places
             .iter()
-            .partition(|place| evidence.presumes_refused(&self.requests_of(**place)));
+            .partition(|place| evidence.presumes_refused(&requests_of(self.batch, **place)));
         let refusal = evidence.refusal.clone();
         drop(state);
         let Some(refusal) = refusal.filter(|_| !presumed.is_empty()) else {
@@ -882,15 +943,6 @@ impl Work<'_> {
         }
     }
 
-    fn requests_of(&self, place: u8) -> Vec<usize> {
-        self.batch
-            .owners
-            .iter()
-            .filter(|owner| owner.places.contains(&place))
-            .map(|owner| owner.request)
-            .collect()
-    }
-
     /// Parts `places` into those whose asset `message` names and the rest.
     fn named_in(&self, message: &str, places: &[u8]) -> (Vec<u8>, Vec<u8>) {
         places.iter().partition(|place| {
@@ -898,29 +950,37 @@ impl Work<'_> {
             message.contains(&asset.to_string())
         })
     }
+}
 
-    /// Parts `places` by the requests that asked for them.
-    fn by_request(&self, places: &[u8]) -> Vec<Vec<u8>> {
-        let mut groups: BTreeMap<Vec<usize>, Vec<u8>> = BTreeMap::new();
-        for place in places {
-            groups
-                .entry(self.requests_of(*place))
-                .or_default()
-                .push(*place);
-        }
-        groups.into_values().collect()
+/// Halves `places`, between requests where they are of several.
+fn halves(batch: &Batch, places: &[u8]) -> (Vec<u8>, Vec<u8>) {
+    let mut groups = by_request(batch, places);
+    if groups.len() == 1 {
+        let (first, second) = places.split_at(places.len() / 2);
+        return (first.to_vec(), second.to_vec());
     }
+    let second = groups.split_off(groups.len() / 2);
+    (groups.concat(), second.concat())
+}
 
-    /// Halves `places`, between requests where they are of several.
-    fn halves(&self, places: &[u8]) -> (Vec<u8>, Vec<u8>) {
-        let mut groups = self.by_request(places);
-        if groups.len() == 1 {
-            let (first, second) = places.split_at(places.len() / 2);
-            return (first.to_vec(), second.to_vec());
-        }
-        let second = groups.split_off(groups.len() / 2);
-        (groups.concat(), second.concat())
+fn requests_of(batch: &Batch, place: u8) -> Vec<usize> {
+    let owners = batch.owners.iter();
+    owners
+        .filter(|owner| owner.places.contains(&place))
+        .map(|owner| owner.request)
+        .collect()
+}
+
+/// Parts `places` by the requests that asked for them.
+fn by_request(batch: &Batch, places: &[u8]) -> Vec<Vec<u8>> {
+    let mut groups: BTreeMap<Vec<usize>, Vec<u8>> = BTreeMap::new();
+    for place in places {
+        groups
+            .entry(requests_of(batch, *place))
+            .or_default()
+            .push(*place);
     }
+    groups.into_values().collect()
 }
 
 /// Tells whether a refusal's message is about a project, and about no asset.

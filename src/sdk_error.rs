@@ -22,6 +22,9 @@ pub struct CallFailure {
     pub failure: Failure,
     /// How long the service asks to wait before the next call.
     pub pause: Option<Duration>,
+    /// Whether the service has said so itself, by the status of its answer. Else
+    /// it may have done what was asked all the same.
+    pub is_answer: bool,
 }
 
 /// What the failure of a whole call means.
@@ -41,12 +44,13 @@ pub enum FailureClass {
 }
 
 impl CallFailure {
-    /// Makes a failure that says nothing of a pause.
+    /// Makes a failure without an answer.
     pub fn new(class: FailureClass, failure: Failure) -> Self {
         Self {
             class,
             failure,
             pause: None,
+            is_answer: false,
         }
     }
 
@@ -102,6 +106,7 @@ impl CallFailure {
                     class,
                     failure,
                     pause: pause(service.raw()),
+                    is_answer: !answer_is_broken,
                 }
             }
             // Nothing was sent: the request or the credentials for it could not be made.

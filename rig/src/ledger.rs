@@ -214,6 +214,8 @@ impl Ledger {
             .filter(|letter| letter.reasons.is_empty())
             .flat_map(|letter| &letter.named)
             .collect();
+        let absent = &scenario.settings.asset_not_in_project;
+        let refuses_the_gone = matches!(absent, Absent::NotFound | Absent::Invalid);
         for request in requests.iter().filter(|request| {
             request.way != Way::Malformed
                 && !assets_of(request).iter().any(|asset| kept.contains(asset))
@@ -223,7 +225,8 @@ impl Ledger {
                 expect_code(&reasons, &named, "InvalidAssetId")?;
             }
             // A message that comes again when its assets are gone may have most of
-            // them refused; then the rest of it may be presumed refused as well.
+            // them refused; then the rest of it is presumed refused as well, though
+            // it may be there still.
             let is_mostly_refused = requests.iter().any(|other| {
                 other.project == request.project
                     && (other.message == request.message || request.is_shared)
@@ -236,7 +239,10 @@ impl Ledger {
                     continue;
                 }
                 let reason = reasons.get(&named).copied();
-                if !(is_mostly_refused && reason.is_some_and(|reason| reason.is_presumed)) {
+                let is_excused = reason.is_some_and(|reason| reason.is_presumed)
+                    && is_mostly_refused
+                    && (matches!(asset.kind, Kind::Foreign | Kind::Unknown) || refuses_the_gone);
+                if !is_excused {
                     self.check_fate(&projects, reason, request, asset, scenario)?;
                 }
             }
@@ -276,6 +282,8 @@ impl Ledger {
                     Some(code) => broken(format!("was there, and is in a letter: {code}")),
                 };
             }
+            // All that the message had left is in the letter by which SQS gave it up.
+            Kind::Poison => return broken("was given up by the function".to_owned()),
             Kind::Foreign => &settings.asset_not_in_project,
             Kind::Unknown => &settings.unknown_asset,
         };

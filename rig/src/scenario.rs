@@ -39,6 +39,8 @@ pub(crate) struct Scenario {
     pub(crate) readds: bool,
     /// how often an asset fails that heals
     pub(crate) heals_after: u32,
+    /// the status of calls that always fail
+    pub(crate) poison_status: u16,
     /// when everything that goes wrong stops
     pub(crate) calm_at: Duration,
     /// whether an outage outlasts the redrive policy
@@ -90,6 +92,8 @@ pub(crate) enum Kind {
     Foreign,
     /// There is no such asset.
     Unknown,
+    /// It is in the project, and each call with it fails, always.
+    Poison,
 }
 
 /// How a request comes to the function.
@@ -149,6 +153,11 @@ impl Planned {
         }
     }
 
+    /// Tells whether it can never be worked off.
+    pub(crate) fn is_poison(&self) -> bool {
+        self.assets.iter().any(|asset| asset.kind == Kind::Poison)
+    }
+
     /// Tells whether every call for it is the same at every delivery: its
     /// tokens are its own, and no asset of it is ever tried apart from others.
     pub(crate) fn repeats_its_calls(&self) -> bool {
@@ -165,7 +174,11 @@ impl Scenario {
         let is_fifo = dice.f64() < 0.25;
         let calm_at = Duration::from_secs(if is_endless { 7200 } else { 2400 });
         let settings = settings(dice);
-        let requests = requests(dice);
+        let mut requests = requests(dice);
+        // What stays for good holds up its FIFO group, as it must.
+        if !is_fifo && !is_endless && dice.f64() < 0.2 {
+            poison(&mut requests, dice);
+        }
         let storms = if is_endless {
             vec![endless(dice, calm_at)]
         } else {
@@ -199,6 +212,7 @@ impl Scenario {
                 },
             ),
             heals_after: dice.u32(1..6),
+            poison_status: [500, 503, 409, 418][dice.usize(0..4)],
             settings,
             requests,
             storms,
@@ -227,6 +241,7 @@ impl Scenario {
             ("little time", self.hurried > 0.0),
             ("duplicate deliveries", self.queue.duplicates > 0.0),
             ("a rate limit", self.settings.throttle.is_some()),
+            ("poison", self.requests.iter().any(Planned::is_poison)),
         ];
         let others = others.into_iter().filter(|(_, is_so)| *is_so);
         storms.chain(others.map(|(name, _)| name)).collect()
@@ -358,6 +373,31 @@ fn requests(dice: &mut Rng) -> Vec<Planned> {
     requests
 }
 
+/// Makes one asset of a message one that the service always fails on, and has
+/// messages for the same project come with it.
+fn poison(requests: &mut [Planned], dice: &mut Rng) {
+    let mut plain: Vec<&mut Planned> = requests
+        .iter_mut()
+        .filter(|request| {
+            matches!(request.way, Way::Body | Way::Envelope)
+                && !request.is_shared
+                && !request.project_is_missing
+        })
+        .collect();
+    if plain.is_empty() {
+        return;
+    }
+    let poisoned = plain.swap_remove(dice.usize(0..plain.len()));
+    poisoned.token = None;
+    let place = dice.usize(0..poisoned.assets.len());
+    poisoned.assets[place].kind = Kind::Poison;
+    for request in plain {
+        if request.project == poisoned.project && dice.f64() < 0.5 {
+            request.arrives_at = poisoned.arrives_at;
+        }
+    }
+}
+
 /// Makes a later request for all that an earlier one was about, and no other.
 fn asked_again(earlier: &mut Planned, dice: &mut Rng) -> Option<Planned> {
     let is_plain = earlier.way == Way::Body
@@ -382,12 +422,6 @@ fn storm(dice: &mut Rng, dead_letter_queue: &str) -> Storm {
     let from = Duration::from_secs(dice.u64(0..1200));
     let time = from..from + Duration::from_secs(dice.u64(5..1200));
     let share = [1.0, 1.0, 0.5, 0.2][dice.usize(0..4)];
-    let status = |status, name: Option<&str>| Action::Reply {
-        status,
-        error_type: name.map(ToOwned::to_owned),
-        headers: Vec::new(),
-        body: String::new(),
-    };
     let sitewise = || Fault::on(Operation::Disassociate);
     let dead_letters = || Fault::sqs().queue(dead_letter_queue);
     let (name, fault, action) = match dice.u8(0..25) {
@@ -476,15 +510,20 @@ fn storm(dice: &mut Rng, dead_letter_queue: &str) -> Storm {
 
 /// An outage that outlasts the redrive policy.
 fn endless(dice: &mut Rng, until: Duration) -> Storm {
-    let status = [403, 429, 500, 503][dice.usize(0..4)];
+    let action = status([403, 429, 500, 503][dice.usize(0..4)], None);
     let fault = Fault::on(Operation::Disassociate).during(Duration::ZERO..until);
     Storm {
         name: "an endless outage",
-        fault: fault.action(Action::Reply {
-            status,
-            error_type: None,
-            headers: Vec::new(),
-            body: String::new(),
-        }),
+        fault: fault.action(action),
+    }
+}
+
+/// Answers with a status and an error type, and does nothing.
+pub(crate) fn status(status: u16, name: Option<&str>) -> Action {
+    Action::Reply {
+        status,
+        error_type: name.map(ToOwned::to_owned),
+        headers: Vec::new(),
+        body: String::new(),
     }
 }

@@ -16,7 +16,7 @@ use crate::history::{Broken, History, Invariant};
 use crate::ledger::{Ledger, Letter, Named, assets_of, named};
 use crate::queue::{Delivery, Queue, dead_letter_queue, work_queue};
 use crate::sandbox::{Ended, Sandbox};
-use crate::scenario::{HEALING_CODE, Kind, Planned, Scenario, Way};
+use crate::scenario::{HEALING_CODE, Kind, Planned, Scenario, Way, status};
 
 /// How long after the last fault everything must have drained.
 const DRAIN_TIME: Duration = Duration::from_secs(6 * 3600);
@@ -91,11 +91,15 @@ impl<'a> World<'a> {
         for request in &requests {
             for asset in &request.assets {
                 match asset.kind {
-                    Kind::Good | Kind::Healing if !request.project_is_missing => {
+                    Kind::Good | Kind::Healing | Kind::Poison if !request.project_is_missing => {
                         simulator.add_project(&request.project, [&asset.id]);
                     }
                     Kind::Foreign => simulator.add_asset(&asset.id),
-                    Kind::Good | Kind::Healing | Kind::Unknown => {}
+                    Kind::Good | Kind::Healing | Kind::Poison | Kind::Unknown => {}
+                }
+                if asset.kind == Kind::Poison {
+                    let fault = simulator::Fault::on(Operation::Disassociate).asset(&asset.id);
+                    simulator.fault(fault.action(status(scenario.poison_status, None)));
                 }
                 if asset.kind == Kind::Healing {
                     healing.push(asset.id.clone());
@@ -315,7 +319,8 @@ impl<'a> World<'a> {
                     self.history
                         .note(format_args!("moved by the redrive policy: {}", moved.id));
                     self.ledger.letters.push(moved.into());
-                    if !self.scenario.is_endless {
+                    let is_poison = || self.owner_of(&moved.body).is_some_and(Planned::is_poison);
+                    if !self.scenario.is_endless && !is_poison() {
                         return Err(Broken::new(
                             Invariant::EverythingDrains,
                             format!("message {} was delivered too often", moved.id),

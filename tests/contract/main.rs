@@ -16,6 +16,7 @@ mod narrowing;
 mod outcomes;
 mod pace;
 mod panics;
+mod poison;
 mod requests;
 mod returns;
 mod samples;
