@@ -5,6 +5,7 @@ aws-sam-cli carries it; SiteWise, and SQS where a test wants no other, is the
 simulator. Each runs as a process of its own.
 """
 
+import contextlib
 import json
 import os
 import pathlib
@@ -56,17 +57,26 @@ def install_requirements():
     sys.path.insert(0, str(PACKAGES))
 
 
-def free_port():
-    """A free port below those that the kernel gives to outgoing connections:
-    one of these could take it before the process that it is meant for."""
-    while True:
-        port = random.randrange(20_000, 32_000)
-        with socket.socket() as listener:
+def free_ports(count):
+    """So many free ports below those that the kernel gives to outgoing
+    connections: one of these could take it before the process that it is meant
+    for."""
+    with contextlib.ExitStack() as held:
+        ports = []
+        while len(ports) < count:
+            listener = held.enter_context(socket.socket())
+            port = random.randrange(20_000, 32_000)
             try:
                 listener.bind(("127.0.0.1", port))
-                return port
             except OSError:
                 continue
+            ports.append(port)
+        return ports
+
+
+def free_port():
+    [port] = free_ports(1)
+    return port
 
 
 def wait_for(port, seconds=20):
@@ -130,7 +140,7 @@ class EmulatedFunction(unittest.TestCase):
         self.simulator = f"http://127.0.0.1:{port}"
 
     def start_function(self, environment):
-        runtime, api = free_port(), free_port()
+        runtime, api = free_ports(2)
         self.output = self.start(
             [
                 EMULATOR,

@@ -7,8 +7,8 @@ survives the death of its runtime and starts it cold at the next invocation, as
 Lambda does; only for deadlines, which it has in whole seconds, the Runtime API
 is played by `sandbox`.
 
-    tests/endurance.py            all of it, about eight minutes
-    tests/endurance.py --short    less of the same, about one minute
+    tests/endurance.py            all of it, about nine minutes
+    tests/endurance.py --short    less of the same, about a minute and a half
 
 The seed decides what is sent and when a process is killed. It is printed, and
 --seed repeats it, as far as a race can be repeated.
@@ -46,6 +46,7 @@ from stack import Stack  # noqa: E402
 @dataclasses.dataclass(frozen=True)
 class Sizes:
     messages: int
+    # Inside an invocation.
     kills: int
     # Of a second run, where SiteWise refuses an asset that is gone already.
     refused_messages: int
@@ -77,6 +78,7 @@ SIZES = FULL
 SEED = random.randrange(2**32)
 
 # As src/handler.rs and src/dispatch.rs have them.
+ANSWER_RESERVE = 0.1
 LEAST_RESERVE = 0.3
 SHORTEST_CALL = 0.4
 
@@ -366,15 +368,17 @@ def wait_until(condition, seconds=10):
 
 class Killer:
     """Kills the runtime, at a random moment, in most invocations: so many that
-    all kills are used up when nine tenths of the work are done."""
+    when nine tenths of the work are done it was killed inside an invocation as
+    often as is wanted."""
 
-    def __init__(self, dice, kills, runtime, invoke):
+    def __init__(self, dice, inside, runtime, invoke):
         self._dice = dice
         self._runtime = runtime
         self._invoke = invoke
-        self.left = kills
+        # Kills that are still wanted: one that comes too late does not count.
+        self.left = inside
+        self.kills = 0
         self.expected_invocations = 1
-        self.inside = 0
         self.invocations = 0
         self._is_dead = False
         # How long the last ones took that nobody disturbed.
@@ -392,7 +396,7 @@ class Killer:
             answer = self._invoke(event)
             self._took.append(time.monotonic() - started)
             return answer
-        self.left -= 1
+        kills = self.kills
         moment = self._dice.uniform(0, 0.8 * statistics.median(self._took))
         killer = threading.Timer(moment, self._kill)
         killer.start()
@@ -400,8 +404,8 @@ class Killer:
         killer.join()
         if answer:
             self._is_dead = True
-        else:
-            self.inside += 1
+        elif self.kills > kills:
+            self.left -= 1
         return answer
 
     def _answer(self, event):
@@ -417,11 +421,13 @@ class Killer:
         none, and in about one of four when it comes too late."""
         if not self.left:
             return 0
-        undisturbed = 0.9 * self.expected_invocations / self.left - 1 / 4
+        kills = self.left * 4 / 3
+        undisturbed = 0.9 * self.expected_invocations / kills - 1 / 4
         return 1 / (1 + max(0.05, undisturbed))
 
     def _kill(self):
         os.kill(wait_until(self._runtime), signal.SIGKILL)
+        self.kills += 1
 
 
 class Hasty(deployed.EventSourceMapping):
@@ -447,8 +453,8 @@ class Kills(Bootstrap):
     def work_off(
         self, messages, kills, *arguments, latency_ms=40, mapping=deployed.EventSourceMapping
     ):
-        """Sends so many messages, kills the runtime so often while they are
-        worked off, and returns what is wrong in the end.
+        """Sends so many messages, kills the runtime so often in an invocation
+        while they are worked off, and returns what is wrong in the end.
 
         The latency is SiteWise's before it does something, and once more on the
         way back: so long a kill finds a call under way, or done and not
@@ -504,14 +510,13 @@ class Kills(Bootstrap):
         unanswered = sum(call["status"] is None for call in calls)
         letters = self.letter_texts()
         figure(
-            f"kills: {kills}, {killer.inside} of them inside an invocation; {len(sent)} messages "
+            f"kills: {killer.kills}, {kills} of them inside an invocation; {len(sent)} messages "
             f"of {sum(len(each.assets) for each in planned)} assets; {killer.invocations} "
             f"invocations, {partial} of them with some messages failed; {redelivered} "
             f"redeliveries; {len(calls)} calls, {unanswered} of them cut off; {len(letters)} "
             f"dead letters; {time.monotonic() - started:.0f} s"
         )
         self.assertEqual(killer.left, 0)
-        self.assertGreater(killer.inside, kills / 5)
         return list(wrongs(sent, self.projects(), letters, sender.bystanders, is_gone_refused))
 
     def test_nothing_is_lost(self):
@@ -529,7 +534,7 @@ class Kills(Bootstrap):
         self.assertEqual(found, [])
 
     def test_what_a_hasty_mapping_loses_is_found(self):
-        found = self.work_off(20, 5, mapping=Hasty)
+        found = self.work_off(60, 8, mapping=Hasty)
         FIGURES.pop()
         self.assertNotEqual(found, [])
 
@@ -593,17 +598,30 @@ class Deadlines(emulated.EmulatedFunction):
 
     def test_the_answer_comes_before_the_deadline(self):
         started = time.monotonic()
-        planned = [(seconds, fault) for seconds in SIZES.seconds_left for fault in self.FAULTS]
+        planned = [
+            (seconds, fault)
+            for seconds in SIZES.seconds_left
+            for fault in self.FAULTS
+            # Only to read it takes a slow machine longer.
+            if not (fault == "many" and seconds <= ANSWER_RESERVE)
+        ]
         cases = [Case(number, *case) for number, case in enumerate(planned)]
         self.start_simulator(*(word for case in cases for word in ("--queue", case.queue)))
         for case in cases:
             case.set_up(self)
-        # One by one where little time is left, lest they wait for each other.
+        # One by one where little time is left, lest they wait for each other, and
+        # of the others those first that have the most.
         for case in cases:
             if case.seconds_left <= 1:
                 case.invoke()
+        invoked = []
         with concurrent.futures.ThreadPoolExecutor(len(cases)) as pool:
-            list(pool.map(Case.invoke, (case for case in cases if case.seconds_left > 1)))
+            for case in reversed(cases):
+                if case.seconds_left > 1:
+                    invoked.append(pool.submit(case.invoke))
+                    time.sleep(0.1)
+        for each in invoked:
+            each.result()
         state = self.state(cases)
         for case in cases:
             with self.subTest(seconds_left=case.seconds_left, fault=case.fault):

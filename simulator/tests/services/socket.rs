@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 
 use serde_json::{Value, json};
 use simulator::{Action, Fault, Operation, Server, Settings, Simulator};
+use tokio::net::TcpSocket;
 
 use crate::support::{Rig, Trouble, asset, assets, message, project};
 
@@ -135,8 +136,11 @@ async fn a_dropped_server_listens_no_more() {
     let server = serve(&simulator).await;
     let addr = server.addr();
     drop(server);
-    // The listener is dropped with its task, which the runtime still has to do.
-    while TcpStream::connect(addr).is_ok() {
+    // Free once nobody listens, and then nobody else's. The listener is dropped
+    // with its task, which the runtime still has to do.
+    let port = TcpSocket::new_v4().expect("a socket");
+    port.set_reuseaddr(true).expect("a socket option");
+    while port.bind(addr).is_err() {
         tokio::task::yield_now().await;
     }
     let rig = Rig::over_socket(&simulator, &format!("http://{addr}"));
