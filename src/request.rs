@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde_json::value::RawValue;
 use thiserror::Error;
@@ -40,14 +41,11 @@ pub struct AssetId(Uuid);
 /// `^(?!00000000-0000-0000-0000-000000000000)[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$`.
 #[derive(Clone, Debug, Error, Eq, PartialEq)]
 pub enum InvalidId {
-    /// The text has another form.
-    #[error(
-        "expected a lowercase UUID such as 1f2e3d4c-5b6a-4798-8796-a5b4c3d2e1f0, found {}",
-        excerpt(.0)
-    )]
-    Form(String),
+    /// The text, shared by all that name it, has another form.
+    #[error("{}, found {}", self.expected(), excerpt(.0))]
+    Form(Arc<str>),
     /// The text is the UUID of zeros, which the pattern excludes.
-    #[error("expected a UUID other than all zeros")]
+    #[error("{}", self.expected())]
     Nil,
 }
 
@@ -59,10 +57,21 @@ impl InvalidId {
             Self::Nil => "00000000-0000-0000-0000-000000000000",
         }
     }
+
+    /// Returns what was expected, the same for every text of one kind; what was
+    /// found is for [`text`](Self::text) to tell.
+    pub fn expected(&self) -> &'static str {
+        match self {
+            Self::Form(_) => {
+                "expected a lowercase UUID such as 1f2e3d4c-5b6a-4798-8796-a5b4c3d2e1f0"
+            }
+            Self::Nil => "expected a UUID other than all zeros",
+        }
+    }
 }
 
 fn parse_id(text: &str) -> Result<Uuid, InvalidId> {
-    let refused = || InvalidId::Form(text.to_owned());
+    let refused = || InvalidId::Form(text.into());
     // The length leaves only the hyphenated form of the several that `Uuid` reads.
     if text.len() != ID_LENGTH || text.bytes().any(|byte| byte.is_ascii_uppercase()) {
         return Err(refused());
@@ -507,7 +516,7 @@ mod tests {
         ] {
             assert_eq!(
                 text.parse::<AssetId>(),
-                Err(InvalidId::Form(text.clone())),
+                Err(InvalidId::Form(text.as_str().into())),
                 "{reason}"
             );
         }
@@ -608,10 +617,7 @@ mod tests {
                     ASSET.parse().expect("an id"),
                     PROJECT.parse().expect("an id")
                 ],
-                invalid: vec![
-                    InvalidId::Form("nope".to_owned()),
-                    InvalidId::Form(String::new())
-                ],
+                invalid: vec![InvalidId::Form("nope".into()), InvalidId::Form("".into())],
                 duplicates: 2,
                 client_token: None,
                 is_part: false,

@@ -3,12 +3,13 @@
 //! Owns the table of where each failure leads (contract, section 4). Pure: it
 //! must not await; what it decides is carried out by `handler`.
 
-use std::collections::HashSet;
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use crate::event::Origin;
 use crate::outcome::{Failure, Outcome, code};
-use crate::request::{AssetId, DisassociateRequest, InvalidRequest};
+use crate::request::{AssetId, DisassociateRequest, InvalidId, InvalidRequest};
 
 /// What is known of a message when its work is over.
 #[derive(Debug)]
@@ -63,18 +64,25 @@ pub enum Subject {
     /// an asset
     Asset(AssetId),
     /// an asset id that the pattern refuses
-    InvalidId(String),
+    InvalidId(InvalidId),
     /// the message as a whole
     Message,
 }
 
+impl Subject {
+    /// Returns the id, as it came; nothing for a message.
+    pub fn text(&self) -> Cow<'_, str> {
+        match self {
+            Self::Asset(asset) => Cow::Owned(asset.to_string()),
+            Self::InvalidId(invalid) => Cow::Borrowed(invalid.text()),
+            Self::Message => Cow::Borrowed(""),
+        }
+    }
+}
+
 impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Asset(asset) => asset.fmt(f),
-            Self::InvalidId(text) => f.write_str(text),
-            Self::Message => Ok(()),
-        }
+        f.write_str(&self.text())
     }
 }
 
@@ -255,12 +263,16 @@ fn unfinished(asset: AssetId, failure: Option<Failure>) -> Rest {
     }
 }
 
+/// Rejects the bad ids of a request. Those of one kind share one failure: a
+/// message may carry some 175,000 of them.
 fn invalid_ids(request: &DisassociateRequest) -> impl Iterator<Item = Rest> {
-    request.invalid.iter().map(|error| {
-        rejected(
-            Subject::InvalidId(error.text().to_owned()),
-            Failure::new(code::INVALID_ASSET_ID, error.to_string()),
-        )
+    let mut failures: HashMap<&str, Failure> = HashMap::new();
+    request.invalid.iter().map(move |invalid| {
+        let expected = invalid.expected();
+        let failure = failures
+            .entry(expected)
+            .or_insert_with(|| Failure::new(code::INVALID_ASSET_ID, expected));
+        rejected(Subject::InvalidId(invalid.clone()), failure.clone())
     })
 }
 
@@ -446,11 +458,10 @@ mod tests {
         assert_eq!(
             settlement.rest,
             [Rest {
-                subject: Subject::InvalidId("nope".to_owned()),
+                subject: Subject::InvalidId(InvalidId::Form("nope".into())),
                 failure: Some(Failure::new(
                     "InvalidAssetId",
-                    "expected a lowercase UUID such as 1f2e3d4c-5b6a-4798-8796-a5b4c3d2e1f0, \
-                     found \"nope\""
+                    "expected a lowercase UUID such as 1f2e3d4c-5b6a-4798-8796-a5b4c3d2e1f0"
                 )),
                 retryable: false,
                 destination: DeadLetter,

@@ -529,10 +529,7 @@ class DefaultStack(Deployed):
                 ids["bad ids"]: self.letter(
                     3,
                     ids["bad ids"],
-                    *(
-                        (asset, "InvalidAssetId", f'{expected}, found "{asset}"')
-                        for asset in ("PUMP-7", "../32")
-                    ),
+                    *((asset, "InvalidAssetId", expected) for asset in ("PUMP-7", "../32")),
                 ),
                 ids["no such project"]: self.letter(
                     9,

@@ -624,21 +624,29 @@ impl Bad {
             "{}",
             self.reason
         );
-        let failure = |id: Option<&String>, code: &str, message: &Value| {
-            json!({"assetIds": id.into_iter().collect::<Vec<_>>(), "code": code,
+        let failure = |ids: &[&String], code: &str, message: &Value| {
+            json!({"assetIds": ids, "code": code,
                    "message": message, "retryable": false, "deadLettered": true, "queued": false})
         };
         let (status, done, failures) = match &self.end {
             Whole(_) => {
                 let message = json!(letter.attributes["ErrorMessage"]);
-                ("failed", 0, vec![failure(None, "InvalidRequest", &message)])
+                ("failed", 0, vec![failure(&[], "InvalidRequest", &message)])
             }
             Ids(ids) => {
                 let body: Value = serde_json::from_str(&letter.body).expect("JSON");
                 let errors = body["errors"].as_array().expect("a list");
-                let failures = ids.iter().zip(errors);
+                let mut failures: Vec<(&Value, Vec<&String>)> = Vec::new();
+                for (id, error) in ids.iter().zip(errors) {
+                    let message = &error["message"];
+                    match failures.iter_mut().find(|(known, _)| *known == message) {
+                        Some((_, ids)) => ids.push(id),
+                        None => failures.push((message, vec![id])),
+                    }
+                }
                 let failures = failures
-                    .map(|(id, error)| failure(Some(id), "InvalidAssetId", &error["message"]));
+                    .iter()
+                    .map(|(message, ids)| failure(ids, "InvalidAssetId", message));
                 ("partial", 1, failures.collect())
             }
         };
