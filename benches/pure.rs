@@ -97,14 +97,13 @@ fn dead_letters(criterion: &mut Criterion) {
     let failure = Failure::new("INTERNAL_FAILURE", "Simulated failure.");
     by_shape(criterion, "dead letters", requests, |requests| {
         for request in requests {
-            let assets = request.assets.iter();
-            let named: Vec<NamedAsset<'_>> = assets
-                .map(|asset| NamedAsset {
-                    asset: asset.to_string(),
-                    failure: &failure,
-                })
-                .collect();
-            black_box(letters(source, request.project, &named));
+            let named = request.assets.iter().map(|asset| NamedAsset {
+                asset: asset.to_string().into(),
+                failure: &failure,
+            });
+            for letter in letters(source, request.project, named) {
+                black_box(letter);
+            }
         }
     });
 }

@@ -140,9 +140,9 @@ BUGS = [
     ),
     (
         "a letter forgets its last asset",
-        "src/handler.rs",
-        "        dead_letter::letters(source, request.project, &named)",
-        "        dead_letter::letters(source, request.project, &named[..named.len().saturating_sub(1)])",
+        "src/dead_letter.rs",
+        "            asset_ids: assets.iter()",
+        "            asset_ids: assets[..assets.len().saturating_sub(1)].iter()",
     ),
     (
         "a part forgets its last asset",

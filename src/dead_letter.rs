@@ -4,6 +4,8 @@
 //! Owns the letter's form (contract, section 6). It must not decide who gets
 //! one, and does not send it.
 
+use std::borrow::Cow;
+use std::io;
 use std::ops::Range;
 use std::time::SystemTime;
 
@@ -96,9 +98,44 @@ impl Source<'_> {
 #[derive(Clone, Debug)]
 pub struct NamedAsset<'a> {
     /// its id as it came, valid or not
-    pub asset: String,
+    pub asset: Cow<'a, str>,
     /// why it was not disassociated
     pub failure: &'a Failure,
+}
+
+impl NamedAsset<'_> {
+    fn error(&self) -> AssetErrorBody<'_> {
+        AssetErrorBody {
+            asset_id: &self.asset[..self.asset.floor_char_boundary(REPEATED_ID_LIMIT)],
+            code: self.failure.code(),
+            message: self.failure.message(),
+        }
+    }
+
+    /// Returns the bytes that it takes in a body, without the commas.
+    fn size(&self) -> usize {
+        json_size(&self.asset) + json_size(&self.error())
+    }
+}
+
+/// Returns the bytes of a value's JSON.
+fn json_size(value: &impl Serialize) -> usize {
+    struct Count(usize);
+
+    impl io::Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    let mut count = Count(0);
+    serde_json::to_writer(&mut count, value).expect("strings are JSON");
+    count.0
 }
 
 /// A letter, and which of the assets it was written for it names.
@@ -138,56 +175,105 @@ struct SourceBody<'a> {
 }
 
 /// Writes the letters for one request: one, or as many as it takes to keep
-/// each within what SQS stores.
-pub fn letters(source: Source<'_>, project: ProjectId, assets: &[NamedAsset<'_>]) -> Vec<Letter> {
-    let mut letters = Vec::new();
-    let project = project.to_string();
-    let written_at = source.written_at();
-    let mut pending = vec![0..assets.len()];
-    while let Some(names) = pending.pop() {
-        let Some(first) = assets[names.clone()].first() else {
-            continue;
-        };
-        let body = body(source, &project, &written_at, &assets[names.clone()]);
-        let mut deduplication = source.deduplication();
-        for named in &assets[names.clone()] {
-            deduplication.text(&named.asset);
-        }
-        let parcel = source.parcel(body, Some(&project), first.failure, deduplication);
-        // Half of what does not fit, again and again: an asset alone is stored
-        // or refused by the queue.
-        if names.len() > 1 && parcel.size() > MESSAGE_LIMIT {
-            let middle = names.start + names.len() / 2;
-            pending.push(middle..names.end);
-            pending.push(names.start..middle);
-        } else {
-            let parcel = with_attributes_that_fit(parcel);
-            letters.push(Letter { parcel, names });
-        }
+/// each within what SQS stores. Each is written when it is asked for, of assets
+/// that are read no sooner.
+pub fn letters<'a, I>(source: Source<'a>, project: ProjectId, assets: I) -> Letters<'a, I::IntoIter>
+where
+    I: IntoIterator<Item = NamedAsset<'a>>,
+{
+    Letters {
+        source,
+        project: project.to_string(),
+        written_at: source.written_at(),
+        assets: assets.into_iter(),
+        pending: Vec::new(),
+        named: 0,
     }
-    letters
 }
 
-fn body(source: Source<'_>, project: &str, written_at: &str, assets: &[NamedAsset<'_>]) -> String {
-    let body = Body {
-        project_id: project,
-        asset_ids: assets.iter().map(|named| named.asset.as_str()).collect(),
-        errors: assets
-            .iter()
-            .map(|named| AssetErrorBody {
-                asset_id: &named.asset[..named.asset.floor_char_boundary(REPEATED_ID_LIMIT)],
-                code: named.failure.code(),
-                message: named.failure.message(),
-            })
-            .collect(),
-        source: SourceBody {
-            event_source: source.message.origin.as_str(),
-            message_id: source.message_id(),
-            request_id: source.request_id,
-        },
-        dead_lettered_at: written_at,
-    };
-    serde_json::to_string(&body).expect("strings and lists of strings are JSON")
+/// The letters for one request; see [`letters`].
+#[derive(Debug)]
+pub struct Letters<'a, I> {
+    source: Source<'a>,
+    project: String,
+    written_at: String,
+    assets: I,
+    /// assets that are read and not named yet
+    pending: Vec<NamedAsset<'a>>,
+    /// how many are named
+    named: usize,
+}
+
+impl<'a, I: Iterator<Item = NamedAsset<'a>>> Iterator for Letters<'a, I> {
+    type Item = Letter;
+
+    fn next(&mut self) -> Option<Letter> {
+        let mut count = self.read_what_fits();
+        let failure = self.pending.first()?.failure;
+        let mut parcel = self.parcel(failure, &self.pending[..count]);
+        // The sizes do not count what SQS alone has escaped. An asset alone is
+        // stored or refused by the queue.
+        while count > 1 && parcel.size() > MESSAGE_LIMIT {
+            count /= 2;
+            parcel = self.parcel(failure, &self.pending[..count]);
+        }
+        self.pending.drain(..count);
+        let names = self.named..self.named + count;
+        self.named = names.end;
+        let parcel = with_attributes_that_fit(parcel);
+        Some(Letter { parcel, names })
+    }
+}
+
+impl<'a, I: Iterator<Item = NamedAsset<'a>>> Letters<'a, I> {
+    /// Reads assets up to the first for which the next letter has no room, and
+    /// returns how many it has room for: at least one, where one is left.
+    fn read_what_fits(&mut self) -> usize {
+        const COMMAS: usize = 2;
+        let mut count = 0;
+        let mut size = 0;
+        loop {
+            if count == self.pending.len() {
+                match self.assets.next() {
+                    Some(named) => self.pending.push(named),
+                    None => return count,
+                }
+            }
+            let named = &self.pending[count];
+            if count == 0 {
+                size = self.parcel(named.failure, &[]).size() + named.size();
+            } else {
+                size += COMMAS + named.size();
+                if size > MESSAGE_LIMIT {
+                    return count;
+                }
+            }
+            count += 1;
+        }
+    }
+
+    /// Writes a letter that names `assets`, the first of which has this
+    /// failure, however large it gets.
+    fn parcel(&self, failure: &Failure, assets: &[NamedAsset<'a>]) -> Parcel {
+        let body = Body {
+            project_id: &self.project,
+            asset_ids: assets.iter().map(|named| named.asset.as_ref()).collect(),
+            errors: assets.iter().map(NamedAsset::error).collect(),
+            source: SourceBody {
+                event_source: self.source.message.origin.as_str(),
+                message_id: self.source.message_id(),
+                request_id: self.source.request_id,
+            },
+            dead_lettered_at: &self.written_at,
+        };
+        let body = serde_json::to_string(&body).expect("strings and lists of strings are JSON");
+        let mut deduplication = self.source.deduplication();
+        for named in assets {
+            deduplication.text(&named.asset);
+        }
+        self.source
+            .parcel(body, Some(&self.project), failure, deduplication)
+    }
 }
 
 /// Writes the letter for a message that cannot be read: the message as it came.
@@ -210,6 +296,8 @@ mod tests {
     use super::*;
     use crate::event::{Event, read};
     use serde_json::value::RawValue;
+    use std::cell::Cell;
+    use std::iter;
     use std::time::Duration;
 
     const PROJECT: &str = "1f2e3d4c-5b6a-4798-8796-a5b4c3d2e1f0";
@@ -230,15 +318,19 @@ mod tests {
         })
     }
 
+    fn letters_of(source: Source<'_>, assets: &[NamedAsset<'_>]) -> Vec<Letter> {
+        let project = PROJECT.parse().expect("an id");
+        letters(source, project, assets.iter().cloned()).collect()
+    }
+
     #[test]
     fn a_letter_has_the_contracts_form() {
         let failure = Failure::new("INTERNAL_FAILURE", "try later");
         let letters = with_message("{}", |source| {
-            letters(
+            letters_of(
                 source,
-                PROJECT.parse().expect("an id"),
                 &[NamedAsset {
-                    asset: "a".to_owned(),
+                    asset: "a".into(),
                     failure: &failure,
                 }],
             )
@@ -279,13 +371,11 @@ mod tests {
         let failure = Failure::new("X", "m".repeat(1024));
         let named: Vec<NamedAsset<'_>> = (0..5000)
             .map(|number| NamedAsset {
-                asset: format!("{number:036}"),
+                asset: format!("{number:036}").into(),
                 failure: &failure,
             })
             .collect();
-        let letters = with_message("{}", |source| {
-            letters(source, PROJECT.parse().expect("an id"), &named)
-        });
+        let letters = with_message("{}", |source| letters_of(source, &named));
         assert!(letters.len() > 4);
         let mut next = 0;
         for letter in &letters {
@@ -306,12 +396,10 @@ mod tests {
         let failure = Failure::new("InvalidAssetId", "bad");
         let written = |length: usize| {
             let named = ["x".to_owned(), "y".repeat(length)].map(|asset| NamedAsset {
-                asset,
+                asset: asset.into(),
                 failure: &failure,
             });
-            with_message("{}", |source| {
-                letters(source, PROJECT.parse().expect("an id"), &named)
-            })
+            with_message("{}", |source| letters_of(source, &named))
         };
         let full = 1000 + MESSAGE_LIMIT - written(1000)[0].parcel.size();
         for (length, expected) in [(full, vec![0..2]), (full + 1, vec![0..1, 1..2])] {
@@ -327,15 +415,105 @@ mod tests {
     }
 
     #[test]
+    fn letters_of_any_assets_are_within_the_limit_and_name_each_once() {
+        let failures = [
+            Failure::new("InvalidAssetId", "bad"),
+            Failure::new("\u{1b}\u{ffff}", "\"\\\n\u{0}é".repeat(100)),
+            Failure::new("INTERNAL_FAILURE", "\u{ffff}".repeat(340)),
+        ];
+        // Those of the last failure take more room than their JSON tells.
+        let with_refused = 4000..;
+        let ids: Vec<String> = (0..6000)
+            .map(|number| match number % 1000 {
+                0 => "x".repeat(300_000) + &number.to_string(),
+                7 => "\u{0}\"é\u{fffe}".repeat(20_000) + &number.to_string(),
+                _ if with_refused.contains(&number) => format!("\u{fffe}\u{7}{number}"),
+                _ => format!("\"\u{8}\\{number}"),
+            })
+            .collect();
+        let named: Vec<NamedAsset<'_>> = ids
+            .iter()
+            .enumerate()
+            .map(|(number, id)| NamedAsset {
+                asset: id.into(),
+                failure: &failures[number / 2 % 2 + usize::from(with_refused.contains(&number))],
+            })
+            .collect();
+        with_message("{}", |source| {
+            let letters = letters_of(source, &named);
+            let mut next = 0;
+            for letter in &letters {
+                assert!(letter.parcel.size() <= MESSAGE_LIMIT);
+                assert_eq!(letter.parcel.attributes.len(), 5);
+                assert_eq!(letter.names.start, next);
+                next = letter.names.end;
+                let body: serde_json::Value =
+                    serde_json::from_str(&letter.parcel.body).expect("a JSON body");
+                // A failure must not print a megabyte.
+                assert!(body["assetIds"] == serde_json::json!(ids[letter.names.clone()]));
+                assert_eq!(
+                    body["errors"].as_array().map(Vec::len),
+                    Some(letter.names.len())
+                );
+            }
+            assert_eq!(next, named.len());
+        });
+    }
+
+    #[test]
+    fn a_letter_is_split_only_where_the_next_asset_has_no_room() {
+        let failures = [
+            Failure::new("InvalidAssetId", "bad"),
+            Failure::new("\"X\"", "\"\\\n\u{0}é".repeat(100)),
+        ];
+        let named: Vec<NamedAsset<'_>> = (0..8000)
+            .map(|number| NamedAsset {
+                asset: format!("\u{0}\"é\\{}", "x".repeat(number % 500)).into(),
+                failure: &failures[number / 3 % 2],
+            })
+            .collect();
+        with_message("{}", |source| {
+            let letters = letters_of(source, &named);
+            assert!(letters.len() > 3, "{}", letters.len());
+            let writer = super::letters(source, PROJECT.parse().expect("an id"), []);
+            for letter in &letters[..letters.len() - 1] {
+                let and_the_next = &named[letter.names.start..=letter.names.end];
+                let parcel = writer.parcel(and_the_next[0].failure, and_the_next);
+                assert!(parcel.size() > MESSAGE_LIMIT);
+            }
+        });
+    }
+
+    #[test]
+    fn a_letter_is_of_no_more_assets_than_have_been_asked_for() {
+        let failure = Failure::new("InvalidAssetId", "bad");
+        let read = Cell::new(0);
+        with_message("{}", |source| {
+            let endless = iter::repeat_with(|| {
+                read.set(read.get() + 1);
+                NamedAsset {
+                    asset: "abc".into(),
+                    failure: &failure,
+                }
+            });
+            let mut letters = letters(source, PROJECT.parse().expect("an id"), endless);
+            assert_eq!(read.get(), 0);
+            for _ in 0..3 {
+                let letter = letters.next().expect("a letter");
+                assert_eq!(read.get(), letter.names.end + 1, "one does not fit");
+            }
+        });
+    }
+
+    #[test]
     fn a_huge_bad_id_is_kept_whole_and_repeated_in_short() {
         let failure = Failure::new("InvalidAssetId", "bad");
         let huge = "é".repeat(400_000);
         let letters = with_message("{}", |source| {
-            letters(
+            letters_of(
                 source,
-                PROJECT.parse().expect("an id"),
                 &[NamedAsset {
-                    asset: huge.clone(),
+                    asset: huge.as_str().into(),
                     failure: &failure,
                 }],
             )

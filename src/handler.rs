@@ -18,7 +18,7 @@ use crate::dead_letter::{self, NamedAsset, Source};
 use crate::dispatch::dispatch;
 use crate::event::{self, Event, Message, Origin, UnrecognizedEvent};
 use crate::metrics::Metrics;
-use crate::outcome::Failure;
+use crate::outcome::{Failure, code};
 use crate::pace::Pace;
 use crate::part;
 use crate::plan::{Ask, distribute, plan};
@@ -476,25 +476,25 @@ struct Stored {
 
 impl Write<'_> {
     /// Stores letters and parts, and marks in `settlements` what is kept.
+    ///
+    /// They are written as they are sent: all at once could take many times the
+    /// memory that the event does.
     async fn store(&self, settlements: &mut [Settlement], stop: Instant) -> Stored {
-        let mut letters = Vec::new();
-        let mut parts = Vec::new();
-        for (index, settlement) in settlements.iter().enumerate() {
-            letters.extend(self.letters(index, settlement));
-            parts.extend(self.parts(index, settlement));
-        }
         let function = self.function;
+        let now = (function.now)();
+        let settled = || settlements.iter().enumerate();
+        let letters = settled().flat_map(|(index, one)| self.letters(index, one, now));
+        let parts = settled().flat_map(|(index, one)| self.parts(index, one));
         let (letters, parts) = tokio::join!(
             send(function.dead_letter_queue.as_ref(), letters, stop),
             send(function.work_queue.as_ref(), parts, stop),
         );
-        let sent = letters.len() + parts.len();
-        let dead_letters = mark(settlements, letters);
-        let parts = mark(settlements, parts);
+        let (dead_letters, no_letters) = mark(settlements, Destination::DeadLetter, letters);
+        let (parts, no_parts) = mark(settlements, Destination::WorkQueue, parts);
         Stored {
             dead_letters,
             parts,
-            failed: sent - dead_letters - parts,
+            failed: no_letters + no_parts,
         }
     }
 
@@ -532,49 +532,45 @@ impl Write<'_> {
         }
     }
 
-    fn letters(&self, index: usize, settlement: &Settlement) -> Vec<(Parcel, Covers)> {
+    /// Writes the letters for one message, each when it is asked for.
+    fn letters<'b>(
+        &'b self,
+        message: usize,
+        settlement: &'b Settlement,
+        now: SystemTime,
+    ) -> Box<dyn Iterator<Item = (Parcel, Covers)> + Send + 'b> {
         let source = Source {
-            message: &self.messages[index],
+            message: &self.messages[message],
             request_id: self.invocation.request_id,
-            now: (self.function.now)(),
+            now,
         };
-        let mut places = Vec::new();
-        let mut named = Vec::new();
-        for (place, rest) in settlement.rest.iter().enumerate() {
-            let (Destination::DeadLetter, Some(failure)) = (rest.destination, &rest.failure) else {
-                continue;
-            };
-            if rest.subject == Subject::Message {
-                let project = match &self.requests[index] {
-                    Reading::Malformed(error) => error.project.as_deref(),
-                    Reading::Valid(_) | Reading::Panicked => None,
-                };
-                let parcel = dead_letter::as_it_came(source, project, failure);
-                let covers = Covers {
-                    message: index,
-                    rest: vec![place],
-                };
-                return vec![(parcel, covers)];
-            }
-            places.push(place);
-            named.push(NamedAsset {
-                asset: rest.subject.to_string(),
-                failure,
-            });
-        }
-        let Reading::Valid(request) = &self.requests[index] else {
-            return Vec::new();
-        };
-        dead_letter::letters(source, request.project, &named)
-            .into_iter()
-            .map(|letter| {
-                let covers = Covers {
-                    message: index,
-                    rest: places[letter.names].to_vec(),
-                };
-                (letter.parcel, covers)
+        let lettered = || {
+            let rest = settlement.rest.iter().enumerate();
+            rest.filter_map(|(place, rest)| match (rest.destination, &rest.failure) {
+                (Destination::DeadLetter, Some(failure)) => Some((place, &rest.subject, failure)),
+                _ => None,
             })
-            .collect()
+        };
+        match &self.requests[message] {
+            Reading::Valid(request) => {
+                let named = lettered().map(|(_, subject, failure)| NamedAsset {
+                    asset: subject.text(),
+                    failure,
+                });
+                let letters = dead_letter::letters(source, request.project, named);
+                let mut places = lettered().map(|(place, ..)| place);
+                Box::new(letters.map(move |letter| {
+                    let rest = places.by_ref().take(letter.names.len()).collect();
+                    (letter.parcel, Covers { message, rest })
+                }))
+            }
+            Reading::Malformed(error) => Box::new(lettered().map(move |(place, _, failure)| {
+                let parcel = dead_letter::as_it_came(source, error.project.as_deref(), failure);
+                let rest = vec![place];
+                (parcel, Covers { message, rest })
+            })),
+            Reading::Panicked => Box::new(std::iter::empty()),
+        }
     }
 
     fn parts(&self, index: usize, settlement: &Settlement) -> Vec<(Parcel, Covers)> {
@@ -612,25 +608,33 @@ impl Write<'_> {
 
 async fn send(
     queue: Option<&Queue>,
-    parcels: Vec<(Parcel, Covers)>,
+    parcels: impl Iterator<Item = (Parcel, Covers)>,
     stop: Instant,
 ) -> Vec<(Covers, Result<(), Failure>)> {
-    let Some(queue) = queue.filter(|_| !parcels.is_empty()) else {
-        return Vec::new();
-    };
-    let (parcels, covers): (Vec<Parcel>, Vec<Covers>) = parcels.into_iter().unzip();
-    let results = queue.send(&parcels, stop).await;
-    covers.into_iter().zip(results).collect()
+    match queue {
+        Some(queue) => queue.send(parcels, stop).await,
+        None => Vec::new(),
+    }
 }
 
-/// Notes what is kept, and returns how many messages keep it.
-fn mark(settlements: &mut [Settlement], sent: Vec<(Covers, Result<(), Failure>)>) -> usize {
+/// Notes what is kept of that which is for one queue, and returns how many
+/// messages keep it, and how many do not.
+fn mark(
+    settlements: &mut [Settlement],
+    destination: Destination,
+    sent: Vec<(Covers, Result<(), Failure>)>,
+) -> (usize, usize) {
     let mut stored = 0;
+    let mut failed = 0;
+    let mut written = 0;
     for (covers, result) in sent {
-        if let Err(failure) = &result {
-            telemetry::not_stored(failure);
-        } else {
-            stored += 1;
+        written += covers.rest.len();
+        match &result {
+            Ok(()) => stored += 1,
+            Err(failure) => {
+                failed += 1;
+                telemetry::not_stored(failure);
+            }
         }
         for place in covers.rest {
             let rest = &mut settlements[covers.message].rest[place];
@@ -642,7 +646,22 @@ fn mark(settlements: &mut [Settlement], sent: Vec<(Covers, Result<(), Failure>)>
             }
         }
     }
-    stored
+    // Messages are written in the order of what they cover, while there is time:
+    // what none covers is last. It counts as one message.
+    let late = Failure::new(code::DEADLINE_REACHED, "not sent");
+    let rest = settlements.iter_mut().flat_map(|one| &mut one.rest);
+    let mut unwritten = rest
+        .filter(|rest| rest.destination == destination)
+        .skip(written)
+        .peekable();
+    if unwritten.peek().is_some() {
+        failed += 1;
+        telemetry::not_stored(&late);
+    }
+    for rest in unwritten {
+        rest.failure.get_or_insert_with(|| late.clone());
+    }
+    (stored, failed)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 //! for SQS SDK types. It must not know what a message means.
 
 use std::collections::HashSet;
-use std::ops::Range;
+use std::iter;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -229,55 +229,50 @@ impl Queue {
             .collect())
     }
 
-    /// Puts `parcels` in the queue and returns, for each, whether SQS has
-    /// confirmed that it is stored. Nothing runs past `stop`.
-    pub async fn send(&self, parcels: &[Parcel], stop: Instant) -> Vec<Result<(), Failure>> {
-        let mut results: Vec<Result<(), Failure>> = parcels
-            .iter()
-            .map(|_| Err(Failure::new(code::DEADLINE_REACHED, "not sent")))
-            .collect();
-        let batches = batches(parcels);
+    /// Puts parcels in the queue and returns what each came with, in any order,
+    /// and whether SQS has confirmed that it is stored. Nothing runs past `stop`.
+    ///
+    /// Parcels are taken, and so written, as they are sent. What is not taken by
+    /// `stop` has no result.
+    pub async fn send<T>(
+        &self,
+        parcels: impl IntoIterator<Item = (Parcel, T)>,
+        stop: Instant,
+    ) -> Vec<(T, Result<(), Failure>)> {
         let concurrency = if self.is_fifo() { 1 } else { CONCURRENCY };
-        let sent: Vec<_> = stream::iter(batches)
+        let mut batches = batches(parcels);
+        let in_time = || {
+            let is_in_time = Instant::now() < stop;
+            is_in_time.then(|| batches.next()).flatten()
+        };
+        let sent: Vec<_> = stream::iter(iter::from_fn(in_time))
             .map(|batch| async move {
-                let send = AssertUnwindSafe(self.send_batch(parcels, batch.clone(), stop));
+                let (parcels, companions): (Vec<Parcel>, Vec<T>) = batch.into_iter().unzip();
+                let send = AssertUnwindSafe(self.send_batch(&parcels, stop));
                 let results = send.catch_unwind().await.unwrap_or_else(|_panic| {
                     let failure = Failure::new(code::INTERNAL_ERROR, "the function failed to send");
-                    batch.clone().map(|_| Err(failure.clone())).collect()
+                    vec![Err(failure); parcels.len()]
                 });
-                (batch, results)
+                companions.into_iter().zip(results)
             })
             .buffer_unordered(concurrency)
             .collect()
             .await;
-        for (batch, batch_results) in sent {
-            for (index, result) in batch.zip(batch_results) {
-                results[index] = result;
-            }
-        }
-        results
+        sent.into_iter().flatten().collect()
     }
 
     /// Sends the parcels of one batch, and those alone again that failed.
-    async fn send_batch(
-        &self,
-        parcels: &[Parcel],
-        batch: Range<usize>,
-        stop: Instant,
-    ) -> Vec<Result<(), Failure>> {
-        let first = batch.start;
-        let mut results: Vec<Result<(), Failure>> = batch
-            .clone()
-            .map(|_| Err(Failure::new(code::DEADLINE_REACHED, "not sent")))
-            .collect();
-        let mut pending: Vec<usize> = batch.collect();
+    async fn send_batch(&self, parcels: &[Parcel], stop: Instant) -> Vec<Result<(), Failure>> {
+        let not_sent = Failure::new(code::DEADLINE_REACHED, "not sent");
+        let mut results = vec![Err(not_sent); parcels.len()];
+        let mut pending: Vec<usize> = (0..parcels.len()).collect();
         for attempt in 1..=ENTRY_ATTEMPTS {
             let outcome = self.send_entries(parcels, &pending, stop).await;
             let mut again = Vec::new();
             match outcome {
                 Ok(entries) => {
                     for (index, entry) in pending.iter().zip(entries) {
-                        results[index - first] = entry.map_err(|failed| {
+                        results[*index] = entry.map_err(|failed| {
                             if failed.is_worth_another_try {
                                 again.push(*index);
                             }
@@ -292,7 +287,7 @@ impl Queue {
                 }) if pending.len() > 1 => {
                     for index in &pending {
                         let alone = self.send_entries(parcels, &[*index], stop).await;
-                        results[index - first] = match alone {
+                        results[*index] = match alone {
                             Ok(mut entry) => entry.pop().map_or_else(
                                 || Err(not_confirmed().failure),
                                 |entry| entry.map_err(|failed| failed.failure),
@@ -303,7 +298,7 @@ impl Queue {
                 }
                 Err(failed) => {
                     for index in &pending {
-                        results[index - first] = Err(failed.failure.clone());
+                        results[*index] = Err(failed.failure.clone());
                     }
                 }
             }
@@ -404,24 +399,24 @@ fn not_confirmed() -> FailedEntry {
     }
 }
 
-/// Cuts parcels, in their order, into batches that SQS takes.
-fn batches(parcels: &[Parcel]) -> Vec<Range<usize>> {
-    let mut batches = Vec::new();
-    let mut start = 0;
-    let mut size = 0;
-    for (index, parcel) in parcels.iter().enumerate() {
-        let is_full = index - start == BATCH_ENTRIES || size + parcel.size() > MESSAGE_LIMIT;
-        if is_full && index > start {
-            batches.push(start..index);
-            start = index;
-            size = 0;
+/// Packs parcels, in their order, into batches that SQS takes, each when it is
+/// asked for.
+fn batches<T>(
+    parcels: impl IntoIterator<Item = (Parcel, T)>,
+) -> impl Iterator<Item = Vec<(Parcel, T)>> {
+    let mut parcels = parcels.into_iter().peekable();
+    iter::from_fn(move || {
+        let first = parcels.next()?;
+        let mut size = first.0.size();
+        let mut batch = vec![first];
+        while batch.len() < BATCH_ENTRIES
+            && let Some(next) = parcels.next_if(|(parcel, _)| size + parcel.size() <= MESSAGE_LIMIT)
+        {
+            size += next.0.size();
+            batch.push(next);
         }
-        size += parcel.size();
-    }
-    if start < parcels.len() {
-        batches.push(start..parcels.len());
-    }
-    batches
+        Some(batch)
+    })
 }
 
 /// Escapes what SQS refuses in bodies and attributes: all but
@@ -451,6 +446,7 @@ pub fn escape_refused(text: String) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::cell::Cell;
 
     fn parcel(size: usize) -> Parcel {
         Parcel {
@@ -477,8 +473,38 @@ mod tests {
                 vec![0..1, 1..2],
             ),
         ] {
-            let parcels: Vec<Parcel> = sizes.into_iter().map(parcel).collect();
-            assert_eq!(batches(&parcels), expected, "{reason}");
+            let parcels = sizes.into_iter().map(parcel).zip(0..);
+            let packed: Vec<Vec<usize>> = batches(parcels)
+                .map(|batch| batch.into_iter().map(|(_, place)| place).collect())
+                .collect();
+            let expected: Vec<Vec<usize>> = expected.into_iter().map(Iterator::collect).collect();
+            assert_eq!(packed, expected, "{reason}");
+        }
+    }
+
+    #[test]
+    fn a_batch_is_of_no_more_parcels_than_have_been_asked_for() {
+        let taken = Cell::new(0);
+        let endless = iter::repeat_with(|| {
+            taken.set(taken.get() + 1);
+            (parcel(MESSAGE_LIMIT / 4), ())
+        });
+        let mut batches = batches(endless);
+        assert_eq!(taken.get(), 0);
+        for count in 1..=3 {
+            assert_eq!(batches.next().map(|batch| batch.len()), Some(4));
+            assert_eq!(taken.get(), 4 * count + 1, "one does not fit");
+        }
+    }
+
+    #[tokio::test]
+    async fn without_time_nothing_is_taken() {
+        let sqs = Sqs::new(&SdkConfig::builder().build());
+        for url in ["http://localhost/work", "http://localhost/work.fifo"] {
+            let parcels = (0..100).map(|_| (parcel(1), ()));
+            let queue = Queue::new(sqs.clone(), url.to_owned());
+            let sent = queue.send(parcels, Instant::now()).await;
+            assert_eq!(sent.len(), 0);
         }
     }
 

@@ -83,15 +83,12 @@ fuzz_target!(|input: Input| {
     let project = "5791e316-d232-4366-84f0-e1df00172b1b"
         .parse()
         .expect("an id");
-    let named: Vec<NamedAsset<'_>> = assets
-        .iter()
-        .map(|asset| NamedAsset {
-            asset: asset.clone(),
-            failure: &failure,
-        })
-        .collect();
+    let named = assets.iter().map(|asset| NamedAsset {
+        asset: asset.into(),
+        failure: &failure,
+    });
     let mut told: Vec<String> = Vec::new();
-    for letter in letters(source, project, &named) {
+    for letter in letters(source, project, named) {
         check(&letter.parcel);
         // What is too large alone is left to the queue to refuse.
         let is_alone_too_large = letter.names.len() == 1 && letter.parcel.attributes.is_empty();

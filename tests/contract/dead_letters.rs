@@ -30,6 +30,19 @@ fn size(message: &Message) -> usize {
     message.body.len() + attributes
 }
 
+/// Distinct ids of three characters that the pattern refuses.
+fn bad_ids(first: char, count: usize) -> Vec<String> {
+    let digit = |number| char::from_digit(number % 36, 36).expect("a digit");
+    (0..)
+        .map(|number: u32| {
+            let first = char::from_u32(u32::from(first) + number / (36 * 36));
+            let first = first.expect("a character");
+            format!("{first}{}{}", digit(number / 36), digit(number))
+        })
+        .take(count)
+        .collect()
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_letter_is_exact() {
     for (event, source) in [
@@ -126,6 +139,49 @@ async fn letters_are_split_at_the_size_that_sqs_takes() {
         assets(0..9000).into_iter().collect()
     );
     rig.assert_nothing_invalid_was_sent();
+}
+
+#[tokio::test(start_paused = true)]
+async fn tens_of_thousands_of_bad_ids_are_lettered_once_each_and_a_good_record_is_done() {
+    let rig = Rig::with_assets(0..3);
+    let many = [("m-1", bad_ids('!', 40_000)), ("m-3", bad_ids('A', 40_000))];
+    let event = records([
+        record("m-1", &request(1, &many[0].1)),
+        record("m-2", &request(1, &assets(0..3))),
+        record("m-3", &request(1, &many[1].1)),
+    ]);
+    assert_eq!(rig.answer(&event).await, failed([]));
+    assert_eq!(rig.remaining(), [0; 0]);
+
+    for letter in rig.letters() {
+        assert!(size(&letter) <= 1_048_576);
+    }
+    let bodies = rig.letter_bodies();
+    for (message, bad) in many {
+        let named: Vec<String> = bodies
+            .iter()
+            .filter(|body| body["source"]["messageId"] == message)
+            .flat_map(asset_ids)
+            .collect();
+        assert!(named == bad, "{message}: {} ids", named.len());
+    }
+    rig.assert_nothing_invalid_was_sent();
+}
+
+#[tokio::test(start_paused = true)]
+async fn letters_that_there_is_no_time_to_send_are_not_written_and_keep_their_record() {
+    let mut rig = Rig::with_assets(0..3);
+    rig.time_left = Duration::from_secs(3);
+    rig.simulator.fault(Fault::sqs().action(Action::Stall));
+    let event = records([
+        record("m-1", &request(1, &bad_ids('!', 80_000))),
+        record("m-2", &request(1, &assets(0..3))),
+        record("m-3", &request(1, &bad_ids('A', 1))),
+    ]);
+    assert_eq!(rig.answer(&event).await, failed(["m-1", "m-3"]));
+    assert_eq!(rig.remaining(), [0; 0]);
+    let sends = rig.simulator.calls().len() - rig.calls().len();
+    assert_eq!(sends, 8, "of a letter each");
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,6 +1,7 @@
 //! Section 5, large requests: parts through the work queue.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use simulator::{Action, Fault};
@@ -283,4 +284,27 @@ async fn without_a_dead_letter_queue_what_is_unfinished_goes_to_the_work_queue_a
         let held: Vec<String> = rig.parts().iter().flat_map(asset_ids).collect();
         assert_eq!(held, assets(100..200));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn parts_that_there_is_no_time_to_send_are_told_of() {
+    let mut rig = with_limit(Rig::with_assets([]), 100);
+    rig.time_left = Duration::from_secs(3);
+    rig.simulator.fault(Fault::sqs().action(Action::Stall));
+    let report = rig.answer(&request(1, &assets(0..10_000))).await;
+    assert_eq!(report["assets"]["unfinished"], 10_000);
+    let told: Vec<(&Value, Vec<String>)> = report["failures"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|failure| (&failure["code"], asset_ids(failure)))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            (&json!("Timeout"), assets(0..8000)),
+            (&json!("DeadlineReached"), assets(8000..10_000)),
+        ]
+    );
+    assert_eq!(rig.simulator.calls().len(), 8, "ten parts each");
 }
