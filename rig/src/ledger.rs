@@ -239,9 +239,18 @@ impl Ledger {
                     continue;
                 }
                 let reason = reasons.get(&named).copied();
+                // A letter that is sent back holds what was refused, and what failed
+                // otherwise, or was out of the project by then, among it.
+                let is_among_them = match asset.kind {
+                    Kind::Foreign | Kind::Unknown => true,
+                    Kind::Healing if scenario.heals_after >= ASSET_ATTEMPTS => true,
+                    Kind::Good | Kind::Healing | Kind::Poison => {
+                        refuses_the_gone || self.is_gone(&projects, &named, &request.message)
+                    }
+                };
                 let is_excused = reason.is_some_and(|reason| reason.is_presumed)
                     && is_mostly_refused
-                    && (matches!(asset.kind, Kind::Foreign | Kind::Unknown) || refuses_the_gone);
+                    && is_among_them;
                 if !is_excused {
                     self.check_fate(&projects, reason, request, asset, scenario)?;
                 }
