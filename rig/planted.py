@@ -129,8 +129,8 @@ BUGS = [
     (
         "the order of FIFO groups is lost",
         "src/settle.rs",
-        "            blocked.contains(group)\n",
-        "            stays\n",
+        "*stays || is_behind",
+        "*stays",
     ),
     (
         "the deadline is ignored",

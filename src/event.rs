@@ -219,9 +219,8 @@ pub fn read(payload: &RawValue) -> Result<Event<'_>, UnrecognizedEvent> {
         found: "an object that cannot be read",
     })?;
 
-    let is_another = is_request(&fields) || detail(&fields).is_some();
     if let Some(records) = fields.get("Records").and_then(elements)
-        && !(records.is_empty() && is_another)
+        && !(records.is_empty() && has_request(&fields))
     {
         return match source_of(&records) {
             Some(Origin::Sqs) => Ok(queue(&records)),
@@ -311,10 +310,14 @@ fn detail<'a>(fields: &Object<'a>) -> Option<&'a RawValue> {
         .flatten()
 }
 
+/// Tells whether an object is a request, or an EventBridge event around one.
+fn has_request(fields: &Object<'_>) -> bool {
+    is_request(fields) || detail(fields).is_some()
+}
+
 /// Tells whether [`open`] takes an SNS notification for one when it is a body.
 fn is_read_alone(sns: &Object<'_>) -> bool {
-    let is_another = is_request(sns) || detail(sns).is_some();
-    sns.has("TopicArn") && sns.repeated().is_empty() && !is_another
+    sns.has("TopicArn") && sns.repeated().is_empty() && !has_request(sns)
 }
 
 fn lone_notification<'a>(fields: &Object<'a>) -> Option<Message<'a>> {

@@ -287,6 +287,16 @@ mod tests {
             }
         }
 
+        /// Makes so many calls, each when it may start, and returns when the next
+        /// one may.
+        fn calls(&mut self, mut at: u32, count: usize, are_accepted: bool) -> u32 {
+            for _ in 0..count {
+                self.call(at, are_accepted);
+                at = u32::try_from(self.next(at + 10)).expect("soon");
+            }
+            at
+        }
+
         fn is_hopeless(&self, at: u32) -> bool {
             self.pace.is_hopeless(self.at(at))
         }
@@ -349,16 +359,8 @@ mod tests {
     #[test]
     fn however_long_all_was_throttled_the_rate_comes_back_with_the_service() {
         let mut run = Run::searching();
-        let mut at = 1010;
-        for _ in 0..100 {
-            run.call(at, false);
-            at = u32::try_from(run.next(at)).expect("soon");
-        }
-        let from = at;
-        for _ in 0..20 {
-            run.call(at, true);
-            at = u32::try_from(run.next(at + 10)).expect("soon");
-        }
+        let from = run.calls(1010, 100, false);
+        let at = run.calls(from, 20, true);
         assert!(at - from < 30_000, "{} ms for twenty calls", at - from);
     }
 
@@ -403,11 +405,7 @@ mod tests {
     #[test]
     fn no_pause_is_longer_than_the_longest() {
         let mut run = Run::new();
-        let mut at = 0;
-        for _ in 0..20 {
-            run.call(at, false);
-            at = u32::try_from(run.next(at)).expect("soon");
-        }
+        let at = run.calls(0, 20, false);
         run.call(at, false);
         assert_eq!(
             run.next(at),

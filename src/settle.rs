@@ -170,15 +170,10 @@ pub fn settle(origin: Origin, worked: Worked<'_>, available: Available) -> Settl
 /// later one of its group stays too, and writes nothing. `settlements` and
 /// `groups` go in the order of the records.
 pub fn hold_back_fifo<G: AsRef<str>>(settlements: &mut [Settlement], groups: &[Option<G>]) {
-    let mut blocked: HashSet<&str> = HashSet::new();
-    for (settlement, group) in settlements.iter_mut().zip(groups) {
-        let Some(group) = group.as_ref().map(AsRef::as_ref) else {
-            continue;
-        };
-        if blocked.contains(group) {
+    let stays: Vec<bool> = settlements.iter().map(Settlement::stays).collect();
+    for (settlement, is_behind) in settlements.iter_mut().zip(behind(&stays, groups)) {
+        if is_behind {
             settlement.hold_back();
-        } else if settlement.stays() {
-            blocked.insert(group);
         }
     }
 }
@@ -186,19 +181,29 @@ pub fn hold_back_fifo<G: AsRef<str>>(settlements: &mut [Settlement], groups: &[O
 /// Tells, for each record, whether it must be redelivered: because something
 /// of it stays, or because an earlier record of its FIFO group does.
 pub fn redelivered<G: AsRef<str>>(settlements: &[Settlement], groups: &[Option<G>]) -> Vec<bool> {
+    let stays: Vec<bool> = settlements.iter().map(Settlement::must_stay).collect();
+    stays
+        .iter()
+        .zip(behind(&stays, groups))
+        .map(|(stays, is_behind)| *stays || is_behind)
+        .collect()
+}
+
+/// Tells, for each record, whether an earlier one of its group stays.
+fn behind<G: AsRef<str>>(stays: &[bool], groups: &[Option<G>]) -> Vec<bool> {
     let mut blocked: HashSet<&str> = HashSet::new();
-    settlements
+    stays
         .iter()
         .zip(groups)
-        .map(|(settlement, group)| {
-            let stays = settlement.must_stay();
+        .map(|(stays, group)| {
             let Some(group) = group.as_ref().map(AsRef::as_ref) else {
-                return stays;
+                return false;
             };
-            if stays {
+            let is_behind = blocked.contains(group);
+            if *stays {
                 blocked.insert(group);
             }
-            blocked.contains(group)
+            is_behind
         })
         .collect()
 }

@@ -214,8 +214,6 @@ impl Ledger {
             .filter(|letter| letter.reasons.is_empty())
             .flat_map(|letter| &letter.named)
             .collect();
-        let absent = &scenario.settings.asset_not_in_project;
-        let refuses_the_gone = matches!(absent, Absent::NotFound | Absent::Invalid);
         for request in requests.iter().filter(|request| {
             request.way != Way::Malformed
                 && !assets_of(request).iter().any(|asset| kept.contains(asset))
@@ -238,71 +236,16 @@ impl Ledger {
                     expect_code(&reasons, &named, "ResourceNotFoundException")?;
                     continue;
                 }
+                let is_gone = self.is_gone(&projects, &named, &request.message);
                 let reason = reasons.get(&named).copied();
-                // A letter that is sent back holds what was refused, and what failed
-                // otherwise, or was out of the project by then, among it.
-                let is_among_them = match asset.kind {
-                    Kind::Foreign | Kind::Unknown => true,
-                    Kind::Healing if scenario.heals_after >= ASSET_ATTEMPTS => true,
-                    Kind::Good | Kind::Healing | Kind::Poison => {
-                        refuses_the_gone || self.is_gone(&projects, &named, &request.message)
-                    }
-                };
-                let is_excused = reason.is_some_and(|reason| reason.is_presumed)
-                    && is_mostly_refused
-                    && is_among_them;
-                if !is_excused {
-                    self.check_fate(&projects, reason, request, asset, scenario)?;
+                let is_presumed = reason.is_some_and(|reason| reason.is_presumed);
+                if !(is_mostly_refused && is_presumed && may_be_presumed(asset, is_gone, scenario))
+                {
+                    check_fate(reason, asset, is_gone, scenario)?;
                 }
             }
         }
         Ok(())
-    }
-
-    fn check_fate(
-        &self,
-        projects: &Projects,
-        reason: Option<&Reason>,
-        request: &Planned,
-        asset: &Asset,
-        scenario: &Scenario,
-    ) -> Result<(), Broken> {
-        let settings = &scenario.settings;
-        let named = (request.project.clone(), asset.id.clone());
-        let is_gone = self.is_gone(projects, &named, &request.message);
-        let code = reason.map(|reason| reason.code.as_str());
-        let broken = |what: String| {
-            let text = format!("asset {} {what}", asset.id);
-            Err(Broken::new(Invariant::NeighboursAreUnharmed, text))
-        };
-        let absent = match asset.kind {
-            Kind::Good | Kind::Healing => {
-                return match code {
-                    None if is_gone => Ok(()),
-                    None => broken("is still in its project, and nowhere".to_owned()),
-                    // A reply that was lost makes an asset absent for its retry.
-                    Some(_) if is_gone && code == code_of(&settings.asset_not_in_project) => Ok(()),
-                    Some(HEALING_CODE) if asset.kind == Kind::Healing => {
-                        if scenario.heals_after < ASSET_ATTEMPTS && !is_gone {
-                            return broken("was given up too early".to_owned());
-                        }
-                        Ok(())
-                    }
-                    Some(code) => broken(format!("was there, and is in a letter: {code}")),
-                };
-            }
-            // All that the message had left is in the letter by which SQS gave it up.
-            Kind::Poison => return broken("was given up by the function".to_owned()),
-            Kind::Foreign => &settings.asset_not_in_project,
-            Kind::Unknown => &settings.unknown_asset,
-        };
-        if code == code_of(absent) {
-            return Ok(());
-        }
-        broken(format!(
-            "belongs in a letter with {:?}, found {code:?}",
-            code_of(absent)
-        ))
     }
 
     /// Picks an asset that someone could add back without harm to the check of
@@ -328,6 +271,64 @@ impl Ledger {
     }
 }
 
+/// Tells whether an asset may be refused only because others of its request are.
+///
+/// A letter that is sent back holds what was refused, and what failed otherwise,
+/// or was out of the project by then, among it.
+fn may_be_presumed(asset: &Asset, is_gone: bool, scenario: &Scenario) -> bool {
+    match asset.kind {
+        Kind::Foreign | Kind::Unknown => true,
+        Kind::Healing if scenario.heals_after >= ASSET_ATTEMPTS => true,
+        Kind::Good | Kind::Healing | Kind::Poison => {
+            let absent = &scenario.settings.asset_not_in_project;
+            is_gone || matches!(absent, Absent::NotFound | Absent::Invalid)
+        }
+    }
+}
+
+/// Checks the fate of an asset that has its own.
+fn check_fate(
+    reason: Option<&Reason>,
+    asset: &Asset,
+    is_gone: bool,
+    scenario: &Scenario,
+) -> Result<(), Broken> {
+    let settings = &scenario.settings;
+    let code = reason.map(|reason| reason.code.as_str());
+    let broken = |what: String| {
+        let text = format!("asset {} {what}", asset.id);
+        Err(Broken::new(Invariant::NeighboursAreUnharmed, text))
+    };
+    let absent = match asset.kind {
+        Kind::Good | Kind::Healing => {
+            return match code {
+                None if is_gone => Ok(()),
+                None => broken("is still in its project, and nowhere".to_owned()),
+                // A reply that was lost makes an asset absent for its retry.
+                Some(_) if is_gone && code == code_of(&settings.asset_not_in_project) => Ok(()),
+                Some(HEALING_CODE) if asset.kind == Kind::Healing => {
+                    if scenario.heals_after < ASSET_ATTEMPTS && !is_gone {
+                        return broken("was given up too early".to_owned());
+                    }
+                    Ok(())
+                }
+                Some(code) => broken(format!("was there, and is in a letter: {code}")),
+            };
+        }
+        // All that the message had left is in the letter by which SQS gave it up.
+        Kind::Poison => return broken("was given up by the function".to_owned()),
+        Kind::Foreign => &settings.asset_not_in_project,
+        Kind::Unknown => &settings.unknown_asset,
+    };
+    if code == code_of(absent) {
+        return Ok(());
+    }
+    broken(format!(
+        "belongs in a letter with {:?}, found {code:?}",
+        code_of(absent)
+    ))
+}
+
 type Projects = BTreeMap<String, BTreeSet<String>>;
 
 type Reasons<'a> = BTreeMap<&'a Named, &'a Reason>;
@@ -344,16 +345,11 @@ fn code_of(absent: &Absent) -> Option<&str> {
 
 /// How many of a request's assets were refused in a call of their own.
 fn refused_alone(reasons: &Reasons<'_>, request: &Planned) -> usize {
-    let is_refusal = |code: &str| {
-        matches!(
-            code,
-            "ResourceNotFoundException" | "InvalidRequestException"
-        )
-    };
+    let refusals = [&Absent::NotFound, &Absent::Invalid].map(code_of);
     assets_of(request)
         .iter()
         .filter_map(|asset| reasons.get(asset))
-        .filter(|reason| !reason.is_presumed && is_refusal(&reason.code))
+        .filter(|reason| !reason.is_presumed && refusals.contains(&Some(&reason.code)))
         .count()
 }
 
