@@ -41,7 +41,8 @@ pub struct Call {
     pub project: Option<String>,
     /// the assets, of a disassociation
     pub assets: Vec<String>,
-    /// the assets that the page shows, of a list that was answered
+    /// the assets on the page, of a list that got as far as that; a fault may
+    /// break the page afterwards
     pub listed: Vec<String>,
     /// the client token, of a disassociation
     pub token: Option<String>,
