@@ -485,20 +485,19 @@ impl<'a> World<'a> {
             }
         }
         for part in self.simulator.take_messages(work_queue(is_fifo)) {
-            self.history.note(format_args!(
-                "  part {}: {} asset(s)",
-                part.id,
-                named(&part.body).len()
-            ));
+            let holds = named(&part.body);
+            self.history
+                .note(format_args!("  part {}: {} asset(s)", part.id, holds.len()));
             let is_stored = |bad: &String| {
-                let mut named = letters.iter().flat_map(|letter| &letter.named);
+                let letters = self.ledger.letters.iter().chain(&letters);
+                let mut named = letters.flat_map(|letter| &letter.named);
                 named.any(|(_, id)| id == bad)
             };
-            let of = self.owner_of(&part.body);
-            if let Some(of) = of.filter(|of| !of.bad_ids.iter().all(is_stored)) {
+            let owners = || holds.iter().flat_map(|named| self.owners_of(named));
+            if !owners().any(|owner| owner.bad_ids.iter().all(is_stored)) {
                 return Err(Broken::new(
                     Invariant::AmplificationIsBounded,
-                    format!("a part of message {} without its dead letter", of.message),
+                    format!("part {} without the dead letter of its message", part.id),
                 ));
             }
             self.queue.put(part.id, part.body, part.group_id);
@@ -508,9 +507,7 @@ impl<'a> World<'a> {
     }
 
     fn may_be_in_a_letter(&self, named: &Named, letter: &str, traces: &[Trace]) -> bool {
-        let owners = self.owners.get(named).into_iter().flatten();
-        owners
-            .map(|place| &self.requests[*place])
+        self.owners_of(named)
             .any(|request| request.project_is_missing || request.bad_ids.contains(&named.1))
             || traces.iter().any(|trace| trace.confirms(letter, named))
     }
@@ -598,11 +595,13 @@ impl<'a> World<'a> {
 
     /// Finds the request that a part or a letter is of.
     fn owner_of(&self, body: &str) -> Option<&Planned> {
-        let named = named(body);
-        let first = named.first()?;
-        self.requests
-            .iter()
-            .find(|request| request.way != Way::Malformed && assets_of(request).contains(first))
+        self.owners_of(named(body).first()?).next()
+    }
+
+    /// Finds the requests that name an asset.
+    fn owners_of(&self, named: &Named) -> impl Iterator<Item = &Planned> + use<'_> {
+        let places = self.owners.get(named).into_iter().flatten();
+        places.map(|place| &self.requests[*place])
     }
 
     fn event_ended(&mut self, waiting: Waiting, answer: Option<Ended>) -> Result<(), Broken> {
