@@ -169,11 +169,6 @@ impl Planned {
         self.assets.iter().any(|asset| asset.kind == Kind::Poison)
     }
 
-    /// Tells whether it has an asset that fails a few times inside a 200.
-    pub(crate) fn has_healing(&self) -> bool {
-        self.assets.iter().any(|asset| asset.kind == Kind::Healing)
-    }
-
     /// Tells whether every call for it is the same at every delivery: its
     /// tokens are its own, and no asset of it is ever tried apart from others.
     pub(crate) fn repeats_its_calls(&self) -> bool {

@@ -17,12 +17,12 @@ pub(crate) struct Trace {
     pub(crate) reads: u64,
     /// attempts of either that were throttled
     pub(crate) throttled: u64,
-    /// answers that may say that something is wrong with the assets of a call
-    pub(crate) doubts: u64,
+    /// answers that say that something is wrong with the assets of a call
+    pub(crate) refusals: u64,
     /// whether SiteWise answered anything with a success or a refusal
     is_answered: bool,
-    /// for each asset, the earliest end of the last call with it
-    tried: BTreeMap<Named, Duration>,
+    /// for each asset, the earliest end of the last call that failed with it
+    failed: BTreeMap<Named, Duration>,
     /// for each asset, when the last page that showed it was asked for
     shown: BTreeMap<Named, Duration>,
     /// the messages that it sent
@@ -30,9 +30,8 @@ pub(crate) struct Trace {
 }
 
 impl Trace {
-    /// Adds a request. A SiteWise call takes `latency` at least; `names_failures`
-    /// tells whether a 200 may name assets that failed.
-    pub(crate) fn add(&mut self, call: &Call, latency: Duration, names_failures: bool) {
+    /// Adds a request. A SiteWise call takes `latency` at least.
+    pub(crate) fn add(&mut self, call: &Call, latency: Duration) {
         match call.operation {
             Operation::SendMessage | Operation::SendMessageBatch => {
                 self.sent.extend(call.bodies.iter().cloned());
@@ -43,17 +42,17 @@ impl Trace {
                 return;
             }
             Operation::Disassociate => {
-                let named = named(call, &call.assets);
-                self.tried
-                    .extend(named.iter().map(|named| (named.clone(), call.at + latency)));
                 let token = call.token.clone().unwrap_or_default();
-                self.attempts.push((token, named));
-                let is_in_doubt = match call.status {
-                    Some(400 | 404) => true,
-                    Some(200) => names_failures,
-                    _ => false,
+                self.attempts.push((token, named(call, &call.assets)));
+                let failed = match call.status {
+                    Some(200) => &call.failed,
+                    _ => &call.assets,
                 };
-                self.doubts += u64::from(is_in_doubt);
+                let is_refused = matches!(call.status, Some(200 | 400 | 404));
+                self.refusals += u64::from(is_refused && !failed.is_empty());
+                let failed = named(call, failed).into_iter();
+                self.failed
+                    .extend(failed.map(|named| (named, call.at + latency)));
             }
             _ => {
                 self.reads += 1;
@@ -83,14 +82,11 @@ impl Trace {
         })
     }
 
-    /// Tells whether the process sent this dead letter after a list had shown
-    /// the asset that was asked for when the last call with it was over.
+    /// Tells whether the process sent this dead letter, and a list showed the
+    /// asset that was asked for when the last call that failed with it was over.
     pub(crate) fn confirms(&self, letter: &str, named: &Named) -> bool {
-        self.sent.contains(letter)
-            && self
-                .tried
-                .get(named)
-                .is_some_and(|tried| self.shown.get(named).is_some_and(|shown| shown >= tried))
+        let (failed, shown) = (self.failed.get(named), self.shown.get(named));
+        self.sent.contains(letter) && failed.is_some() && shown >= failed
     }
 
     /// Returns the most calls that had a part of an earlier call's assets, where

@@ -7,7 +7,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
-use simulator::{Absent, Operation, Simulator};
+use simulator::{Operation, Simulator};
 use sitewise_disassociator::dispatch::ASSET_ROUNDS;
 use tokio::time::{Instant, sleep_until};
 
@@ -433,9 +433,6 @@ impl<'a> World<'a> {
     /// Notes the calls since the last time, and returns what each process did.
     fn take_calls(&mut self) -> Result<Vec<Trace>, Broken> {
         let settings = &self.scenario.settings;
-        let names_failures = matches!(settings.asset_not_in_project, Absent::AssetError { .. })
-            || matches!(settings.unknown_asset, Absent::AssetError { .. })
-            || self.requests.iter().any(Planned::has_healing);
         let mut traces: Vec<Trace> = self.sandboxes.iter().map(|_| Trace::default()).collect();
         for call in self.simulator.calls() {
             let who = call.project.as_ref().or(call.queue.as_ref());
@@ -459,7 +456,7 @@ impl<'a> World<'a> {
                 self.ledger.note_list(project, call.at, settings);
             }
             if let Some(trace) = process_of(&call).and_then(|process| traces.get_mut(process)) {
-                trace.add(&call, settings.latency, names_failures);
+                trace.add(&call, settings.latency);
             }
         }
         self.simulator.clear_calls();
@@ -743,10 +740,10 @@ impl<'a> World<'a> {
             broken(cost.attempts, what, cost.bound)?;
         }
         for trace in traces {
-            let reads = trace.doubts * self.read_bound();
+            let reads = trace.refusals * self.read_bound();
             broken(
                 trace.reads,
-                format!("reads after {} answers", trace.doubts),
+                format!("reads after {} refusals", trace.refusals),
                 reads,
             )?;
             let is_shared = |named: &Named| self.owners.get(named).is_some_and(|of| of.len() > 1);
