@@ -31,16 +31,12 @@ BUGS = [
     ),
     (
         "a lost reply counts as done",
-        "src/sitewise.rs",
-        """            .await
-            .map_err(|error| CallFailure::of(&error))?;
-""",
-        """            .await
-            .map_err(|error| CallFailure::of(&error));
-        let output = match output {
-            Err(lost) if lost.failure.code() == code::CONNECTION_FAILED => return Ok(Vec::new()),
-            other => other?,
-        };
+        "src/dispatch/requests.rs",
+        "        self.request(Kind::Call, call).await\n",
+        """        match self.request(Kind::Call, call).await {
+            Err(lost) if lost.failure.code() == code::CONNECTION_FAILED => Ok(Vec::new()),
+            other => other,
+        }
 """,
     ),
     (
@@ -91,16 +87,101 @@ BUGS = [
     ),
     (
         "a refused batch is rejected whole",
-        "src/dispatch.rs",
-        "        if let [place] = subset.places[..] {\n            self.refused_alone(place, failure);\n            return;",
-        "        if !subset.places.is_empty() {\n"
-        "            self.conclude(&subset.places, &Outcome::Rejected(failure));\n            return;",
+        "src/dispatch/mod.rs",
+        "            _ if are_all_listed => self.split(&again, REFUSED_PARTS),\n",
+        "            _ if are_all_listed => self.next_round(Attempt {\n"
+        "                round: ASSET_ROUNDS,\n                ..again\n            }),\n",
     ),
     (
-        "a project is presumed missing though it exists",
-        "src/dispatch.rs",
-        "        !self.exists\n            && (self.project_named",
-        "        (self.project_named",
+        "membership is not read: what is refused is rejected at once",
+        "src/dispatch/mod.rs",
+        "            self.refusals.entry(project).or_default().push(refusal);\n",
+        "            let round = ASSET_ROUNDS;\n"
+        "            self.next_round(Attempt { round, ..refusal.attempt });\n",
+    ),
+    (
+        "a read decides what came after its first page was asked for",
+        "src/dispatch/mod.rs",
+        """        if refusals
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_empty()
+        {
+""",
+        "        {\n",
+    ),
+    (
+        "a listed asset counts as absent",
+        "src/dispatch/mod.rs",
+        "attempt.positions.iter().copied().partition(is_listed);",
+        "attempt.positions.iter().copied().partition(|place| *place > 0 && is_listed(place));",
+    ),
+    (
+        "only the first page of a list is read",
+        "src/dispatch/requests.rs",
+        "                next = page.next;\n",
+        "                next = page.next.filter(|_| false);\n",
+    ),
+    (
+        "an empty list counts as a missing project",
+        "src/dispatch/requests.rs",
+        "        if listed.is_empty() {\n            self.describe(project).await?;\n",
+        """        if listed.is_empty() {
+            return Err(CallFailure::new(
+                FailureClass::Refused,
+                Failure::new("ResourceNotFoundException", "the list is empty"),
+            ));
+""",
+    ),
+    (
+        "a missing project's assets count as absent",
+        "src/dispatch/mod.rs",
+        "            let outcome = Outcome::Rejected(failure.clone());\n",
+        "            let _ = failure;\n            let outcome = Outcome::Absent;\n",
+    ),
+    (
+        "a 200 with an error type counts as done",
+        "src/sitewise.rs",
+        "            .interceptor(RefuseErrorInSuccess)\n",
+        "",
+    ),
+    (
+        "a shared call that fails is never split",
+        "src/dispatch/mod.rs",
+        "FailureClass::Transient | FailureClass::Unexpected if state.is_shared(&attempt) => {",
+        "FailureClass::Transient | FailureClass::Unexpected\n"
+        "                if false && state.is_shared(&attempt) =>\n            {",
+    ),
+    (
+        "a shared call that fails is split though nothing is answered",
+        "src/dispatch/mod.rs",
+        "                if state.answers > answers_before {\n",
+        "                if state.answers >= answers_before {\n",
+    ),
+    (
+        "where nothing is answered no part of a batch is tried",
+        "src/dispatch/mod.rs",
+        "            let receives = owners.map(|owner| owner.receives).max().unwrap_or_default() as usize;\n",
+        "            let receives = owners.len().min(1);\n",
+    ),
+    (
+        "the last part of a split is forgotten",
+        "src/dispatch/mod.rs",
+        "        parts.into_iter().map(|part| attempt.part(part)).collect()\n",
+        "        let kept = parts.len().max(2) - 1;\n"
+        "        parts.into_iter().take(kept).map(|part| attempt.part(part)).collect()\n",
+    ),
+    (
+        "each round reads the project without end",
+        "src/dispatch/mod.rs",
+        "        if round < ASSET_ROUNDS {\n",
+        "        if round < 30 * ASSET_ROUNDS {\n",
+    ),
+    (
+        "parts are sent though a dead letter was not stored",
+        "src/handler.rs",
+        "        settlements.iter_mut().for_each(Settlement::hold_back_parts);\n",
+        "",
     ),
     (
         "a batch of 101",
@@ -152,49 +233,29 @@ BUGS = [
     ),
     (
         "a panic counts as done",
-        "src/dispatch.rs",
-        """                Ok(Err(_panic)) => {
-                    return Err(Missed::Failed(CallFailure::new(
-                        FailureClass::Unexpected,
-                        panic_failure(),
-                    )));
-                }
+        "src/dispatch/requests.rs",
+        "        self.request(Kind::Call, call).await\n",
+        """        match self.request(Kind::Call, call).await {
+            Err(panic) if panic.failure.code() == code::INTERNAL_ERROR => Ok(Vec::new()),
+            other => other,
+        }
 """,
-        "                Ok(Err(_panic)) => return Ok(Vec::new()),\n",
     ),
     (
         "a throttled call counts as done",
-        "src/dispatch.rs",
-        "                    throttled = Some(failure);\n",
-        "                    return Ok(Vec::new());\n",
+        "src/dispatch/requests.rs",
+        "        self.request(Kind::Call, call).await\n",
+        """        match self.request(Kind::Call, call).await {
+            Err(error) if error.class == FailureClass::Throttled => Ok(Vec::new()),
+            other => other,
+        }
+""",
     ),
     (
         "no call waits for its turn",
-        "src/dispatch.rs",
+        "src/dispatch/requests.rs",
         "            let start = self.pace().next_start(now);\n",
         "            let start = self.pace().next_start(now).min(now);\n",
-    ),
-    (
-        "assets that wait to be tried alone are forgotten",
-        "src/dispatch.rs",
-        "            self.go_on(job.batch, vec![rest]);\n",
-        "            let _ = rest;\n",
-    ),
-    (
-        "once most are refused, all are taken for refused",
-        "src/dispatch.rs",
-        "        self.reject_presumed(&mut subset.places);\n        if subset.places.is_empty() {\n"
-        "            return;\n        }\n        if subset.round > 0 {",
-        "        if self.calls.state().is_mostly_refused(self.index) {\n"
-        "            let refused = Outcome::Rejected(panic_failure());\n"
-        "            return self.conclude(&subset.places, &refused);\n        }\n"
-        "        if subset.round > 0 {",
-    ),
-    (
-        "where nothing is answered nobody is tried alone",
-        "src/dispatch.rs",
-        "    let mut may_sound = true;\n",
-        "    let mut may_sound = false;\n",
     ),
 ]
 
