@@ -72,20 +72,39 @@ const CALL_CONCURRENCY_ALLOWED: RangeInclusive<usize> = 1..=64;
 /// Longest namespace of CloudWatch metrics (`PutMetricData`, `Namespace`).
 const NAMESPACE_LIMIT: usize = 255;
 
-/// The function's configuration.
-#[derive(Debug)]
-pub struct Config {
+/// What the function itself is configured with.
+#[derive(Clone, Debug)]
+pub struct FunctionConfig {
     /// The URL of the queue for dead letters; without it failures are only
     /// returned.
     pub dead_letter_queue_url: Option<String>,
     /// The URL of the queue for parts of large requests and unfinished work;
-    /// without it requests of any size are worked off where they arrive.
+    /// without it requests of any size are processed where they arrive. Requires
+    /// a dead-letter queue.
     pub work_queue_url: Option<String>,
-    /// The largest request, in assets, that is worked off at once where there
-    /// is a work queue.
+    /// The largest request, in assets, that is processed at once where there is a
+    /// work queue.
     pub fan_out_assets: usize,
-    /// Calls in flight in one invocation.
+    /// Requests to SiteWise in flight in one invocation.
     pub call_concurrency: usize,
+}
+
+impl Default for FunctionConfig {
+    fn default() -> Self {
+        Self {
+            dead_letter_queue_url: None,
+            work_queue_url: None,
+            fan_out_assets: DEFAULT_FAN_OUT_ASSETS,
+            call_concurrency: DEFAULT_CALL_CONCURRENCY,
+        }
+    }
+}
+
+/// The process's configuration.
+#[derive(Debug)]
+pub struct Config {
+    /// What the function itself is configured with.
+    pub function: FunctionConfig,
     /// The Region that the environment names.
     pub region: Option<String>,
     /// Whether the environment has credentials, as Lambda's does. They win over
@@ -148,20 +167,22 @@ impl Config {
         }
         let region = REGIONS.into_iter().find_map(&lookup);
         Ok(Self {
-            dead_letter_queue_url,
-            work_queue_url,
-            fan_out_assets: number(
-                FAN_OUT_ASSETS,
-                DEFAULT_FAN_OUT_ASSETS,
-                FAN_OUT_ASSETS_ALLOWED,
-                &lookup,
-            )?,
-            call_concurrency: number(
-                CALL_CONCURRENCY,
-                DEFAULT_CALL_CONCURRENCY,
-                CALL_CONCURRENCY_ALLOWED,
-                &lookup,
-            )?,
+            function: FunctionConfig {
+                dead_letter_queue_url,
+                work_queue_url,
+                fan_out_assets: number(
+                    FAN_OUT_ASSETS,
+                    DEFAULT_FAN_OUT_ASSETS,
+                    FAN_OUT_ASSETS_ALLOWED,
+                    &lookup,
+                )?,
+                call_concurrency: number(
+                    CALL_CONCURRENCY,
+                    DEFAULT_CALL_CONCURRENCY,
+                    CALL_CONCURRENCY_ALLOWED,
+                    &lookup,
+                )?,
+            },
             roots: roots(region.as_deref(), &endpoints, &lookup)?,
             region,
             has_credentials: CREDENTIALS
@@ -375,10 +396,10 @@ mod tests {
             &[(DEAD_LETTER_QUEUE_URL, ""), (CALL_CONCURRENCY, "")],
         ] {
             let config = config(nothing).expect("the defaults");
-            assert_eq!(config.dead_letter_queue_url, None);
-            assert_eq!(config.work_queue_url, None);
-            assert_eq!(config.fan_out_assets, 1000);
-            assert_eq!(config.call_concurrency, 8);
+            assert_eq!(config.function.dead_letter_queue_url, None);
+            assert_eq!(config.function.work_queue_url, None);
+            assert_eq!(config.function.fan_out_assets, 1000);
+            assert_eq!(config.function.call_concurrency, 8);
             assert_eq!(config.voice.service, "sitewise-disassociator");
             assert_eq!(
                 config.voice.filter.to_string(),
@@ -404,15 +425,18 @@ mod tests {
         ])
         .expect("valid");
         assert_eq!(
-            config.dead_letter_queue_url.as_deref(),
+            config.function.dead_letter_queue_url.as_deref(),
             Some("https://sqs.eu-west-1.amazonaws.com/1/dead")
         );
         assert_eq!(
-            config.work_queue_url.as_deref(),
+            config.function.work_queue_url.as_deref(),
             Some("http://127.0.0.1:9000/1/work.fifo")
         );
         assert_eq!(
-            (config.fan_out_assets, config.call_concurrency),
+            (
+                config.function.fan_out_assets,
+                config.function.call_concurrency
+            ),
             (25_000, 64)
         );
         assert_eq!(config.voice.service, "decommissioning");

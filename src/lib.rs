@@ -32,18 +32,17 @@ compile_error!(
      whose own default for release builds is abort"
 );
 
-pub mod answer;
 pub mod attempts;
 pub mod config;
 pub mod connections;
-pub mod dead_letter;
+pub mod deadline;
 pub mod dispatch;
 pub mod event;
 pub mod handler;
 pub mod metrics;
 pub mod outcome;
+pub mod output;
 pub mod pace;
-pub mod part;
 pub mod plan;
 pub mod queue;
 pub mod request;

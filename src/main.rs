@@ -1,7 +1,6 @@
 //! The Lambda function's process: one cold start, then `run`.
 
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use aws_config::environment::EnvironmentVariableCredentialsProvider;
@@ -10,12 +9,11 @@ use aws_smithy_http_client::Builder;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
 use serde_json::value::RawValue;
-use sitewise_disassociator::answer::Answer;
 use sitewise_disassociator::config::{Config, DEFAULT_SERVICE_NAME};
 use sitewise_disassociator::connections::Connections;
-use sitewise_disassociator::handler::{Function, HandlerError, Invocation, time_left};
-use sitewise_disassociator::queue::{Queue, Sqs};
-use sitewise_disassociator::sitewise::SiteWise;
+use sitewise_disassociator::deadline::time_left;
+use sitewise_disassociator::handler::{Function, HandlerError, Invocation};
+use sitewise_disassociator::output::response::Response;
 use sitewise_disassociator::telemetry::{self, Voice};
 use tokio::time::Instant;
 use tracing_subscriber::filter::{LevelFilter, Targets};
@@ -37,7 +35,7 @@ async fn main() -> ExitCode {
     };
     let connections = connections(&config);
     let sdk_config = sdk_config(&config, connections.clone()).await;
-    let function = function(&config, &sdk_config);
+    let function = Function::new(&sdk_config, config.function, SystemTime::now);
     telemetry::init(config.voice);
     let handler = service_fn(|event: LambdaEvent<Box<RawValue>>| {
         let (function, connections) = (&function, &connections);
@@ -78,24 +76,10 @@ async fn sdk_config(config: &Config, connections: Connections) -> SdkConfig {
     loader.load().await
 }
 
-fn function(config: &Config, sdk_config: &SdkConfig) -> Function {
-    let sqs = Sqs::new(sdk_config);
-    let queue = |url: &Option<String>| url.clone().map(|url| Queue::new(sqs.clone(), url));
-    Function {
-        sitewise: SiteWise::new(sdk_config),
-        dead_letter_queue: queue(&config.dead_letter_queue_url),
-        work_queue: queue(&config.work_queue_url),
-        fan_out_assets: config.fan_out_assets,
-        call_concurrency: config.call_concurrency,
-        pace: Arc::default(),
-        now: SystemTime::now,
-    }
-}
-
 async fn handle(
     function: &Function,
     event: LambdaEvent<Box<RawValue>>,
-) -> Result<Answer, HandlerError> {
+) -> Result<Response, HandlerError> {
     telemetry::enter(
         &event.context.request_id,
         event.context.xray_trace_id.as_deref(),
