@@ -659,8 +659,9 @@ class DefaultStack(Deployed):
 
     def test_the_reader_tells_what_is_wrong(self):
         # Else what it lets pass would prove nothing.
-        self.seed(request(1, assets(1, 2)))
-        # The third is not in the project, so that a read follows the call.
+        # The third is not in the project, so that a read follows the call; the
+        # fourth stays, so that the list says enough.
+        self.seed(request(1, assets(1, 2, 4)))
         self.send(request(1, assets(1, 2, 1, 3) + ["PUMP-7"]))
         self.mapping.deliver_all()
         [call, read] = self.wire["iotsitewise"].requests

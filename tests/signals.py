@@ -225,11 +225,11 @@ class Signals(emulated.EmulatedFunction):
                 "ColdStart": 1,
             },
         )
-        self.assertEqual(len(self.latencies), 4)
+        self.assertEqual(len(self.latencies), 7)
 
     def test_an_asset_that_is_not_in_its_project_is_told_of_as_absent(self):
         self.cold_start()
-        self.seed(json.dumps(request(1, [asset(1)])))
+        self.seed(json.dumps(request(1, [asset(1), asset(3)])))
         self.assertEqual(
             self.told_metrics(sqs(record(1, request(1, [asset(1), asset(2)])))),
             {
