@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use aws_config::environment::EnvironmentVariableCredentialsProvider;
+use aws_config::retry::RetryConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_smithy_http_client::Builder;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
@@ -68,7 +69,12 @@ fn connections(config: &Config) -> Connections {
 }
 
 async fn sdk_config(config: &Config, connections: Connections) -> SdkConfig {
-    let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(connections);
+    let mut loader = aws_config::defaults(BehaviorVersion::latest())
+        .http_client(connections)
+        // Each client has a retry configuration of its own. Without one here the
+        // loader panics at values of AWS_RETRY_MODE and AWS_MAX_ATTEMPTS that it
+        // does not support.
+        .retry_config(RetryConfig::standard());
     if let Some(region) = &config.region {
         loader = loader.region(Region::new(region.clone()));
     }

@@ -62,40 +62,58 @@ async fn a_configured_endpoint_is_called_over_a_real_socket() {
 
 #[test]
 fn a_wrong_value_stops_the_cold_start_and_is_named() {
+    let log_level = "one of TRACE, DEBUG, INFO, WARN, ERROR, FATAL";
+    let url = "a URL with http or https";
     for (variable, value, expected) in [
         ("FAN_OUT_ASSETS", "99", "a whole number from 100 to 25000"),
         ("MAX_CONCURRENCY", "many", "a whole number from 1 to 64"),
-        (
-            "DEAD_LETTER_QUEUE_URL",
-            "dead-letters",
-            "a URL with http or https",
-        ),
-        ("WORK_QUEUE_URL", "work", "a URL with http or https"),
-        (
-            "AWS_ENDPOINT_URL_IOTSITEWISE",
-            "localhost",
-            "a URL with http or https",
-        ),
-        (
-            "AWS_LAMBDA_LOG_LEVEL",
-            "LOUD",
-            "one of TRACE, DEBUG, INFO, WARN, ERROR, FATAL",
-        ),
+        ("DEAD_LETTER_QUEUE_URL", "dead-letters", url),
+        ("WORK_QUEUE_URL", "work", url),
+        ("AWS_ENDPOINT_URL_IOTSITEWISE", "localhost", url),
+        ("AWS_LAMBDA_LOG_LEVEL", "LOUD", log_level),
     ] {
-        let output = Command::new(env!("CARGO_BIN_EXE_sitewise-disassociator"))
-            .env_clear()
-            .env(variable, value)
-            .output()
-            .expect("the function's binary");
-        assert!(!output.status.success());
-        let log = String::from_utf8(output.stdout).expect("UTF-8");
-        let line: serde_json::Value = serde_json::from_str(&log).expect("one JSON line");
-        assert_eq!(line["message"], "wrong configuration");
         assert_eq!(
-            line["error"],
-            format!("{variable}: expected {expected}, found {value:?}")
+            cold_start_error([(variable, value)]),
+            format!("wrong configuration: {variable}: expected {expected}, found {value:?}")
         );
     }
+}
+
+/// The AWS SDK panics at these values where it reads them.
+#[test]
+fn a_retry_setting_of_the_sdk_does_not_stop_the_cold_start() {
+    for (variable, value) in [
+        ("AWS_RETRY_MODE", "legacy"),
+        ("AWS_MAX_ATTEMPTS", "0"),
+        ("AWS_MAX_ATTEMPTS", "ten"),
+    ] {
+        assert_eq!(cold_start_error([(variable, value)]), NO_RUNTIME_API);
+    }
+}
+
+/// What stops a cold start without fault: there is no Lambda here.
+const NO_RUNTIME_API: &str = "the Lambda runtime stopped: client error (Connect)";
+
+/// Starts the function's binary, and returns the one line that it logs.
+fn cold_start_error<const N: usize>(variables: [(&str, &str); N]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_sitewise-disassociator"))
+        .env_clear()
+        .envs([
+            ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "256"),
+            ("AWS_LAMBDA_FUNCTION_NAME", "sitewise-disassociator"),
+            ("AWS_LAMBDA_FUNCTION_VERSION", "1"),
+            ("AWS_LAMBDA_LOG_GROUP_NAME", "group"),
+            ("AWS_LAMBDA_LOG_STREAM_NAME", "stream"),
+            ("AWS_LAMBDA_RUNTIME_API", "127.0.0.1:1"),
+            ("AWS_REGION", "eu-west-1"),
+        ])
+        .envs(variables)
+        .output()
+        .expect("the function's binary");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let line: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one JSON line");
+    let text = |field: &str| line[field].as_str().expect("text").to_owned();
+    format!("{}: {}", text("message"), text("error"))
 }
 
 /// Over a socket the SDK tells a broken connection in another way than the
