@@ -11,8 +11,8 @@ use http::uri::Scheme;
 use thiserror::Error;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
+use crate::aws::tls_roots::{TlsRoots, are_amazons};
 use crate::telemetry::Voice;
-use crate::trust::{self, Roots};
 
 /// Where dead letters go.
 pub const DEAD_LETTER_QUEUE_URL: &str = "DEAD_LETTER_QUEUE_URL";
@@ -45,13 +45,14 @@ const REGIONS: [&str; 2] = ["AWS_REGION", "AWS_DEFAULT_REGION"];
 /// Credentials that the SDK takes from the environment.
 const CREDENTIALS: [&str; 2] = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"];
 
-/// The roots for TLS, instead of all others: the variable of the AWS CLI and
-/// most AWS SDKs ("General configuration settings", AWS SDKs and Tools
+/// A file of root certificates that replaces all others: the variable of the AWS
+/// CLI and most AWS SDKs ("General configuration settings", AWS SDKs and Tools
 /// Reference Guide), though not of the SDK for Rust.
 const CA_BUNDLE: &str = "AWS_CA_BUNDLE";
-/// The same by OpenSSL's names, which hold together.
-const CERT_FILE: &str = "SSL_CERT_FILE";
-const CERT_DIR: &str = "SSL_CERT_DIR";
+
+/// Where the system's root certificates are, in OpenSSL's variables: a file and
+/// directories. They are read together, so one of them may be empty.
+const SYSTEM_ROOTS: [&str; 2] = ["SSL_CERT_FILE", "SSL_CERT_DIR"];
 
 /// What sets the log level, the strongest first: what Lambda sets for its own
 /// filter, Powertools' variable, Rust's.
@@ -92,8 +93,8 @@ pub struct Config {
     /// all that the SDK could find elsewhere, so that it need not get ready to
     /// look there, which takes time at the cold start.
     pub has_credentials: bool,
-    /// The roots that TLS trusts.
-    pub roots: Roots,
+    /// The root certificates that TLS trusts.
+    pub tls_roots: TlsRoots,
     /// How the function tells about itself.
     pub voice: Voice,
 }
@@ -156,7 +157,7 @@ impl Config {
                 MAX_CONCURRENCY_ALLOWED,
                 &lookup,
             )?,
-            roots: roots(region.as_deref(), &endpoints, &lookup)?,
+            tls_roots: tls_roots(region.as_deref(), &endpoints, &lookup)?,
             region,
             has_credentials: CREDENTIALS
                 .into_iter()
@@ -166,50 +167,36 @@ impl Config {
     }
 }
 
-/// Chooses the roots that TLS trusts: those that a variable names; the
-/// machine's for an endpoint of the operator's own, which may have any
-/// authority, and where AWS's are not known to have Amazon's; else Amazon's.
-fn roots(
+/// Chooses the root certificates: the system's for an endpoint of the
+/// operator's own, which may have any authority, and for Regions whose endpoints
+/// are not known to have Amazon's.
+fn tls_roots(
     region: Option<&str>,
     endpoints: &[String],
     lookup: &impl Fn(&'static str) -> Option<String>,
-) -> Result<Roots, InvalidVariable> {
-    if let Some(bundle) = named(CA_BUNDLE, trust::of_file, lookup)? {
-        return Ok(Roots::Named(bundle));
+) -> Result<TlsRoots, InvalidVariable> {
+    let invalid = |(variable, value), reason| InvalidVariable {
+        variable,
+        value,
+        expected: format!("a path to root certificates in PEM format ({reason})"),
+    };
+    if let Some(file) = lookup(CA_BUNDLE) {
+        return TlsRoots::from_file(&file).map_err(|reason| invalid((CA_BUNDLE, file), reason));
     }
-    let file = named(CERT_FILE, trust::of_file, lookup)?;
-    let directories = named(CERT_DIR, trust::of_directories, lookup)?;
-    if file.is_some() || directories.is_some() {
-        let named = [file, directories].into_iter().flatten();
-        return Ok(Roots::Named(named.collect()));
-    }
+    let named = SYSTEM_ROOTS
+        .into_iter()
+        .find_map(|variable| Some((variable, lookup(variable)?)));
     let is_https = |url: &String| {
         url.parse::<Uri>()
             .is_ok_and(|uri| uri.scheme() == Some(&Scheme::HTTPS))
     };
-    if region.is_some_and(trust::is_amazons) && !endpoints.iter().any(is_https) {
-        Ok(Roots::Amazon)
-    } else {
-        Ok(Roots::Machine)
+    if named.is_none() && region.is_none_or(are_amazons) && !endpoints.iter().any(is_https) {
+        return Ok(TlsRoots::Amazon);
     }
-}
-
-fn named(
-    variable: &'static str,
-    read: impl Fn(&str) -> Result<String, String>,
-    lookup: &impl Fn(&'static str) -> Option<String>,
-) -> Result<Option<String>, InvalidVariable> {
-    let Some(value) = lookup(variable) else {
-        return Ok(None);
-    };
-    match read(&value) {
-        Ok(pem) => Ok(Some(pem)),
-        Err(reason) => Err(InvalidVariable {
-            variable,
-            value,
-            expected: format!("the place of root certificates as PEM ({reason})"),
-        }),
-    }
+    TlsRoots::from_system().map_err(|reason| {
+        let [file, _] = SYSTEM_ROOTS;
+        invalid(named.unwrap_or_else(|| (file, String::new())), reason)
+    })
 }
 
 fn url(
@@ -619,63 +606,35 @@ mod tests {
     }
 
     #[test]
-    fn tls_trusts_amazons_roots_alone_where_nothing_speaks_for_others() {
+    fn tls_trusts_amazons_roots_unless_something_calls_for_others() {
         let here = ("AWS_REGION", "eu-west-1");
         let elsewhere = ("AWS_REGION", "cn-north-1");
         let plain = ("AWS_ENDPOINT_URL", "http://127.0.0.1:9000");
+        let has_amazons = |variables: &[(&'static str, &str)]| {
+            let roots = config(variables).map(|config| config.tls_roots);
+            roots == Ok(TlsRoots::Amazon)
+        };
         for amazons in [
-            &[here][..],
+            &[][..],
+            &[here],
             &[here, plain],
             &[here, ("SSL_CERT_FILE", ""), ("AWS_CA_BUNDLE", "")],
             &[("AWS_DEFAULT_REGION", "us-gov-west-1")],
             &[here, ("AWS_DEFAULT_REGION", "cn-north-1")],
         ] {
-            assert_eq!(config(amazons).expect("valid").roots, Roots::Amazon);
+            assert!(has_amazons(amazons), "{amazons:?}");
         }
-        for machines in [
-            &[][..],
-            &[elsewhere],
+        for others in [
+            &[elsewhere][..],
             &[elsewhere, ("AWS_DEFAULT_REGION", "eu-west-1")],
             &[here, ("AWS_ENDPOINT_URL", "https://localhost")],
             &[here, ("AWS_ENDPOINT_URL_SQS", "HTTPS://localhost"), plain],
             &[here, ("AWS_ENDPOINT_URL_IOTSITEWISE", "https://localhost")],
+            &[here, ("SSL_CERT_FILE", "/roots.pem")],
+            &[here, ("SSL_CERT_DIR", "/roots")],
+            &[here, ("AWS_CA_BUNDLE", "/roots.pem")],
         ] {
-            assert_eq!(config(machines).expect("valid").roots, Roots::Machine);
-        }
-    }
-
-    #[test]
-    fn tls_trusts_what_variables_name_and_nothing_else() {
-        const TRUST: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/trust");
-        const ONE: &str = concat!(
-            env!("CARGO_MANIFEST_DIR"),
-            "/src/trust/amazon-root-ca-1.pem"
-        );
-        let here = ("AWS_REGION", "eu-west-1");
-        let endpoint = ("AWS_ENDPOINT_URL", "https://localhost");
-        let bundle = ("AWS_CA_BUNDLE", ONE);
-        let file = ("SSL_CERT_FILE", ONE);
-        let directory = ("SSL_CERT_DIR", TRUST);
-        for (variables, expected) in [
-            (&[bundle][..], 1),
-            (&[here, endpoint, bundle], 1),
-            (&[here, file], 1),
-            (&[endpoint, directory], 5),
-            (&[file, directory], 6),
-            (&[bundle, directory], 1),
-        ] {
-            let Roots::Named(pem) = config(variables).expect("valid").roots else {
-                panic!("not named: {variables:?}");
-            };
-            assert_eq!(pem.matches("BEGIN").count(), expected, "{variables:?}");
-        }
-        for variable in ["AWS_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR"] {
-            let error = config(&[(variable, "/nowhere")])
-                .map(drop)
-                .expect_err("no roots");
-            let start = format!("{variable}: expected the place of root certificates as PEM (");
-            assert!(error.starts_with(&start), "{error}");
-            assert!(error.ends_with(", found \"/nowhere\""), "{error}");
+            assert!(!has_amazons(others), "{others:?}");
         }
     }
 

@@ -58,7 +58,7 @@ async fn main() -> ExitCode {
 }
 
 fn connections(config: &Config) -> Connections {
-    let tls_context = config.roots.tls_context();
+    let tls_context = config.tls_roots.tls_context();
     Connections::new(move |most_idle| {
         Builder::new()
             .tls_provider(Provider::Rustls(CryptoMode::Ring))

@@ -91,8 +91,52 @@ fn a_retry_setting_of_the_sdk_does_not_stop_the_cold_start() {
     }
 }
 
+#[test]
+fn one_place_with_a_root_certificate_is_enough() {
+    let folder = empty_folder("empty-beside-a-root");
+    for variables in [
+        [("SSL_CERT_FILE", ROOT), ("SSL_CERT_DIR", &folder)],
+        [("SSL_CERT_FILE", ROOT), ("SSL_CERT_DIR", "/nowhere")],
+        [("SSL_CERT_FILE", "/nowhere"), ("SSL_CERT_DIR", ROOTS)],
+        [("SSL_CERT_FILE", ""), ("SSL_CERT_DIR", ROOTS)],
+        [("AWS_CA_BUNDLE", ROOT), ("SSL_CERT_DIR", &folder)],
+        [("AWS_CA_BUNDLE", ""), ("SSL_CERT_FILE", ROOT)],
+    ] {
+        assert_eq!(cold_start_error(variables), NO_RUNTIME_API, "{variables:?}");
+    }
+}
+
+#[test]
+fn a_place_without_a_root_certificate_stops_the_cold_start_and_is_named() {
+    let folder = empty_folder("empty-alone");
+    let no_certificate = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+    for (variable, value, reason) in [
+        ("AWS_CA_BUNDLE", "/nowhere", "No such file"),
+        ("AWS_CA_BUNDLE", no_certificate, "none found"),
+        ("AWS_CA_BUNDLE", ROOTS, "Is a directory"),
+        ("SSL_CERT_FILE", "/nowhere", "No such file"),
+        ("SSL_CERT_FILE", no_certificate, "none found"),
+        ("SSL_CERT_DIR", "/nowhere", "No such file"),
+        ("SSL_CERT_DIR", &folder, "none found"),
+    ] {
+        let error = cold_start_error([(variable, value)]);
+        let start = format!(
+            "wrong configuration: {variable}: expected a path to root certificates in PEM format ("
+        );
+        assert!(error.starts_with(&start), "{error}");
+        assert!(error.contains(reason), "{error}");
+        assert!(error.ends_with(&format!("), found {value:?}")), "{error}");
+    }
+}
+
 /// What stops a cold start without fault: there is no Lambda here.
 const NO_RUNTIME_API: &str = "the Lambda runtime stopped: client error (Connect)";
+
+const ROOTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/aws/tls_roots");
+const ROOT: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/src/aws/tls_roots/amazon-root-ca-1.pem"
+);
 
 /// Starts the function's binary, and returns the one line that it logs.
 fn cold_start_error<const N: usize>(variables: [(&str, &str); N]) -> String {
@@ -114,6 +158,13 @@ fn cold_start_error<const N: usize>(variables: [(&str, &str); N]) -> String {
     let line: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one JSON line");
     let text = |field: &str| line[field].as_str().expect("text").to_owned();
     format!("{}: {}", text("message"), text("error"))
+}
+
+/// Creates a folder without files, and returns its path.
+fn empty_folder(name: &str) -> String {
+    let path = format!("{}/{name}", env!("CARGO_TARGET_TMPDIR"));
+    std::fs::create_dir_all(&path).expect("a folder");
+    path
 }
 
 /// Over a socket the SDK tells a broken connection in another way than the
