@@ -1,8 +1,8 @@
 //! The function's configuration: every environment variable, read once.
 //!
 //! Owns the variables' names, defaults and limits. It must not be called per
-//! invocation. The AWS SDK reads its own variables (credentials, Region);
-//! those that the contract names are checked here all the same.
+//! invocation. The AWS SDK reads its own variables itself: of those the endpoints
+//! are only checked here, and Region and credentials are read to save time.
 
 use std::ops::RangeInclusive;
 
@@ -18,31 +18,31 @@ use crate::telemetry::Voice;
 pub const DEAD_LETTER_QUEUE_URL: &str = "DEAD_LETTER_QUEUE_URL";
 /// Where parts of large requests and unfinished work go.
 pub const WORK_QUEUE_URL: &str = "WORK_QUEUE_URL";
-/// The largest request worked off at once.
+/// The largest request processed at once.
 pub const FAN_OUT_ASSETS: &str = "FAN_OUT_ASSETS";
 /// Calls in flight in one invocation.
 pub const MAX_CONCURRENCY: &str = "MAX_CONCURRENCY";
 
-/// The name that log lines and metrics have as `service`.
+/// The `service` of log lines and metrics.
 pub const SERVICE_NAME: &str = "POWERTOOLS_SERVICE_NAME";
 
 /// The CloudWatch namespace of the metrics.
 pub const METRICS_NAMESPACE: &str = "POWERTOOLS_METRICS_NAMESPACE";
 
-/// The service's name where none is given.
+/// The `service` if none is configured.
 pub const DEFAULT_SERVICE_NAME: &str = "sitewise-disassociator";
 
-/// The endpoints that the SDK takes from the environment.
+/// Endpoints that the SDK calls instead of AWS's own.
 const ENDPOINTS: [&str; 3] = [
     "AWS_ENDPOINT_URL",
     "AWS_ENDPOINT_URL_IOTSITEWISE",
     "AWS_ENDPOINT_URL_SQS",
 ];
 
-/// Where the SDK finds the Region, the strongest first.
+/// The Region, the variable with the highest precedence first.
 const REGIONS: [&str; 2] = ["AWS_REGION", "AWS_DEFAULT_REGION"];
 
-/// Credentials that the SDK takes from the environment.
+/// Credentials, both of them required.
 const CREDENTIALS: [&str; 2] = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"];
 
 /// A file of root certificates that replaces all others: the variable of the AWS
@@ -54,60 +54,60 @@ const CA_BUNDLE: &str = "AWS_CA_BUNDLE";
 /// directories. They are read together, so one of them may be empty.
 const SYSTEM_ROOTS: [&str; 2] = ["SSL_CERT_FILE", "SSL_CERT_DIR"];
 
-/// What sets the log level, the strongest first: what Lambda sets for its own
-/// filter, Powertools' variable, Rust's.
+/// The log level, the variable with the highest precedence first. Lambda sets the
+/// first one to the level of its own filter.
 const LAMBDA_LOG_LEVEL: &str = "AWS_LAMBDA_LOG_LEVEL";
 const POWERTOOLS_LOG_LEVEL: &str = "POWERTOOLS_LOG_LEVEL";
 const LOG_FILTER: &str = "RUST_LOG";
 
-/// Where the Lambda runtime logs what the handler returns as an error.
-const REPEATS: &str = "lambda_runtime::layers::panic";
+/// The module of the Lambda runtime that logs the handler's errors.
+const RUNTIME_ERRORS: &str = "lambda_runtime::layers::panic";
 
 const DEFAULT_FAN_OUT_ASSETS: usize = 1_000;
 const FAN_OUT_ASSETS_ALLOWED: RangeInclusive<usize> = 100..=25_000;
 
-/// Calls in flight where nothing else is configured.
+/// Calls in flight if nothing else is configured.
 pub const DEFAULT_MAX_CONCURRENCY: usize = 8;
 const MAX_CONCURRENCY_ALLOWED: RangeInclusive<usize> = 1..=64;
 
-/// Longest namespace of CloudWatch metrics (`PutMetricData`, `Namespace`).
+/// Longest namespace of CloudWatch metrics (`Namespace` of `PutMetricData`).
 const NAMESPACE_LIMIT: usize = 255;
 
 /// The function's configuration.
 #[derive(Debug)]
 pub struct Config {
-    /// The URL of the queue for dead letters; without it failures are only
+    /// The URL of the queue for dead letters. Without it failures are only
     /// returned.
     pub dead_letter_queue_url: Option<String>,
-    /// The URL of the queue for parts of large requests and unfinished work;
-    /// without it requests of any size are worked off where they arrive.
+    /// The URL of the queue for parts of large requests and unfinished work.
+    /// Without it a request of any size is processed at once.
     pub work_queue_url: Option<String>,
-    /// The largest request, in assets, that is worked off at once where there
-    /// is a work queue.
+    /// The largest request, in assets, that is processed at once if there is a
+    /// work queue.
     pub fan_out_assets: usize,
     /// Calls in flight in one invocation.
     pub max_concurrency: usize,
-    /// The Region that the environment names.
+    /// The Region of the environment.
     pub region: Option<String>,
-    /// Whether the environment has credentials, as Lambda's does. They win over
-    /// all that the SDK could find elsewhere, so that it need not get ready to
-    /// look there, which takes time at the cold start.
+    /// Whether the environment has credentials, as Lambda's does. They take
+    /// precedence, so the SDK need not prepare its other sources, which costs time
+    /// at the cold start.
     pub has_credentials: bool,
     /// The root certificates that TLS trusts.
     pub tls_roots: TlsRoots,
-    /// How the function tells about itself.
-    pub voice: Voice,
+    /// The configuration of logs and metrics.
+    pub telemetry: Voice,
 }
 
-/// A variable with a value that is not allowed.
+/// An environment variable whose value is not allowed.
 #[derive(Debug, Error, Eq, PartialEq)]
 #[error("{variable}: expected {expected}, found {value:?}")]
 pub struct InvalidVariable {
-    /// the variable's name
+    /// The variable's name.
     pub variable: &'static str,
-    /// its value
+    /// Its value.
     pub value: String,
-    /// what is allowed
+    /// What is allowed.
     pub expected: String,
 }
 
@@ -162,7 +162,7 @@ impl Config {
             has_credentials: CREDENTIALS
                 .into_iter()
                 .all(|variable| lookup(variable).is_some_and(|value| !value.trim().is_empty())),
-            voice: voice(&lookup)?,
+            telemetry: telemetry(&lookup)?,
         })
     }
 }
@@ -243,11 +243,11 @@ fn number(
     }
 }
 
-fn voice(lookup: &impl Fn(&'static str) -> Option<String>) -> Result<Voice, InvalidVariable> {
+fn telemetry(lookup: &impl Fn(&'static str) -> Option<String>) -> Result<Voice, InvalidVariable> {
     Ok(Voice {
         service: lookup(SERVICE_NAME).unwrap_or_else(|| DEFAULT_SERVICE_NAME.to_owned()),
         filter: log_filter(lookup)?,
-        metrics_namespace: namespace(lookup)?,
+        metrics_namespace: metrics_namespace(lookup)?,
         metrics_level: match lookup(LAMBDA_LOG_LEVEL) {
             Some(value) => metrics_level(&value),
             None => "INFO",
@@ -255,7 +255,7 @@ fn voice(lookup: &impl Fn(&'static str) -> Option<String>) -> Result<Voice, Inva
     })
 }
 
-fn namespace(
+fn metrics_namespace(
     lookup: &impl Fn(&'static str) -> Option<String>,
 ) -> Result<Option<String>, InvalidVariable> {
     let Some(value) = lookup(METRICS_NAMESPACE) else {
@@ -281,7 +281,7 @@ fn namespace(
     }
 }
 
-/// Chooses the log's filter: Lambda's level over Powertools' over `RUST_LOG`.
+/// Returns the log filter: Lambda's level, else Powertools', else `RUST_LOG`.
 fn log_filter(
     lookup: &impl Fn(&'static str) -> Option<String>,
 ) -> Result<Targets, InvalidVariable> {
@@ -292,11 +292,11 @@ fn log_filter(
                 value,
                 expected: "one of TRACE, DEBUG, INFO, WARN, ERROR, FATAL".to_owned(),
             })?;
-            return Ok(without_repeats(level));
+            return Ok(filter_from(level));
         }
     }
     let Some(value) = lookup(LOG_FILTER) else {
-        return Ok(without_repeats(LevelFilter::INFO));
+        return Ok(filter_from(LevelFilter::INFO));
     };
     value.parse().map_err(|error| InvalidVariable {
         variable: LOG_FILTER,
@@ -305,24 +305,12 @@ fn log_filter(
     })
 }
 
-/// Logs from `level` up, but for the runtime's own line about an error that the
-/// handler has logged already, in a form of its own.
-fn without_repeats(level: LevelFilter) -> Targets {
+/// Logs everything from `level` up, except the runtime's line about an error of
+/// the handler, which has logged it already.
+fn filter_from(level: LevelFilter) -> Targets {
     Targets::new()
         .with_default(level)
-        .with_target(REPEATS, LevelFilter::OFF)
-}
-
-/// Returns the least level from INFO up that passes a filter of Lambda set to
-/// `least`. Lambda takes a line without a level for INFO ("Log-level
-/// filtering", AWS Lambda Developer Guide), and drops metrics with their line.
-fn metrics_level(least: &str) -> &'static str {
-    match least.to_ascii_uppercase().as_str() {
-        "WARN" | "WARNING" => "WARN",
-        "ERROR" => "ERROR",
-        "FATAL" | "CRITICAL" => "FATAL",
-        _ => "INFO",
-    }
+        .with_target(RUNTIME_ERRORS, LevelFilter::OFF)
 }
 
 /// Returns a log level by any of the names that Lambda and Powertools have for it.
@@ -335,6 +323,18 @@ fn level(name: &str) -> Option<LevelFilter> {
         "ERROR" | "FATAL" | "CRITICAL" => LevelFilter::ERROR,
         _ => return None,
     })
+}
+
+/// Returns the lowest level from INFO up that passes Lambda's own filter. That
+/// filter takes a line without a level for INFO ("Log-level filtering", AWS
+/// Lambda Developer Guide), and metrics are lost with their line.
+fn metrics_level(lambda_level: &str) -> &'static str {
+    match lambda_level.to_ascii_uppercase().as_str() {
+        "WARN" | "WARNING" => "WARN",
+        "ERROR" => "ERROR",
+        "FATAL" | "CRITICAL" => "FATAL",
+        _ => "INFO",
+    }
 }
 
 #[cfg(test)]
@@ -360,13 +360,13 @@ mod tests {
             assert_eq!(config.work_queue_url, None);
             assert_eq!(config.fan_out_assets, 1000);
             assert_eq!(config.max_concurrency, 8);
-            assert_eq!(config.voice.service, "sitewise-disassociator");
+            assert_eq!(config.telemetry.service, "sitewise-disassociator");
             assert_eq!(
-                config.voice.filter.to_string(),
+                config.telemetry.filter.to_string(),
                 "lambda_runtime::layers::panic=off,info"
             );
-            assert_eq!(config.voice.metrics_namespace, None);
-            assert_eq!(config.voice.metrics_level, "INFO");
+            assert_eq!(config.telemetry.metrics_namespace, None);
+            assert_eq!(config.telemetry.metrics_level, "INFO");
         }
     }
 
@@ -396,9 +396,9 @@ mod tests {
             (config.fan_out_assets, config.max_concurrency),
             (25_000, 64)
         );
-        assert_eq!(config.voice.service, "decommissioning");
+        assert_eq!(config.telemetry.service, "decommissioning");
         assert_eq!(
-            config.voice.metrics_namespace.as_deref(),
+            config.telemetry.metrics_namespace.as_deref(),
             Some("Plant 7/SiteWise#1:a_b-c.d")
         );
     }
@@ -481,7 +481,7 @@ mod tests {
     fn lambdas_log_level_wins_over_powertools_over_rust_log() {
         let filter = |variables: &[(&'static str, &str)]| {
             config(variables)
-                .map(|config| config.voice.filter.to_string())
+                .map(|config| config.telemetry.filter.to_string())
                 .expect("valid")
         };
         let lambda = ("AWS_LAMBDA_LOG_LEVEL", "FATAL");
@@ -498,7 +498,7 @@ mod tests {
 
     /// Returns what of a log passes the filter that a variable asks for.
     fn passes(variable: (&'static str, &str), target: &str) -> LevelFilter {
-        let filter = config(&[variable]).expect("valid").voice.filter;
+        let filter = config(&[variable]).expect("valid").telemetry.filter;
         let levels = [
             Level::TRACE,
             Level::DEBUG,
@@ -649,9 +649,12 @@ mod tests {
             ("FATAL", "FATAL"),
         ] {
             let config = config(&[("AWS_LAMBDA_LOG_LEVEL", lambda)]).expect("valid");
-            assert_eq!(config.voice.metrics_level, metrics);
+            assert_eq!(config.telemetry.metrics_level, metrics);
         }
         let config = config(&[("POWERTOOLS_LOG_LEVEL", "ERROR")]).expect("valid");
-        assert_eq!(config.voice.metrics_level, "INFO", "Lambda's filter is off");
+        assert_eq!(
+            config.telemetry.metrics_level, "INFO",
+            "Lambda's filter is off"
+        );
     }
 }

@@ -39,7 +39,7 @@ async fn main() -> ExitCode {
     let connections = connections(&config);
     let sdk_config = sdk_config(&config, connections.clone()).await;
     let function = function(&config, &sdk_config);
-    telemetry::init(config.voice);
+    telemetry::init(config.telemetry);
     let handler = service_fn(|event: LambdaEvent<Box<RawValue>>| {
         let (function, connections) = (&function, &connections);
         async move {
