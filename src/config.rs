@@ -51,7 +51,7 @@ const CREDENTIALS: [&str; 2] = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"];
 const CA_BUNDLE: &str = "AWS_CA_BUNDLE";
 
 /// Where the system's root certificates are, in OpenSSL's variables: a file and
-/// directories. They are read together, so one of them may be empty.
+/// directories. They are read together: it is enough that one has a root.
 const SYSTEM_ROOTS: [&str; 2] = ["SSL_CERT_FILE", "SSL_CERT_DIR"];
 
 /// The log level, the variable with the highest precedence first. Lambda sets the
@@ -193,10 +193,8 @@ fn tls_roots(
     if named.is_none() && region.is_none_or(are_amazons) && !endpoints.iter().any(is_https) {
         return Ok(TlsRoots::Amazon);
     }
-    TlsRoots::from_system().map_err(|reason| {
-        let [file, _] = SYSTEM_ROOTS;
-        invalid(named.unwrap_or_else(|| (file, String::new())), reason)
-    })
+    let named = named.unwrap_or((SYSTEM_ROOTS[0], String::new()));
+    TlsRoots::from_system().map_err(|reason| invalid(named, reason))
 }
 
 fn url(
