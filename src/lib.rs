@@ -18,8 +18,8 @@
 //! - [`settle`]: what becomes of each message
 //! - [`dead_letter`] and [`part`]: what is put in a [`queue`]
 //! - [`answer`]: what Lambda is told
-//! - [`handler`]: the order of all this; [`config`]: its setting; [`trust`]:
-//!   the roots of its TLS
+//! - [`handler`]: the order of all this; [`config`]: its setting;
+//!   [`aws::tls_roots`]: the root certificates of its TLS
 //! - [`telemetry`]: what is logged of it; [`metrics`]: its numbers;
 //!   [`attempts`]: those of the calls
 //!
@@ -33,6 +33,7 @@ compile_error!(
 );
 
 pub mod attempts;
+pub mod aws;
 pub mod config;
 pub mod connections;
 pub mod deadline;
@@ -52,4 +53,3 @@ pub mod settle;
 pub mod sitewise;
 pub mod strict_json;
 pub mod telemetry;
-pub mod trust;

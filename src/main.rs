@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use aws_config::environment::EnvironmentVariableCredentialsProvider;
+use aws_config::retry::RetryConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_smithy_http_client::Builder;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
@@ -36,7 +37,7 @@ async fn main() -> ExitCode {
     let connections = connections(&config);
     let sdk_config = sdk_config(&config, connections.clone()).await;
     let function = Function::new(&sdk_config, config.function, SystemTime::now);
-    telemetry::init(config.voice);
+    telemetry::init(config.telemetry);
     let handler = service_fn(|event: LambdaEvent<Box<RawValue>>| {
         let (function, connections) = (&function, &connections);
         async move {
@@ -55,7 +56,7 @@ async fn main() -> ExitCode {
 }
 
 fn connections(config: &Config) -> Connections {
-    let tls_context = config.roots.tls_context();
+    let tls_context = config.tls_roots.tls_context();
     Connections::new(move |most_idle| {
         Builder::new()
             .tls_provider(Provider::Rustls(CryptoMode::Ring))
@@ -66,7 +67,12 @@ fn connections(config: &Config) -> Connections {
 }
 
 async fn sdk_config(config: &Config, connections: Connections) -> SdkConfig {
-    let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(connections);
+    let mut loader = aws_config::defaults(BehaviorVersion::latest())
+        .http_client(connections)
+        // Each client has a retry configuration of its own. Without one here the
+        // loader panics at values of AWS_RETRY_MODE and AWS_MAX_ATTEMPTS that it
+        // does not support.
+        .retry_config(RetryConfig::standard());
     if let Some(region) = &config.region {
         loader = loader.region(Region::new(region.clone()));
     }

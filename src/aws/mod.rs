@@ -1,0 +1,3 @@
+//! What the function has to do with AWS's own services and libraries.
+
+pub mod tls_roots;
