@@ -12,7 +12,7 @@ use thiserror::Error;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use crate::aws::tls_roots::{TlsRoots, are_amazons};
-use crate::telemetry::Voice;
+use crate::telemetry::TelemetryConfig;
 
 /// Where dead letters go.
 pub const DEAD_LETTER_QUEUE_URL: &str = "DEAD_LETTER_QUEUE_URL";
@@ -115,7 +115,7 @@ pub struct Config {
     /// The root certificates that TLS trusts.
     pub tls_roots: TlsRoots,
     /// The configuration of logs and metrics.
-    pub telemetry: Voice,
+    pub telemetry: TelemetryConfig,
 }
 
 /// An environment variable whose value is not allowed.
@@ -268,8 +268,10 @@ fn number(
     }
 }
 
-fn telemetry(lookup: &impl Fn(&'static str) -> Option<String>) -> Result<Voice, InvalidVariable> {
-    Ok(Voice {
+fn telemetry(
+    lookup: &impl Fn(&'static str) -> Option<String>,
+) -> Result<TelemetryConfig, InvalidVariable> {
+    Ok(TelemetryConfig {
         service: lookup(SERVICE_NAME).unwrap_or_else(|| DEFAULT_SERVICE_NAME.to_owned()),
         filter: log_filter(lookup)?,
         metrics_namespace: metrics_namespace(lookup)?,

@@ -14,22 +14,22 @@ use serde_json::value::RawValue;
 use thiserror::Error;
 use tokio::time::Instant;
 
+use crate::aws::sitewise::SiteWise;
+use crate::aws::sqs::{Queue, Sqs};
 use crate::config::FunctionConfig;
 use crate::deadline::Stops;
 use crate::dispatch::dispatch;
+use crate::dispatch::rate_limiter::RateLimiter;
 use crate::event::{self, Event, Keeper, Message, UnrecognizedEvent};
-use crate::metrics::Metrics;
 use crate::outcome::Failure;
 use crate::output::outbox::Outbox;
 use crate::output::response::{Counts, MissingMessageId, Report, Response, partial_batch};
-use crate::pace::Pace;
 use crate::plan::{PlanInput, plan, scatter};
-use crate::queue::{Queue, Sqs};
 use crate::settle::{
     Queues, ReadError, Received, Settlement, hold_back_groups, needs_redelivery, settle,
 };
-use crate::sitewise::SiteWise;
 use crate::telemetry;
+use crate::telemetry::metrics::Metrics;
 
 /// The function: everything that one cold start sets up.
 #[derive(Clone, Debug)]
@@ -46,8 +46,8 @@ pub struct Function {
     pub fan_out_assets: usize,
     /// Requests to SiteWise in flight.
     pub call_concurrency: usize,
-    /// The pace of those requests, kept between invocations.
-    pub pace: Arc<Mutex<Pace>>,
+    /// Their rate limiter, kept between invocations.
+    pub rate_limiter: Arc<Mutex<RateLimiter>>,
     /// Returns the time of day.
     pub now: fn() -> SystemTime,
 }
@@ -118,7 +118,7 @@ impl Function {
             work_queue: queue(config.work_queue_url),
             fan_out_assets: config.fan_out_assets,
             call_concurrency: config.call_concurrency,
-            pace: Arc::default(),
+            rate_limiter: Arc::default(),
             now,
         }
     }
@@ -159,7 +159,7 @@ impl Function {
         let batches = plan(&inputs);
         let dispatched = dispatch(
             &self.sitewise,
-            &self.pace,
+            &self.rate_limiter,
             &batches,
             self.call_concurrency,
             stops.requests,

@@ -10,12 +10,12 @@ use aws_smithy_http_client::Builder;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
 use serde_json::value::RawValue;
+use sitewise_disassociator::aws::connections::Connections;
 use sitewise_disassociator::config::{Config, DEFAULT_SERVICE_NAME};
-use sitewise_disassociator::connections::Connections;
 use sitewise_disassociator::deadline::time_left;
 use sitewise_disassociator::handler::{Function, HandlerError, Invocation};
 use sitewise_disassociator::output::response::Response;
-use sitewise_disassociator::telemetry::{self, Voice};
+use sitewise_disassociator::telemetry::{self, TelemetryConfig};
 use tokio::time::Instant;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
@@ -24,7 +24,7 @@ async fn main() -> ExitCode {
     let config = match Config::from_env() {
         Ok(config) => config,
         Err(error) => {
-            telemetry::init(Voice {
+            telemetry::init(TelemetryConfig {
                 service: DEFAULT_SERVICE_NAME.to_owned(),
                 filter: Targets::new().with_default(LevelFilter::INFO),
                 metrics_namespace: None,
@@ -86,7 +86,7 @@ async fn handle(
     function: &Function,
     event: LambdaEvent<Box<RawValue>>,
 ) -> Result<Response, HandlerError> {
-    telemetry::enter(
+    telemetry::begin_invocation(
         &event.context.request_id,
         event.context.xray_trace_id.as_deref(),
     );

@@ -13,11 +13,11 @@ use aws_smithy_types::date_time::Format;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use crate::aws::sqs::{MESSAGE_LIMIT, OutgoingMessage, escape_refused};
 use crate::event::Message;
 use crate::outcome::Failure;
-use crate::plan::Derivation;
-use crate::queue::{MESSAGE_LIMIT, OutgoingMessage, escape_refused};
 use crate::request::ProjectId;
+use crate::token::Derivation;
 
 /// Longest `ErrorMessage` attribute, in bytes, as Lambda's own dead letters
 /// have it ("the first 1 KB of the error message").

@@ -9,8 +9,8 @@ use tokio::time::Instant;
 
 use super::dead_letter::{self, Source, dead_letters};
 use super::part;
+use crate::aws::sqs::{OutgoingMessage, Queue};
 use crate::outcome::{Failure, code};
-use crate::queue::{OutgoingMessage, Queue};
 use crate::request::AssetId;
 use crate::settle::{Destination, Item, ReadError, Settlement};
 use crate::telemetry;

@@ -6,10 +6,10 @@
 
 use serde::Serialize;
 
-use crate::plan::Derivation;
-use crate::queue::OutgoingMessage;
+use crate::aws::sqs::OutgoingMessage;
 use crate::request::{AssetId, ClientToken, DisassociateRequest};
 use crate::settle::Received;
+use crate::token::Derivation;
 
 /// A part, and which of the assets it was cut from it holds.
 #[derive(Debug)]
@@ -68,7 +68,7 @@ pub fn cut(
             let body = serde_json::to_string(&body).expect("strings and numbers are JSON");
             Part {
                 message: OutgoingMessage {
-                    body: crate::queue::escape_refused(body),
+                    body: crate::aws::sqs::escape_refused(body),
                     attributes: Vec::new(),
                     group: group.to_owned(),
                     deduplication: token.as_str().to_owned(),

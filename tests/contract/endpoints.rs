@@ -4,8 +4,8 @@ use std::process::Command;
 
 use aws_smithy_http_client::Builder;
 use simulator::{Action, Fault, Settings, Simulator};
-use sitewise_disassociator::queue::{Queue, Sqs};
-use sitewise_disassociator::sitewise::SiteWise;
+use sitewise_disassociator::aws::sitewise::SiteWise;
+use sitewise_disassociator::aws::sqs::{Queue, Sqs};
 
 use crate::support::{
     DEAD_LETTERS, Rig, asset, failed, project, record, records, request, sdk_config,

@@ -3,7 +3,7 @@
 //!
 //! Owns the log's format: every line is one JSON object with the key names of
 //! Powertools for AWS Lambda. None holds a payload or a token, and none the
-//! text of a panic. What the metrics are is for [`metrics`](crate::metrics).
+//! text of a panic. What the metrics are is for [`metrics`](crate::telemetry::metrics).
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -25,14 +25,14 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use uuid::Uuid;
 
-use crate::metrics::Metrics;
 use crate::outcome::{Failure, code};
 use crate::request::ProjectId;
 use crate::settle::{Received, Settlement};
+use crate::telemetry::metrics::Metrics;
 
 /// How the process tells about itself.
 #[derive(Debug)]
-pub struct Voice {
+pub struct TelemetryConfig {
     /// The name that every line has as `service`, the metrics' only dimension.
     pub service: String,
     /// Which lines are logged.
@@ -45,7 +45,7 @@ pub struct Voice {
 }
 
 /// The line with the metrics is not a `tracing` event, for it has members
-/// within members. What it needs of [`Voice`] is here.
+/// within members. What it needs of [`TelemetryConfig`] is here.
 static METRICS: OnceLock<MetricsLine> = OnceLock::new();
 
 struct MetricsLine {
@@ -58,21 +58,21 @@ struct MetricsLine {
 ///
 /// From here on a panic is logged by its place alone: its text may quote what
 /// an event carried.
-pub fn init(voice: Voice) {
+pub fn init(config: TelemetryConfig) {
     let line = MetricsLine {
-        service: voice.service.clone(),
-        namespace: voice.metrics_namespace,
-        level: voice.metrics_level,
+        service: config.service.clone(),
+        namespace: config.metrics_namespace,
+        level: config.metrics_level,
     };
-    // There is one voice in a process; a second one would not be heard.
+    // There is one in a process.
     let _ = METRICS.set(line);
     tracing_subscriber::fmt()
         .with_max_level(LevelFilter::TRACE)
         .event_format(Lines {
-            service: voice.service,
+            service: config.service,
         })
         .finish()
-        .with(voice.filter)
+        .with(config.filter)
         .init();
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string);
@@ -81,10 +81,10 @@ pub fn init(voice: Voice) {
 }
 
 /// The invocation under way; Lambda gives a process one at a time.
-static INVOCATION: Mutex<Option<Named>> = Mutex::new(None);
+static INVOCATION: Mutex<Option<InvocationContext>> = Mutex::new(None);
 
 #[derive(Clone, Serialize)]
-struct Named {
+struct InvocationContext {
     cold_start: bool,
     function_request_id: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -94,14 +94,14 @@ struct Named {
     correlation_id: Option<Uuid>,
 }
 
-fn invocation() -> MutexGuard<'static, Option<Named>> {
+fn invocation() -> MutexGuard<'static, Option<InvocationContext>> {
     INVOCATION.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Names the invocation that the lines to come are about.
-pub fn enter(request_id: &str, xray_trace_id: Option<&str>) {
+pub fn begin_invocation(request_id: &str, xray_trace_id: Option<&str>) {
     let mut invocation = invocation();
-    *invocation = Some(Named {
+    *invocation = Some(InvocationContext {
         cold_start: invocation.is_none(),
         function_request_id: request_id.to_owned(),
         xray_trace_id: xray_trace_id.map(ToOwned::to_owned),
@@ -152,7 +152,7 @@ struct Line<'a> {
     timestamp: Option<String>,
     service: &'a str,
     #[serde(flatten)]
-    invocation: Option<&'a Named>,
+    invocation: Option<&'a InvocationContext>,
     #[serde(flatten)]
     fields: Map<String, Value>,
 }
@@ -292,7 +292,7 @@ impl MetricsLine {
     fn write(
         &self,
         project: Option<ProjectId>,
-        invocation: Option<&Named>,
+        invocation: Option<&InvocationContext>,
         metrics: &Metrics,
     ) -> io::Result<()> {
         let now = SystemTime::now();

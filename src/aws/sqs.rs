@@ -18,9 +18,9 @@ use aws_sdk_sqs::types::{MessageAttributeValue, SendMessageBatchRequestEntry};
 use futures_util::{FutureExt as _, StreamExt as _, stream};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use crate::aws::error::{CallFailure, FailureClass};
+use crate::aws::retry;
 use crate::outcome::{Failure, code};
-use crate::retry;
-use crate::sdk_error::{CallFailure, FailureClass};
 
 /// Most bytes of a message and of a `SendMessageBatch`, attributes included
 /// (SQS quotas: 1 MiB).
