@@ -1,15 +1,13 @@
 //! Which calls to make: batches of at most 100 assets of one project.
 //!
-//! Owns full batches, shared tails and client tokens. Pure: the same requests
+//! Owns full batches, shared tails and the order of first attempts. Pure: the same requests
 //! give the same plan. It must not await.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fmt::Write as _;
-
-use sha2::{Digest, Sha256};
 
 use crate::request::{AssetId, ClientToken, DisassociateRequest, ProjectId};
+use crate::token::Derivation;
 
 /// Most assets in one call (service model, shape
 /// `BatchDisassociateProjectAssetsRequest$assetIds`: 1 to 100 items).
@@ -18,7 +16,7 @@ pub const BATCH_LIMIT: usize = 100;
 /// One request to plan for, with the id of the message that carried it: the
 /// same id at every delivery of that message, so that its tokens are the same.
 #[derive(Clone, Copy, Debug)]
-pub struct Ask<'a> {
+pub struct PlanInput<'a> {
     /// what is asked for
     pub request: &'a DisassociateRequest,
     /// the id of the message it came in
@@ -97,75 +95,23 @@ impl Batch {
     }
 }
 
-/// Derives a client token: SHA-256 over length-prefixed fields, in
-/// hexadecimal, which is 64 characters, as long as a token may be.
-pub(crate) struct Derivation(Sha256);
-
-impl Derivation {
-    pub(crate) fn new(purpose: &str) -> Self {
-        let mut derivation = Self(Sha256::new());
-        derivation.text(purpose);
-        derivation
-    }
-
-    pub(crate) fn text(&mut self, text: &str) {
-        self.number(text.len());
-        self.0.update(text.as_bytes());
-    }
-
-    pub(crate) fn number(&mut self, number: usize) {
-        self.0.update((number as u64).to_be_bytes());
-    }
-
-    /// Adds assets as a set: their order makes no difference.
-    pub(crate) fn assets(&mut self, assets: &[AssetId]) {
-        let mut sorted = assets.to_vec();
-        sorted.sort_unstable();
-        self.number(sorted.len());
-        for asset in sorted {
-            self.0.update(asset.as_bytes());
-        }
-    }
-
-    pub(crate) fn project(&mut self, project: ProjectId) {
-        self.0.update(project.as_bytes());
-    }
-
-    fn call(mut self, project: ProjectId, assets: &[AssetId], round: u32) -> ClientToken {
-        self.number(round as usize);
-        self.project(project);
-        self.assets(assets);
-        self.finish()
-    }
-
-    pub(crate) fn finish(self) -> ClientToken {
-        let mut token = String::with_capacity(64);
-        for byte in self.0.finalize() {
-            write!(token, "{byte:02x}").expect("writing to a String cannot fail");
-        }
-        token
-            .parse()
-            .expect("64 hexadecimal digits are a client token")
-    }
-}
-
-/// Plans the calls for `asks`.
+/// Plans the calls for `inputs`.
 ///
 /// Each request's assets are cut into full batches of its own; what remains is
 /// its tail. Tails for the same project share batches, first fit by decreasing
 /// size, and are never split; an asset in two tails of one batch is sent once.
 /// A request with its own client token shares nothing.
-pub fn plan(asks: &[Ask<'_>]) -> Vec<Batch> {
+pub fn plan(inputs: &[PlanInput<'_>]) -> Vec<Batch> {
     let mut batches = Vec::new();
     let mut tails: Vec<Tail<'_>> = Vec::new();
 
-    for (index, ask) in asks.iter().enumerate() {
-        let request = ask.request;
+    for (index, input) in inputs.iter().enumerate() {
+        let request = input.request;
         let chunks = request.assets.chunks(BATCH_LIMIT);
         let is_whole_request = chunks.len() == 1;
         for assets in chunks {
             let tail = Tail {
-                ask: *ask,
+                input: *input,
                 request: index,
                 assets,
             };
@@ -190,7 +136,7 @@ pub fn plan(asks: &[Ask<'_>]) -> Vec<Batch> {
     let mut shared: HashMap<ProjectId, SharedBatches> = HashMap::new();
     let mut projects = Vec::new();
     for tail in &tails {
-        let project = tail.ask.request.project;
+        let project = tail.input.request.project;
         let batches = shared.entry(project).or_insert_with(|| {
             projects.push(project);
             SharedBatches::default()
@@ -231,19 +177,19 @@ pub fn first_attempts(batches: &[Batch]) -> Vec<usize> {
 }
 
 /// Hands what became of each batch's assets back to those who asked: for each
-/// ask one value for each of its assets, in their order.
+/// input one value for each of its assets, in their order.
 ///
 /// `batches` are in the order of [`plan`], which has a request's full batches
 /// in their order and its tail behind them. `results` holds, for each batch,
 /// one value for each of its assets.
-pub fn distribute<T: Clone>(
-    asks: &[Ask<'_>],
+pub fn scatter<T: Clone>(
+    inputs: &[PlanInput<'_>],
     batches: &[Batch],
     results: &[Vec<T>],
 ) -> Vec<Vec<T>> {
-    let mut told: Vec<Vec<T>> = asks
+    let mut told: Vec<Vec<T>> = inputs
         .iter()
-        .map(|ask| Vec::with_capacity(ask.request.assets.len()))
+        .map(|input| Vec::with_capacity(input.request.assets.len()))
         .collect();
     for (batch, results) in batches.iter().zip(results) {
         for owner in &batch.owners {
@@ -255,7 +201,7 @@ pub fn distribute<T: Clone>(
 }
 
 struct Tail<'a> {
-    ask: Ask<'a>,
+    input: PlanInput<'a>,
     request: usize,
     assets: &'a [AssetId],
 }
@@ -304,8 +250,8 @@ impl OpenBatch {
         self.batch.owners.push(Owner {
             request: tail.request,
             places,
-            receives: tail.ask.receives,
-            message_id: tail.ask.message_id.to_owned(),
+            receives: tail.input.receives,
+            message_id: tail.input.message_id.to_owned(),
         });
     }
 }
@@ -340,7 +286,8 @@ impl SharedBatches {
                     .copied()
             })
             .unwrap_or_else(|| {
-                self.batches.push(OpenBatch::new(tail.ask.request.project));
+                self.batches
+                    .push(OpenBatch::new(tail.input.request.project));
                 self.batches.len() - 1
             });
         let batch = &mut self.batches[index];
@@ -392,11 +339,11 @@ mod tests {
         }
     }
 
-    fn asks<'a>(requests: &'a [DisassociateRequest], ids: &'a [String]) -> Vec<Ask<'a>> {
+    fn inputs<'a>(requests: &'a [DisassociateRequest], ids: &'a [String]) -> Vec<PlanInput<'a>> {
         requests
             .iter()
             .zip(ids)
-            .map(|(request, message_id)| Ask {
+            .map(|(request, message_id)| PlanInput {
                 request,
                 message_id,
                 receives: 1,
@@ -411,7 +358,7 @@ mod tests {
     }
 
     fn planned(requests: &[DisassociateRequest]) -> Vec<Batch> {
-        plan(&asks(requests, &ids(requests.len())))
+        plan(&inputs(requests, &ids(requests.len())))
     }
 
     fn sizes(batches: &[Batch]) -> Vec<usize> {
@@ -461,11 +408,11 @@ mod tests {
     fn an_asset_in_two_tails_of_a_batch_is_sent_once_and_both_are_told() {
         let requests = [request(0, [1, 2, 3]), request(0, [3, 4])];
         let ids = ids(2);
-        let asks = asks(&requests, &ids);
-        let batches = plan(&asks);
+        let inputs = inputs(&requests, &ids);
+        let batches = plan(&inputs);
         assert_eq!(sizes(&batches), [4]);
         let results = vec![batches[0].assets.clone()];
-        let told = distribute(&asks, &batches, &results);
+        let told = scatter(&inputs, &batches, &results);
         assert_eq!(told[0], requests[0].assets);
         assert_eq!(told[1], requests[1].assets);
     }
@@ -518,7 +465,7 @@ mod tests {
         let tokens = [token(&several[0], 0), token(&several[1], 0)];
         assert_ne!(tokens[0], own);
         assert_ne!(tokens[0], tokens[1]);
-        let elsewhere = plan(&[Ask {
+        let elsewhere = plan(&[PlanInput {
             request: &with_token(request(0, 0..200)),
             message_id: "another message",
             receives: 1,
@@ -546,7 +493,7 @@ mod tests {
         let reversed = planned(&[request(0, (0..100).rev())]);
         assert_eq!(token(&reversed[0], 0), first, "the assets are a set");
 
-        let other_message = plan(&[Ask {
+        let other_message = plan(&[PlanInput {
             request: &request(0, 0..100),
             message_id: "message-7",
             receives: 1,
@@ -619,8 +566,8 @@ mod tests {
 
     fn check(requests: &[DisassociateRequest]) {
         let ids = ids(requests.len());
-        let asks = asks(requests, &ids);
-        let batches = plan(&asks);
+        let inputs = inputs(requests, &ids);
+        let batches = plan(&inputs);
 
         for batch in &batches {
             let distinct: BTreeSet<AssetId> = batch.assets.iter().copied().collect();
@@ -654,7 +601,7 @@ mod tests {
                     .collect()
             })
             .collect();
-        let told = distribute(&asks, &batches, &results);
+        let told = scatter(&inputs, &batches, &results);
         for (request, told) in requests.iter().zip(told) {
             let expected: Vec<_> = request
                 .assets
@@ -671,7 +618,7 @@ mod tests {
             .iter()
             .map(|batch| batch.token(&batch.assets, 0).as_str().to_owned())
             .collect();
-        let again: BTreeSet<String> = plan(&asks)
+        let again: BTreeSet<String> = plan(&inputs)
             .iter()
             .map(|batch| batch.token(&batch.assets, 0).as_str().to_owned())
             .collect();

@@ -15,6 +15,7 @@
 //!   request that makes the call fail.
 //! - Failed otherwise: unfinished.
 
+pub mod rate_limiter;
 mod requests;
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
@@ -25,12 +26,12 @@ use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::time::{Instant, sleep_until};
 
+use crate::aws::error::FailureClass;
+use crate::aws::sitewise::SiteWise;
+use crate::dispatch::rate_limiter::RateLimiter;
 use crate::outcome::{Failure, Outcome, code};
-use crate::pace::Pace;
 use crate::plan::{Batch, first_attempts};
 use crate::request::{AssetId, ProjectId};
-use crate::sdk_error::FailureClass;
-use crate::sitewise::SiteWise;
 
 use requests::Requests;
 pub use requests::SHORTEST_CALL;
@@ -62,19 +63,19 @@ pub struct Dispatched {
 }
 
 /// Runs `batches`, at most `concurrency` requests at a time and no faster than
-/// `pace` allows, and returns what became of each batch's assets, in their
+/// `rate_limiter` allows, and returns what became of each batch's assets, in their
 /// order.
 ///
 /// Nothing runs past `stop`: what has no answer by then is unfinished.
 pub async fn dispatch(
     sitewise: &SiteWise,
-    pace: &Mutex<Pace>,
+    rate_limiter: &Mutex<RateLimiter>,
     batches: &[Batch],
     concurrency: usize,
     stop: Instant,
 ) -> Dispatched {
     let run = Run {
-        requests: Requests::new(sitewise, pace, stop),
+        requests: Requests::new(sitewise, rate_limiter, stop),
         batches,
         state: Mutex::new(State::new(batches)),
     };

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use simulator::{Action, Call, Fault, Operation, Settings, Throttle, Visibility};
+use sitewise_disassociator::aws::sqs::{Queue, Sqs};
 use sitewise_disassociator::handler::{RETURN_AFTER, RETURN_PATIENCE};
-use sitewise_disassociator::queue::{Queue, Sqs};
 use tokio::time::Instant;
 
 use crate::support::{Rig, WORK, asset, failed, project, record, records, request, sdk_config};
