@@ -25,36 +25,36 @@ SEEDS = 1000
 BUGS = [
     (
         "failures inside a 200 are ignored",
-        "src/sitewise.rs",
+        "src/aws/sitewise.rs",
         "            .errors()\n            .iter()\n            .map(",
         "            .errors()\n            .iter()\n            .take(0)\n            .map(",
     ),
     (
         "a lost reply counts as done",
         "src/dispatch/requests.rs",
-        "        self.request(Kind::Call, call).await\n",
-        """        match self.request(Kind::Call, call).await {
+        "        self.request(RequestKind::Call, call).await\n",
+        """        match self.request(RequestKind::Call, call).await {
             Err(lost) if lost.failure.code() == code::CONNECTION_FAILED => Ok(Vec::new()),
             other => other,
         }
 """,
     ),
     (
-        "acknowledged before the letter is stored",
-        "src/handler.rs",
-        "                Err(failure) => {\n                    rest.failure",
-        "                Err(failure) => {\n                    rest.is_kept = true;\n                    rest.failure",
+        "acknowledged before the dead letter is stored",
+        "src/output/outbox.rs",
+        "                Err(failure) => {\n                    one.failure",
+        "                Err(failure) => {\n                    one.is_stored = true;\n                    one.failure",
     ),
     (
         "entries that fail inside a SendMessageBatch's 200 are ignored",
-        "src/queue.rs",
+        "src/aws/sqs.rs",
         "output.successful().iter().map(|entry| entry.id()).collect();",
         "output.successful().iter().map(|entry| entry.id())"
         ".chain(output.failed().iter().map(|entry| entry.id())).collect();",
     ),
     (
         "a random token",
-        "src/plan.rs",
+        "src/token.rs",
         "        self.number(round as usize);\n",
         """        static CALLS: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
         self.number(CALLS.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
@@ -69,7 +69,7 @@ BUGS = [
     ),
     (
         "a token without the round",
-        "src/plan.rs",
+        "src/token.rs",
         "        self.number(round as usize);\n",
         "        let _ = round;\n",
     ),
@@ -141,8 +141,8 @@ BUGS = [
     ),
     (
         "a 200 with an error type counts as done",
-        "src/sitewise.rs",
-        "            .interceptor(RefuseErrorInSuccess)\n",
+        "src/aws/sitewise.rs",
+        "            .interceptor(CheckSuccess { required: None })\n",
         "",
     ),
     (
@@ -155,8 +155,8 @@ BUGS = [
     (
         "a shared call that fails is split though nothing is answered",
         "src/dispatch/mod.rs",
-        "                if state.answers > answers_before {\n",
-        "                if state.answers >= answers_before {\n",
+        "                if state.answers > attempt.answers_before {\n",
+        "                if state.answers >= attempt.answers_before {\n",
     ),
     (
         "where nothing is answered no part of a batch is tried",
@@ -167,9 +167,9 @@ BUGS = [
     (
         "the last part of a split is forgotten",
         "src/dispatch/mod.rs",
-        "        parts.into_iter().map(|part| attempt.part(part)).collect()\n",
+        "        parts.into_iter().map(part).collect()\n",
         "        let kept = parts.len().max(2) - 1;\n"
-        "        parts.into_iter().take(kept).map(|part| attempt.part(part)).collect()\n",
+        "        parts.into_iter().take(kept).map(part).collect()\n",
     ),
     (
         "each round reads the project without end",
@@ -179,7 +179,7 @@ BUGS = [
     ),
     (
         "parts are sent though a dead letter was not stored",
-        "src/handler.rs",
+        "src/output/outbox.rs",
         "        settlements.iter_mut().for_each(Settlement::hold_back_parts);\n",
         "",
     ),
@@ -191,51 +191,51 @@ BUGS = [
     ),
     (
         "a 429 is taken for a refusal",
-        "src/sdk_error.rs",
+        "src/aws/error.rs",
         "        429 => FailureClass::Throttled,\n",
         "        429 => FailureClass::Refused,\n",
     ),
     (
         "an expired credential is taken for a refusal",
-        "src/sdk_error.rs",
+        "src/aws/error.rs",
         "        return FailureClass::Denied;\n",
         "        return FailureClass::Refused;\n",
     ),
     (
         "a record with unfinished assets is acknowledged",
-        "src/settle.rs",
-        "        self.rest.iter().any(|rest| !rest.is_kept)\n",
-        "        self.rest.iter().any(|rest| !rest.is_kept && !rest.retryable)\n",
+        "src/settle/mod.rs",
+        "        self.unresolved.iter().any(|one| !one.is_stored)\n",
+        "        self.unresolved.iter().any(|one| !one.is_stored && !one.retryable)\n",
     ),
     (
         "the order of FIFO groups is lost",
-        "src/settle.rs",
-        "*stays || is_behind",
-        "*stays",
+        "src/settle/fifo.rs",
+        "is_behind || settlement.must_be_kept()",
+        "is_behind && false || settlement.must_be_kept()",
     ),
     (
         "the deadline is ignored",
-        "src/handler.rs",
-        "            stop_calls: before((left / 5).clamp(LEAST_RESERVE, RESERVE)),",
-        "            stop_calls: deadline + RESERVE,",
+        "src/deadline.rs",
+        "            requests: before((left / 5).clamp(LEAST_RESERVE, RESERVE)),",
+        "            requests: deadline + RESERVE + left,",
     ),
     (
         "a letter forgets its last asset",
-        "src/dead_letter.rs",
+        "src/output/dead_letter.rs",
         "            asset_ids: assets.iter()",
         "            asset_ids: assets[..assets.len().saturating_sub(1)].iter()",
     ),
     (
         "a part forgets its last asset",
-        "src/part.rs",
+        "src/output/part.rs",
         "    assets\n        .chunks(size)",
         "    assets[..assets.len().saturating_sub(1)]\n        .chunks(size)",
     ),
     (
         "a panic counts as done",
         "src/dispatch/requests.rs",
-        "        self.request(Kind::Call, call).await\n",
-        """        match self.request(Kind::Call, call).await {
+        "        self.request(RequestKind::Call, call).await\n",
+        """        match self.request(RequestKind::Call, call).await {
             Err(panic) if panic.failure.code() == code::INTERNAL_ERROR => Ok(Vec::new()),
             other => other,
         }
@@ -244,8 +244,8 @@ BUGS = [
     (
         "a throttled call counts as done",
         "src/dispatch/requests.rs",
-        "        self.request(Kind::Call, call).await\n",
-        """        match self.request(Kind::Call, call).await {
+        "        self.request(RequestKind::Call, call).await\n",
+        """        match self.request(RequestKind::Call, call).await {
             Err(error) if error.class == FailureClass::Throttled => Ok(Vec::new()),
             other => other,
         }
@@ -254,8 +254,8 @@ BUGS = [
     (
         "no call waits for its turn",
         "src/dispatch/requests.rs",
-        "            let start = self.pace().next_start(now);\n",
-        "            let start = self.pace().next_start(now).min(now);\n",
+        "            let start = self.rate_limiter().next_start(now);\n",
+        "            let start = self.rate_limiter().next_start(now).min(now);\n",
     ),
 ]
 
