@@ -266,8 +266,8 @@ impl<'a> State<'a> {
     pub(super) fn probe_deferred(&mut self) -> Vec<Attempt> {
         let mut probes = Vec::new();
         for attempt in std::mem::take(&mut self.deferred) {
-            let owners = self.batches[attempt.batch].owners.iter();
-            let receives = owners.map(|owner| owner.receives).max().unwrap_or_default() as usize;
+            let shares = self.batches[attempt.batch].shares.iter();
+            let receives = shares.map(|share| share.receives).max().unwrap_or_default() as usize;
             if !attempt.is_whole || receives < 2 {
                 self.deferred.push(attempt);
                 continue;
