@@ -31,6 +31,8 @@ pub(super) struct State<'a> {
     /// what waits for a read of its project
     refusals: BTreeMap<ProjectId, Vec<Refusal>>,
     reading: HashSet<ProjectId>,
+    /// projects that exist, as far as the service has shown
+    existing: HashSet<ProjectId>,
     /// projects that do not exist
     missing: HashMap<ProjectId, Failure>,
     /// shared calls that failed while the service answered nothing else
@@ -52,6 +54,7 @@ impl<'a> State<'a> {
             outcomes: batches.iter().map(untried).collect(),
             refusals: BTreeMap::new(),
             reading: HashSet::new(),
+            existing: HashSet::new(),
             missing: HashMap::new(),
             deferred: Vec::new(),
             overlaps: None,
@@ -154,6 +157,18 @@ impl<'a> State<'a> {
         Some(project)
     }
 
+    /// Notes that a call for a project was accepted.
+    pub(super) fn project_exists(&mut self, project: ProjectId) {
+        self.existing.insert(project);
+    }
+
+    /// Tells whether a project's other batches wait for a read: without that, a
+    /// project that does not exist would cost a call for each while it is read.
+    pub(super) fn is_in_doubt(&self, project: ProjectId) -> bool {
+        let is_to_be_read = self.reading.contains(&project) || self.refusals.contains_key(&project);
+        is_to_be_read && !self.existing.contains(&project)
+    }
+
     /// Takes what waits for a read of a project.
     pub(super) fn take_refusals(&mut self, project: ProjectId) -> Vec<Refusal> {
         self.refusals.remove(&project).unwrap_or_default()
@@ -170,6 +185,7 @@ impl<'a> State<'a> {
         self.reading.remove(&project);
         let error = match membership {
             Ok(listed) => {
+                self.existing.insert(project);
                 let refusals = refusals.into_iter();
                 return refusals
                     .flat_map(|refusal| self.decide(refusal, &listed))
