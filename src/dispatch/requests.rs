@@ -3,6 +3,7 @@
 //! Owns the wait for the rate limiter, the repetition of throttled requests, and
 //! the stop before the deadline. It must not know what a request is for.
 
+use std::cell::RefCell;
 use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -31,7 +32,7 @@ pub(super) struct Requests<'a> {
     next: tokio::sync::Mutex<()>,
     /// Notified of each answer: it may change when the next request may start.
     answered: Notify,
-    state: Mutex<State>,
+    state: RefCell<State>,
 }
 
 /// By kind.
@@ -54,13 +55,13 @@ impl<'a> Requests<'a> {
             stop,
             next: tokio::sync::Mutex::default(),
             answered: Notify::new(),
-            state: Mutex::default(),
+            state: RefCell::default(),
         }
     }
 
     /// Returns how many calls and reads were started.
     pub(super) fn counts(&self) -> (usize, usize) {
-        let [calls, reads] = self.state().started;
+        let [calls, reads] = self.state.borrow().started;
         (calls, reads)
     }
 
@@ -138,7 +139,7 @@ impl<'a> Requests<'a> {
         let mut throttled = None;
         loop {
             let Some(started) = self.wait_for_start(kind).await else {
-                let given_up = self.state().given_up[kind as usize].clone();
+                let given_up = self.state.borrow().given_up[kind as usize].clone();
                 let failure = throttled.or(given_up).unwrap_or_else(|| too_late(None));
                 return Err(CallFailure::new(FailureClass::Throttled, failure));
             };
@@ -178,12 +179,12 @@ impl<'a> Requests<'a> {
         loop {
             let now = Instant::now();
             let start = self.rate_limiter().next_start(now);
-            if self.is_too_late(start) || self.state().given_up[kind as usize].is_some() {
+            if self.is_too_late(start) || self.state.borrow().given_up[kind as usize].is_some() {
                 return None;
             }
             if start <= now {
                 self.rate_limiter().started(now, fastrand::f64());
-                self.state().started[kind as usize] += 1;
+                self.state.borrow_mut().started[kind as usize] += 1;
                 return Some(now);
             }
             // Either way it is looked at again.
@@ -195,7 +196,7 @@ impl<'a> Requests<'a> {
         let (mut rate_limiter, now) = (self.rate_limiter(), Instant::now());
         rate_limiter.throttled(kind, started, now, error.pause);
         if rate_limiter.should_give_up(kind, now) {
-            self.state().given_up[kind as usize] = Some(error.failure.clone());
+            self.state.borrow_mut().given_up[kind as usize] = Some(error.failure.clone());
         }
         drop(rate_limiter);
         self.answered.notify_one();
@@ -205,10 +206,6 @@ impl<'a> Requests<'a> {
         self.rate_limiter
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,9 +1,9 @@
-//! The rig as a program: many seeds, or one with its whole history.
+//! The simulation as a program: many seeds, or one with its whole history.
 
 use std::process::ExitCode;
 
 use clap::Parser;
-use rig::job::Job;
+use simulation::job::Job;
 
 /// Runs seeds, each a life of the function with much that can go wrong in it.
 #[derive(Parser)]
@@ -43,7 +43,7 @@ const JOB_RUNS: u64 = 5;
 
 #[expect(clippy::print_stdout, reason = "printing is what the program is for")]
 fn main() -> ExitCode {
-    rig::silence_requested_panics();
+    simulation::silence_requested_panics();
     let options = Options::parse();
     let is_whole = if let Some(projects) = options.jobs {
         println!(
@@ -73,7 +73,7 @@ fn main() -> ExitCode {
             took.is_whole()
         })
     } else if let Some(seed) = options.seed {
-        let run = rig::run(seed);
+        let run = simulation::run(seed);
         println!("{}", run.history.join("\n"));
         match &run.result {
             Ok(tally) => println!("{tally:?}"),
@@ -81,7 +81,7 @@ fn main() -> ExitCode {
         }
         run.result.is_ok()
     } else {
-        let summary = rig::run_all(options.from..options.from + options.seeds, options.stop);
+        let summary = simulation::run_all(options.from..options.from + options.seeds, options.stop);
         for (fault, seeds) in &summary.faults {
             println!("{seeds:>8} seeds with: {fault}");
         }

@@ -91,7 +91,7 @@ impl Sandbox {
                 "secret",
                 None,
                 None,
-                "rig",
+                "simulation",
             )))
             .time_source(SharedTimeSource::new(RunTime(Instant::now())))
             .http_client(simulator.http_client())
@@ -120,7 +120,7 @@ impl Sandbox {
         dies_after: Option<u32>,
     ) -> Ended {
         let Ok(payload) = RawValue::from_string(event.to_owned()) else {
-            return Ended::Error("the rig's own event is not JSON".to_owned());
+            return Ended::Error("the simulation's own event is not JSON".to_owned());
         };
         let deadline = Instant::now() + time_left;
         let invocation = Invocation {

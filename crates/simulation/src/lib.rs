@@ -35,8 +35,8 @@ pub use queue::QueueSettings;
 use scenario::Scenario;
 use world::World;
 
-/// The text of the panics that the rig asks for.
-pub const PANIC: &str = "a defect that the rig asked for";
+/// The text of the panics that the simulation asks for.
+pub const PANIC: &str = "a defect that the simulation asked for";
 
 /// What runs were made of.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -91,7 +91,7 @@ pub struct Run {
 ///
 /// # Panics
 ///
-/// If no runtime can be made, or the rig itself is at fault.
+/// If no runtime can be made, or the simulation itself is at fault.
 pub fn run(seed: u64) -> Run {
     paused_runtime(seed).block_on(async {
         let mut dice = Rng::with_seed(seed);
@@ -169,7 +169,7 @@ pub fn run_all(seeds: Range<u64>, stops_when_broken: bool) -> Summary {
     summary.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Keeps the panics that the rig asks for out of the output.
+/// Keeps the panics that the simulation asks for out of the output.
 pub fn silence_requested_panics() {
     let default = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {

@@ -2,7 +2,7 @@
 //! policy, FIFO groups.
 //!
 //! What is put in the queue by the function goes through the simulator's SQS
-//! first, with all its rules; from there the rig moves it here.
+//! first, with all its rules; from there the simulation moves it here.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
