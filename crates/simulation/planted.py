@@ -82,19 +82,19 @@ BUGS = [
     (
         "an error in a shared batch is blamed on its neighbours",
         "src/plan.rs",
-        "            told[owner.request].extend(share.map(|place| results[usize::from(*place)].clone()));",
-        "            told[owner.request].extend(share.map(|_| results[results.len() - 1].clone()));",
+        "            let results = positions.map(|position| results[usize::from(*position)].clone());\n",
+        "            let results = positions.map(|_| results[results.len() - 1].clone());\n",
     ),
     (
         "a refused batch is rejected whole",
-        "src/dispatch/mod.rs",
-        "            _ if are_all_listed => self.split(&again, REFUSED_PARTS),\n",
+        "src/dispatch/state.rs",
+        "            _ if are_all_listed => again.split(&self.batches[again.batch], REFUSED_PARTS),\n",
         "            _ if are_all_listed => self.next_round(Attempt {\n"
         "                round: ASSET_ROUNDS,\n                ..again\n            }),\n",
     ),
     (
         "membership is not read: what is refused is rejected at once",
-        "src/dispatch/mod.rs",
+        "src/dispatch/state.rs",
         "            self.refusals.entry(project).or_default().push(refusal);\n",
         "            let round = ASSET_ROUNDS;\n"
         "            self.next_round(Attempt { round, ..refusal.attempt });\n",
@@ -102,17 +102,12 @@ BUGS = [
     (
         "a read decides what came after its first page was asked for",
         "src/dispatch/mod.rs",
-        """        if refusals
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .is_empty()
-        {
-""",
+        "        if refusals.borrow().is_empty() {\n",
         "        {\n",
     ),
     (
         "a listed asset counts as absent",
-        "src/dispatch/mod.rs",
+        "src/dispatch/state.rs",
         "attempt.positions.iter().copied().partition(is_listed);",
         "attempt.positions.iter().copied().partition(|place| *place > 0 && is_listed(place));",
     ),
@@ -135,7 +130,7 @@ BUGS = [
     ),
     (
         "a missing project's assets count as absent",
-        "src/dispatch/mod.rs",
+        "src/dispatch/state.rs",
         "            let outcome = Outcome::Rejected(failure.clone());\n",
         "            let _ = failure;\n            let outcome = Outcome::Absent;\n",
     ),
@@ -148,34 +143,33 @@ BUGS = [
     (
         "a shared call that fails is never split",
         "src/dispatch/mod.rs",
-        "FailureClass::Transient | FailureClass::Unexpected if state.is_shared(&attempt) => {",
-        "FailureClass::Transient | FailureClass::Unexpected\n"
-        "                if false && state.is_shared(&attempt) =>\n            {",
+        "FailureClass::Unexpected if attempt.is_shared(batch) => {",
+        "FailureClass::Unexpected if attempt.is_shared(batch) && false => {",
     ),
     (
         "a shared call that fails is split though nothing is answered",
-        "src/dispatch/mod.rs",
-        "                if state.answers > attempt.answers_before {\n",
-        "                if state.answers >= attempt.answers_before {\n",
+        "src/dispatch/state.rs",
+        "        if self.answers > attempt.answers_before {\n",
+        "        if self.answers >= attempt.answers_before {\n",
     ),
     (
         "where nothing is answered no part of a batch is tried",
-        "src/dispatch/mod.rs",
-        "            let receives = owners.map(|owner| owner.receives).max().unwrap_or_default() as usize;\n",
-        "            let receives = owners.len().min(1);\n",
+        "src/dispatch/state.rs",
+        "            if !attempt.is_whole || receives < 2 {\n",
+        "            if !attempt.is_whole || receives < usize::MAX {\n",
     ),
     (
         "the last part of a split is forgotten",
-        "src/dispatch/mod.rs",
-        "        parts.into_iter().map(part).collect()\n",
+        "src/dispatch/attempt.rs",
+        "        parts.into_iter().map(|part| self.part(part)).collect()\n",
         "        let kept = parts.len().max(2) - 1;\n"
-        "        parts.into_iter().take(kept).map(part).collect()\n",
+        "        parts.into_iter().take(kept).map(|part| self.part(part)).collect()\n",
     ),
     (
-        "each round reads the project without end",
-        "src/dispatch/mod.rs",
+        "an asset has four times as many rounds",
+        "src/dispatch/state.rs",
         "        if round < ASSET_ROUNDS {\n",
-        "        if round < 30 * ASSET_ROUNDS {\n",
+        "        if round < 4 * ASSET_ROUNDS {\n",
     ),
     (
         "parts are sent though a dead letter was not stored",
