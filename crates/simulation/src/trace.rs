@@ -17,6 +17,8 @@ pub(crate) struct Trace {
     pub(crate) reads: u64,
     /// attempts of either that were throttled
     pub(crate) throttled: u64,
+    /// for each project, the attempts of either that were not throttled
+    pub(crate) requests: BTreeMap<String, u64>,
     /// answers that say that something is wrong with the assets of a call
     pub(crate) refusals: u64,
     /// whether SiteWise answered anything with a success or a refusal
@@ -60,6 +62,8 @@ impl Trace {
                 self.shown.extend(shown.map(|named| (named, call.at)));
             }
         }
+        let project = call.project.clone().unwrap_or_default();
+        *self.requests.entry(project).or_default() += 1;
         self.is_answered |= matches!(call.status, Some(200 | 400 | 404));
     }
 

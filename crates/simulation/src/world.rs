@@ -721,7 +721,7 @@ impl<'a> World<'a> {
                 self.costs[place].attempts += 1;
             }
         }
-        let broken = |found: u64, what: String, most: u64| {
+        let holds = |found: u64, most: u64, what: &str| {
             if found <= most {
                 return Ok(());
             }
@@ -734,28 +734,32 @@ impl<'a> World<'a> {
         self.tally.attempts += attempts;
         self.tally.reads += reads;
         self.tally.throttled += throttled;
-        broken(attempts, "attempts".to_owned(), allowed)?;
+        holds(attempts, allowed, "attempts")?;
+        let search = jobs.len() as u64 * self.search_bound();
+        holds(
+            throttled,
+            2 * (attempts + reads) + search,
+            "throttled attempts",
+        )?;
         for (cost, request) in self.costs.iter().zip(&self.requests) {
             let what = format!("attempts with assets of message {}", request.message);
-            broken(cost.attempts, what, cost.bound)?;
+            holds(cost.attempts, cost.bound, &what)?;
         }
+        let is_shared = |named: &Named| self.owners.get(named).is_some_and(|of| of.len() > 1);
+        let missing = self.requests.iter().filter(|one| one.project_is_missing);
+        let in_flight = self.scenario.call_concurrency as u64;
         for trace in traces {
             let reads = trace.refusals * self.read_bound();
-            broken(
-                trace.reads,
-                format!("reads after {} refusals", trace.refusals),
-                reads,
-            )?;
-            let is_shared = |named: &Named| self.owners.get(named).is_some_and(|of| of.len() > 1);
+            holds(trace.reads, reads, "reads")?;
             let extra = trace.extra_calls(is_shared) as u64;
-            broken(
-                extra,
-                "calls for a part of a batch in an outage".to_owned(),
-                2,
-            )?;
+            holds(extra, 2, "calls for a part of a batch in an outage")?;
+            for request in missing.clone().filter(|_| self.is_calm) {
+                let requests = trace.requests.get(&request.project).copied();
+                let what = "requests for a missing project";
+                holds(requests.unwrap_or_default(), 3 * in_flight, what)?;
+            }
         }
-        let throttled_bound = 2 * (attempts + reads) + jobs.len() as u64 * self.search_bound();
-        broken(throttled, "throttled attempts".to_owned(), throttled_bound)
+        Ok(())
     }
 
     /// How many calls an invocation may see throttled where none is let through:
