@@ -25,8 +25,7 @@ use crate::plan::{Ask, distribute, plan};
 use crate::queue::{Parcel, Queue};
 use crate::request::{AssetId, DisassociateRequest, InvalidRequest};
 use crate::settle::{
-    Available, Destination, Settlement, Subject, Worked, hold_back_fifo, redelivered, returns_soon,
-    settle,
+    Available, Destination, Settlement, Subject, Worked, hold_back_fifo, redelivered, settle,
 };
 use crate::sitewise::SiteWise;
 use crate::telemetry::{self, Traced};
@@ -247,8 +246,6 @@ impl Function {
             Event::Queue(_) => redelivered(&settlements, &groups),
             Event::Reported(_) => vec![false; messages.len()],
         };
-        let stop = times.stop_writes.min(Instant::now() + RETURN_PATIENCE);
-        write.return_soon(&settlements, &redelivered, stop).await;
         let assets = requests
             .iter()
             .zip(&settlements)
@@ -495,40 +492,6 @@ impl Write<'_> {
             dead_letters,
             parts,
             failed: no_letters + no_parts,
-        }
-    }
-
-    /// Has records delivered soon that only lacked time. A record for which it
-    /// fails comes back all the same, later.
-    ///
-    /// Only the work queue's: the function knows no other's URL, and has no
-    /// right there. Not a FIFO queue's: its records come back group by group,
-    /// and one that returned before those behind it would be held up by them.
-    async fn return_soon(&self, settlements: &[Settlement], redelivered: &[bool], stop: Instant) {
-        let work_queue = self.function.work_queue.as_ref();
-        let Some(queue) = work_queue.filter(|queue| !queue.is_fifo()) else {
-            return;
-        };
-        let receipts: Vec<&str> = self
-            .messages
-            .iter()
-            .zip(returns_soon(settlements, redelivered))
-            .filter(|(_, is_soon)| *is_soon)
-            .filter(|(message, _)| {
-                let arn = message.queue_arn.as_deref();
-                arn.is_some_and(|arn| queue.is_named_by(arn))
-            })
-            .filter_map(|(message, _)| message.receipt_handle.as_deref())
-            .collect();
-        let results = queue.repeat_after(RETURN_AFTER, &receipts, stop).await;
-        let failures: Vec<Failure> = results.into_iter().filter_map(Result::err).collect();
-        if let Some(first) = failures.first() {
-            tracing::warn!(
-                code = first.code(),
-                count = failures.len(),
-                first_message = first.message(),
-                "records come back only after the visibility timeout"
-            );
         }
     }
 

@@ -9,8 +9,7 @@
 //!                                                                       └── sitewise (one API call)
 //! ```
 //!
-//! - [`event`]: what a payload is; [`request`]: what is asked for, read with
-//!   [`strict_json`]
+//! - [`input`]: [`event`], what a payload is, and [`request`], what is asked for
 //! - [`plan`]: which calls to make
 //! - [`dispatch`]: runs them through [`sitewise`], as fast as the [`pace`]
 //!   allows; [`sdk_error`]: what a failed call means; [`retry`]: what the SDK
@@ -38,19 +37,19 @@ pub mod config;
 pub mod connections;
 pub mod dead_letter;
 pub mod dispatch;
-pub mod event;
 pub mod handler;
+pub mod input;
 pub mod metrics;
 pub mod outcome;
 pub mod pace;
 pub mod part;
 pub mod plan;
 pub mod queue;
-pub mod request;
 pub mod retry;
 pub mod sdk_error;
 pub mod settle;
 pub mod sitewise;
-pub mod strict_json;
 pub mod telemetry;
 pub mod trust;
+
+pub use input::{event, request};
