@@ -77,82 +77,104 @@ pub struct Message<'a> {
     /// How often its queue has delivered it, this time included
     /// (`ApproximateReceiveCount`); 0 if unknown.
     pub receives: u32,
-    text: Cow<'a, str>,
-    /// Why `text` is a record without a body that can be read.
-    problem: Option<String>,
+    /// The text to read the request from, or why there is none.
+    text: Result<Cow<'a, str>, String>,
+    raw: &'a RawValue,
 }
 
 impl<'a> Message<'a> {
-    fn new(origin: Origin, id: Field<'a>, text: impl Into<Cow<'a, str>>) -> Self {
+    fn new(origin: Origin, id: Field<'a>, raw: &'a RawValue) -> Self {
         Self {
             origin,
             id: id.text().ok().filter(|id| !id.is_empty()),
             fifo_group: None,
             receives: 0,
-            text: text.into(),
-            problem: None,
+            text: Ok(raw.get().into()),
+            raw,
         }
     }
 
     /// Reads the request out of the message.
     pub fn request(&self) -> Result<DisassociateRequest, InvalidRequest> {
-        match &self.problem {
-            Some(problem) => Err(problem.clone().into()),
-            None => open(&self.text),
+        match &self.text {
+            Ok(text) => open(text),
+            Err(problem) => Err(problem.clone().into()),
         }
     }
 
     /// Returns the message as it came, in a form that [`Message::request`]
     /// reads again once it is the body of an SQS message.
     pub fn as_it_came(&self) -> &str {
-        &self.text
+        match &self.text {
+            Ok(text) => text,
+            Err(_) => self.raw.get(),
+        }
     }
 
     fn from_sqs(raw: &'a RawValue) -> Self {
-        let record = json::object::<SqsRecord<'_>>(raw.get());
-        let body = match &record {
-            Ok(record) => (record.body.text()).map_err(|problem| format!("body: {problem}")),
-            Err(problem) => Err(format!("record: {problem}")),
+        let (text, record) = match json::object::<SqsRecord<'_>>(raw.get()) {
+            Ok(record) => (record.body(), record),
+            Err(problem) => {
+                let message_id = Outline::of(raw).message_id;
+                let record = SqsRecord {
+                    message_id,
+                    ..SqsRecord::default()
+                };
+                (Err(format!("record: {problem}")), record)
+            }
         };
-        let (text, problem) = match body {
-            Ok(body) if body.is_empty() => (
-                raw.get().into(),
-                Some("body: expected a request, found an empty string".to_owned()),
-            ),
-            Ok(body) => (body, None),
-            Err(problem) => (raw.get().into(), Some(problem)),
-        };
-        let record = record.unwrap_or_else(|_| SqsRecord::with_id_of(raw));
         let attributes: Attributes<'_> = (record.attributes.value())
             .and_then(|attributes| json::object(attributes.get()).ok())
             .unwrap_or_default();
         let is_fifo = match record.queue_arn.text() {
             Ok(arn) => arn.ends_with(".fifo"),
-            Err(_) => attributes.sequence_number.text().is_ok(),
+            Err(_) => attributes.sequence_number.is_present(),
         };
+        let group = attributes.message_group_id.text().ok();
         let receives = attributes.approximate_receive_count.text().ok();
         Self {
-            fifo_group: (attributes.message_group_id.text().ok()).filter(|_| is_fifo),
+            fifo_group: group.filter(|_| is_fifo),
             receives: receives.and_then(|count| count.parse().ok()).unwrap_or(0),
-            problem,
-            ..Self::new(Origin::Sqs, record.message_id, text)
+            text,
+            ..Self::new(Origin::Sqs, record.message_id, raw)
         }
     }
 
     fn from_sns(raw: &'a RawValue) -> Self {
-        let sns = sns_of(raw);
-        let notification: Object<'_> = sns
-            .and_then(|sns| json::object(sns.get()).ok())
-            .unwrap_or_default();
-        let is_known_alone = notification.is_notification()
-            && !notification.is_request()
-            && notification.detail().is_none();
-        let text: Cow<'_, str> = match sns {
-            Some(sns) if is_known_alone => sns.get().into(),
-            // It is known only in the form of an event.
+        let sns = Outline::of(raw).sns.value();
+        let notification = sns.and_then(|sns| json::object::<Object<'_>>(sns.get()).ok());
+        let text = match (sns, &notification) {
+            (Some(sns), Some(notification)) if notification.is_notification() => sns.get().into(),
+            // Without its usual fields it is recognised in an event only.
             _ => format!(r#"{{"Records":[{raw}]}}"#).into(),
         };
-        Self::new(Origin::Sns, notification.message_id, text)
+        Self {
+            text: Ok(text),
+            ..Self::new(
+                Origin::Sns,
+                notification.unwrap_or_default().message_id,
+                raw,
+            )
+        }
+    }
+}
+
+/// The fields of a record that say what it is.
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase", bound(deserialize = "'de: 'a"))]
+struct Outline<'a> {
+    message_id: Field<'a>,
+    event_source: Field<'a>,
+    #[serde(rename = "EventSource")]
+    sns_event_source: Field<'a>,
+    #[serde(rename = "Sns")]
+    sns: Field<'a>,
+}
+
+impl<'a> Outline<'a> {
+    /// Reads a record; one that cannot be read has no fields.
+    fn of(record: &'a RawValue) -> Self {
+        json::object(record.get()).unwrap_or_default()
     }
 }
 
@@ -171,17 +193,12 @@ struct SqsRecord<'a> {
 }
 
 impl<'a> SqsRecord<'a> {
-    /// Reads the id alone of a record that cannot be read otherwise.
-    fn with_id_of(raw: &'a RawValue) -> Self {
-        #[derive(Default, Deserialize)]
-        #[serde(default, rename_all = "camelCase", bound(deserialize = "'de: 'a"))]
-        struct Identified<'a> {
-            message_id: Field<'a>,
-        }
-        let Identified { message_id } = json::object(raw.get()).unwrap_or_default();
-        Self {
-            message_id,
-            ..Self::default()
+    fn body(&self) -> Result<Cow<'a, str>, String> {
+        match self.body.text() {
+            Ok(body) if body.is_empty() => {
+                Err("body: expected a request, found an empty string".to_owned())
+            }
+            body => body.map_err(|problem| format!("body: {problem}")),
         }
     }
 }
@@ -213,86 +230,53 @@ pub struct UnrecognizedEvent {
 ///
 /// A payload that is none of the events; the error says what was expected.
 pub fn read(payload: &RawValue) -> Result<Event<'_>, UnrecognizedEvent> {
-    match json::kind(payload) {
-        "an object" => {}
-        "an array" => {
-            let records = json::elements(payload).unwrap_or_default();
-            return match source_of(&records) {
-                Some(Origin::Sqs) => Ok(Event::of_sqs(&records)),
-                _ => Err(UnrecognizedEvent {
-                    found: "an array without a record of eventSource aws:sqs",
-                }),
-            };
-        }
-        found => return Err(UnrecognizedEvent { found }),
-    }
-    let whole = |origin, id| Event::Reported(vec![Message::new(origin, id, payload.get())]);
-    let Ok(object) = json::object::<Object<'_>>(payload.get()) else {
-        // A field is given twice, which no service does: the report says so.
-        return Ok(whole(Origin::Direct, Field::default()));
-    };
-    let records = object.records.value().and_then(json::elements);
-    let is_whole = object.is_request() || object.detail().is_some();
-    if let Some(records) = records.filter(|records| !(records.is_empty() && is_whole)) {
+    let unrecognized = |found| Err(UnrecognizedEvent { found });
+    let whole = |origin, id| Ok(Event::Reported(vec![Message::new(origin, id, payload)]));
+
+    if let Some(records) = json::elements(payload) {
         return match source_of(&records) {
             Some(Origin::Sqs) => Ok(Event::of_sqs(&records)),
-            Some(_) => Ok(Event::of_sns(&records)),
-            None => Err(UnrecognizedEvent {
-                found: "Records of another source",
-            }),
+            _ => unrecognized("an array without a record of eventSource aws:sqs"),
         };
     }
+    if json::kind(payload) != "an object" {
+        return unrecognized(json::kind(payload));
+    }
+    let Ok(object) = json::object::<Object<'_>>(payload.get()) else {
+        // A field is given twice, which no service does: the report says so.
+        return whole(Origin::Direct, Field::default());
+    };
     if object.is_request() {
-        Ok(whole(Origin::Direct, Field::default()))
+        whole(Origin::Direct, Field::default())
     } else if object.detail().is_some() {
-        Ok(whole(Origin::EventBridge, object.id))
+        whole(Origin::EventBridge, object.id)
+    } else if let Some(records) = object.records.value().and_then(json::elements) {
+        match source_of(&records) {
+            Some(Origin::Sqs) => Ok(Event::of_sqs(&records)),
+            Some(_) => Ok(Event::of_sns(&records)),
+            None => unrecognized("Records of another source"),
+        }
     } else {
-        Err(UnrecognizedEvent {
-            found: "an object with none of these fields",
-        })
+        unrecognized("an object with none of these fields")
     }
 }
 
 /// Returns where records are from: the first that says so speaks for all.
-/// An event without records is one of SQS: there is nothing to do.
+/// Where there is none there is nothing to do, as for an empty SQS event.
 fn source_of(records: &[&RawValue]) -> Option<Origin> {
-    #[derive(Default, Deserialize)]
-    #[serde(default, bound(deserialize = "'de: 'a"))]
-    struct Source<'a> {
-        #[serde(rename = "eventSource")]
-        sqs: Field<'a>,
-        #[serde(rename = "EventSource")]
-        sns: Field<'a>,
-    }
-
     if records.is_empty() {
         return Some(Origin::Sqs);
     }
     records.iter().find_map(|record| {
-        let source: Source<'_> = json::object(record.get()).ok()?;
-        let is = |field: Field<'_>, name| field.text().is_ok_and(|text| text == name);
-        if is(source.sqs, "aws:sqs") {
+        let record = Outline::of(record);
+        if record.event_source.is_text("aws:sqs") {
             Some(Origin::Sqs)
-        } else if is(source.sns, "aws:sns") {
+        } else if record.sns_event_source.is_text("aws:sns") {
             Some(Origin::Sns)
         } else {
             None
         }
     })
-}
-
-/// Returns the notification in a record of an SNS event.
-fn sns_of(record: &RawValue) -> Option<&RawValue> {
-    #[derive(Default, Deserialize)]
-    #[serde(default, rename_all = "PascalCase", bound(deserialize = "'de: 'a"))]
-    struct SnsRecord<'a> {
-        sns: Field<'a>,
-    }
-
-    json::object::<SnsRecord<'_>>(record.get())
-        .ok()?
-        .sns
-        .value()
 }
 
 /// Reads a request, which may be in an envelope.
@@ -307,7 +291,9 @@ fn open(text: &str) -> Result<DisassociateRequest, InvalidRequest> {
     let message = if object.is_notification() {
         object.message
     } else if let Some(sns) = lone_notification(&object) {
-        json::object::<Object<'_>>(sns.get())?.message
+        let notification = json::object::<Object<'_>>(sns.get());
+        let notification = notification.map_err(|problem| format!("Sns: {problem}"))?;
+        notification.message
     } else {
         let unknown = "expected a request (projectId, assetIds), an EventBridge event (source, \
                        detail-type, detail) or an SNS notification (Type, TopicArn, Message), \
@@ -322,7 +308,7 @@ fn open(text: &str) -> Result<DisassociateRequest, InvalidRequest> {
 /// Lambda's own dead-letter queue keeps of a failed event.
 fn lone_notification<'a>(event: &Object<'a>) -> Option<&'a RawValue> {
     match json::elements(event.records.value()?)?.as_slice() {
-        [record] => sns_of(record),
+        [record] => Outline::of(record).sns.value(),
         _ => None,
     }
 }
@@ -338,8 +324,12 @@ impl<'a> Object<'a> {
         self.detail.value().filter(|_| is_event)
     }
 
+    /// Tells whether the object is an SNS notification and nothing else.
     fn is_notification(&self) -> bool {
-        self.topic_arn.is_present() && self.message.is_present()
+        self.topic_arn.is_present()
+            && self.message.is_present()
+            && !self.is_request()
+            && self.detail().is_none()
     }
 }
 
@@ -633,7 +623,7 @@ mod tests {
             (
                 r#"{"Records":[{"EventSource":"aws:sns","Sns":{"Message":"","Message":""}}]}"#,
                 None,
-                "expected a JSON object: duplicate field `Message` at line 1 column 23",
+                "Sns: expected a JSON object: duplicate field `Message` at line 1 column 23",
             ),
         ] {
             let payload: &RawValue = serde_json::from_str(payload).expect("JSON");

@@ -83,6 +83,11 @@ impl<'a> Field<'a> {
         }
     }
 
+    /// Tells whether the value is this string.
+    pub(super) fn is_text(self, text: &str) -> bool {
+        self.text().is_ok_and(|found| found == text)
+    }
+
     /// Says that the field should be there, with a value of another kind.
     pub(super) fn expected(self, expected: &str) -> String {
         match self.kind() {

@@ -386,7 +386,7 @@ fn envelopes() -> Vec<Bad> {
         wrapped("topic: what Lambda keeps, words", &format!(r#"{{"Records":[{}]}}"#, sns_record(r#""hello""#)), "failed",
             "expected a JSON object: expected value at line 1 column 1"),
         wrapped("topic: what Lambda keeps, null", r#"{"Records":[{"EventSource":"aws:sns","Sns":null}]}"#, "failed",
-            "_NONE_"),
+            "Sns: expected a JSON object, found null"),
         // SQS
         wrapped("queue in a queue", &format!(r#"{{"Records":[{sqs_record}]}}"#), "batch", "_NONE_"),
         wrapped("queue: no records", r#"{"Records":[]}"#, "batch", "_NONE_"),
