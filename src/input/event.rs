@@ -112,17 +112,15 @@ impl<'a> Message<'a> {
     }
 
     fn from_sqs(raw: &'a RawValue) -> Self {
-        let (text, record) = match json::object::<SqsRecord<'_>>(raw.get()) {
-            Ok(record) => (record.body(), record),
-            Err(problem) => {
-                let message_id = Outline::of(raw).message_id;
-                let record = SqsRecord {
-                    message_id,
-                    ..SqsRecord::default()
-                };
-                (Err(format!("record: {problem}")), record)
-            }
+        let record = json::object::<SqsRecord<'_>>(raw.get());
+        let text = match &record {
+            Ok(record) => record.body(),
+            Err(problem) => Err(format!("record: {problem}")),
         };
+        let record = record.unwrap_or_else(|_| SqsRecord {
+            message_id: AnyRecord::read(raw).message_id,
+            ..SqsRecord::default()
+        });
         let attributes: Attributes<'_> = (record.attributes.value())
             .and_then(|attributes| json::object(attributes.get()).ok())
             .unwrap_or_default();
@@ -141,28 +139,26 @@ impl<'a> Message<'a> {
     }
 
     fn from_sns(raw: &'a RawValue) -> Self {
-        let sns = Outline::of(raw).sns.value();
-        let notification = sns.and_then(|sns| json::object::<Object<'_>>(sns.get()).ok());
-        let text = match (sns, &notification) {
-            (Some(sns), Some(notification)) if notification.is_notification() => sns.get().into(),
+        let sns = AnyRecord::read(raw).sns.value();
+        let notification: Object<'_> = sns
+            .and_then(|sns| json::object(sns.get()).ok())
+            .unwrap_or_default();
+        let text = match sns {
+            Some(sns) if notification.is_notification() => sns.get().into(),
             // Without its usual fields it is recognised in an event only.
             _ => format!(r#"{{"Records":[{raw}]}}"#).into(),
         };
         Self {
             text: Ok(text),
-            ..Self::new(
-                Origin::Sns,
-                notification.unwrap_or_default().message_id,
-                raw,
-            )
+            ..Self::new(Origin::Sns, notification.message_id, raw)
         }
     }
 }
 
-/// The fields of a record that say what it is.
+/// A record of any service, by the fields that say what it is.
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "camelCase", bound(deserialize = "'de: 'a"))]
-struct Outline<'a> {
+struct AnyRecord<'a> {
     message_id: Field<'a>,
     event_source: Field<'a>,
     #[serde(rename = "EventSource")]
@@ -171,9 +167,9 @@ struct Outline<'a> {
     sns: Field<'a>,
 }
 
-impl<'a> Outline<'a> {
+impl<'a> AnyRecord<'a> {
     /// Reads a record; one that cannot be read has no fields.
-    fn of(record: &'a RawValue) -> Self {
+    fn read(record: &'a RawValue) -> Self {
         json::object(record.get()).unwrap_or_default()
     }
 }
@@ -268,7 +264,7 @@ fn source_of(records: &[&RawValue]) -> Option<Origin> {
         return Some(Origin::Sqs);
     }
     records.iter().find_map(|record| {
-        let record = Outline::of(record);
+        let record = AnyRecord::read(record);
         if record.event_source.is_text("aws:sqs") {
             Some(Origin::Sqs)
         } else if record.sns_event_source.is_text("aws:sns") {
@@ -308,7 +304,7 @@ fn open(text: &str) -> Result<DisassociateRequest, InvalidRequest> {
 /// Lambda's own dead-letter queue keeps of a failed event.
 fn lone_notification<'a>(event: &Object<'a>) -> Option<&'a RawValue> {
     match json::elements(event.records.value()?)?.as_slice() {
-        [record] => Outline::of(record).sns.value(),
+        [record] => AnyRecord::read(record).sns.value(),
         _ => None,
     }
 }
