@@ -391,10 +391,10 @@ mod tests {
             ),
             ("no records", json!({"Records": []}), (true, vec![])),
             (
-                "a request that has no records either",
+                "a request with Records of its own",
                 {
                     let mut request = request();
-                    request["Records"] = json!([]);
+                    request["Records"] = json!([record("a")]);
                     request
                 },
                 (false, vec![(Origin::Direct, None, Ok(1))]),
