@@ -40,16 +40,6 @@ pub const LEAST_RESERVE: Duration = Duration::from_millis(300);
 /// Time kept free for the answer alone.
 pub const ANSWER_RESERVE: Duration = Duration::from_millis(100);
 
-/// When a record comes back that only lacked time, while the service answers.
-///
-/// Longer than what is left of an invocation by then, so that its answer is
-/// there first, and than a service that throttles needs to take more; far
-/// shorter than a visibility timeout, in which nothing would be done.
-pub const RETURN_AFTER: Duration = Duration::from_secs(10);
-
-/// Most time spent on asking for that: the answer is worth more.
-pub const RETURN_PATIENCE: Duration = Duration::from_secs(1);
-
 /// The function: everything that one cold start sets up.
 #[derive(Clone, Debug)]
 pub struct Function {
