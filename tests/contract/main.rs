@@ -18,6 +18,5 @@ mod pace;
 mod panics;
 mod poison;
 mod requests;
-mod returns;
 mod samples;
 mod upstream;
