@@ -73,6 +73,18 @@ pub(crate) fn failed<const N: usize>(ids: [&str; N]) -> Value {
     json!({"batchItemFailures": failures})
 }
 
+/// The numbers of the records `m-0`, `m-1` and so on that a partial batch
+/// response names.
+pub(crate) fn failed_numbers(answer: &Value) -> Vec<usize> {
+    let failures = answer["batchItemFailures"].as_array().expect("a list");
+    let ids = failures.iter().map(|failure| &failure["itemIdentifier"]);
+    ids.map(|id| {
+        let number = id.as_str().and_then(|id| id.strip_prefix("m-")?.parse().ok());
+        number.expect("a record with a number")
+    })
+    .collect()
+}
+
 /// The process's SDK configuration, over `http_client`.
 pub(crate) fn sdk_config(http_client: SharedHttpClient) -> aws_types::sdk_config::Builder {
     SdkConfig::builder()
