@@ -5,9 +5,11 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use simulator::{Absent, Fault, Names, Settings};
+use simulator::{Absent, Names, Settings};
 
-use crate::support::{Rig, asset, assets, failed_numbers, project, record, records, request};
+use crate::support::{
+    REFUSALS, Rig, asset, assets, failed_numbers, project, record, records, request,
+};
 
 const ALL: [usize; 10] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9];
 
@@ -28,17 +30,12 @@ const FAST: [&str; 10] = [
 /// Ways of failing that take each attempt's whole time.
 const SLOW: [&str; 3] = ["stall", "stall-after", "stall-body"];
 
-fn fault(text: &str) -> Fault {
-    text.parse().expect("a fault")
-}
-
 /// A function, and the project of ten messages of ten assets, of which the
 /// service fails on some.
 fn failing_on(failing: &[usize], how: &str) -> Rig {
     let rig = Rig::with_assets(0..100);
     for number in failing {
-        let text = format!("disassociate:asset={}:{how}", asset(*number));
-        rig.simulator.fault(fault(&text));
+        rig.fault(&format!("disassociate:asset={}:{how}", asset(*number)));
     }
     rig
 }
@@ -136,7 +133,7 @@ async fn an_outage_costs_at_most_two_more_calls_for_each_shared_batch() {
         for receives in [1, 2, 3, 4, 9, 50] {
             for projects in [1, 3] {
                 let rig = Rig::new(Settings::default());
-                rig.simulator.fault(fault(&format!("disassociate:{how}")));
+                rig.fault(&format!("disassociate:{how}"));
                 let event = records((0..projects).flat_map(|number| {
                     ALL.map(|index| {
                         let mut message = message(index, receives);
@@ -183,8 +180,6 @@ async fn throttling_and_credentials_split_nothing() {
     }
 }
 
-/// What a repetition of the same call would be answered, it is a call with the
-/// same token: where the service remembers tokens, it is applied once.
 #[tokio::test(start_paused = true)]
 async fn a_single_request_that_fails_is_not_split() {
     for how in FAST {
@@ -199,10 +194,10 @@ async fn a_single_request_that_fails_is_not_split() {
     }
 }
 
-/// Assets that the service refuses and that the project still lists are sought
-/// breadth first: a small message beside a large one is done at once.
+/// Both have assets that are gone; a small message beside a large one is done at
+/// once.
 #[tokio::test(start_paused = true)]
-async fn a_large_message_of_refused_assets_does_not_starve_a_small_one() {
+async fn a_large_message_of_gone_assets_does_not_starve_a_small_one() {
     for absent in [Absent::NotFound, Absent::Invalid] {
         for names in [Names::Resource, Names::Project, Names::Nothing] {
             for large_first in [false, true] {
@@ -213,7 +208,7 @@ async fn a_large_message_of_refused_assets_does_not_starve_a_small_one() {
                         latency: Duration::from_millis(200),
                         ..Settings::default()
                     });
-                    rig.function.max_concurrency = 1;
+                    rig.function.call_concurrency = 1;
                     rig.simulator.add_project(&project(1), assets(990..1000));
                     rig.simulator
                         .add_project(&project(small_project), assets(2001..2020));
@@ -228,6 +223,37 @@ async fn a_large_message_of_refused_assets_does_not_starve_a_small_one() {
                     let case = format!("{absent:?} {names:?} {large_first} {small_project}");
                     assert!(!left.contains(&1), "{case}: {left:?}");
                 }
+            }
+        }
+    }
+}
+
+/// Assets that are refused and still listed are sought breadth first.
+#[tokio::test(start_paused = true)]
+async fn a_large_message_of_refused_assets_does_not_starve_a_small_one() {
+    for refusal in REFUSALS {
+        for large_first in [false, true] {
+            for small_project in [1, 2] {
+                let rig = Rig::new(Settings {
+                    latency: Duration::from_millis(50),
+                    ..Settings::default()
+                });
+                rig.simulator.add_project(&project(1), assets(0..1000));
+                rig.simulator
+                    .add_project(&project(small_project), assets(2000..2020));
+                rig.refuse((0..990).chain([2007]), refusal);
+                let large = record("m-0", &request(1, &assets(0..1000)));
+                let small = record("m-1", &request(small_project, &assets(2000..2020)));
+                let event = if large_first {
+                    [large, small]
+                } else {
+                    [small, large]
+                };
+                let left = failed_numbers(&rig.answer(&records(event)).await);
+                assert!(
+                    !left.contains(&1),
+                    "{large_first} {small_project}: {left:?}"
+                );
             }
         }
     }

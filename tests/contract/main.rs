@@ -19,6 +19,5 @@ mod outcomes;
 mod pace;
 mod panics;
 mod requests;
-mod returns;
 mod samples;
 mod upstream;
