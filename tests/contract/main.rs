@@ -18,6 +18,7 @@ mod narrowing;
 mod outcomes;
 mod pace;
 mod panics;
+mod reads;
 mod requests;
 mod samples;
 mod upstream;
