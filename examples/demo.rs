@@ -221,12 +221,16 @@ fn show_calls(calls: &[Call], took: Duration) {
                 call.queue.as_deref().unwrap_or_default(),
                 call.bodies.len()
             ),
-            Operation::ChangeMessageVisibilityBatch => format!(
-                "ChangeMessageVisibilityBatch on {}, {} message(s)",
-                call.queue.as_deref().unwrap_or_default(),
-                call.receipts.len()
+            Operation::ListProjectAssets => format!(
+                "ListProjectAssets {}, {} asset(s)",
+                call.project.as_deref().unwrap_or_default(),
+                call.listed.len()
             ),
-            Operation::ListProjectAssets | Operation::Other => call.path.clone(),
+            Operation::DescribeProject => format!(
+                "DescribeProject {}",
+                call.project.as_deref().unwrap_or_default()
+            ),
+            Operation::Other => call.path.clone(),
         };
         let status = match call.status {
             Some(status) => status.to_string(),

@@ -10,12 +10,12 @@ pub enum Operation {
     Disassociate,
     /// `ListProjectAssets`
     ListProjectAssets,
+    /// `DescribeProject`
+    DescribeProject,
     /// SQS `SendMessage`
     SendMessage,
     /// SQS `SendMessageBatch`
     SendMessageBatch,
-    /// SQS `ChangeMessageVisibilityBatch`
-    ChangeMessageVisibilityBatch,
     /// anything else
     Other,
 }
@@ -41,14 +41,15 @@ pub struct Call {
     pub project: Option<String>,
     /// the assets, of a disassociation
     pub assets: Vec<String>,
+    /// the assets on the page, of a list that got as far as that; a fault may
+    /// break the page afterwards
+    pub listed: Vec<String>,
     /// the client token, of a disassociation
     pub token: Option<String>,
     /// the queue's name, of an SQS call
     pub queue: Option<String>,
     /// the message bodies, of an SQS call that sends
     pub bodies: Vec<String>,
-    /// the receipt handles, of an SQS call that changes visibility
-    pub receipts: Vec<String>,
     /// the status that was answered; `None` where there was no answer
     pub status: Option<u16>,
     /// whether it was worked off: neither refused nor replayed, answered or not

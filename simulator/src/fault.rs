@@ -86,14 +86,13 @@ pub enum Action {
     },
     /// Entries in the `Failed` list of an SQS batch; the others are worked off.
     FailEntries {
-        /// which entries: those whose body, or receipt handle where visibility
-        /// is changed, contains this; empty: all
+        /// which entries: those whose body contains this; empty: all
         bodies_containing: String,
         /// the entries' code
         code: String,
         /// whether the sender is said to be at fault
         sender_fault: bool,
-        /// how often each body or handle fails before it is taken; `None`: always
+        /// how often each body fails before it is taken; `None`: always
         heals_after: Option<u32>,
     },
     /// The in-process client panics with this text; a socket is reset.
@@ -130,18 +129,23 @@ impl Fault {
         Self::of(&[operation])
     }
 
+    /// A fault of the SiteWise operations that only read.
+    pub fn reads() -> Self {
+        Self::of(&[Operation::ListProjectAssets, Operation::DescribeProject])
+    }
+
     /// A fault of every SiteWise operation.
     pub fn sitewise() -> Self {
-        Self::of(&[Operation::Disassociate, Operation::ListProjectAssets])
+        Self::of(&[
+            Operation::Disassociate,
+            Operation::ListProjectAssets,
+            Operation::DescribeProject,
+        ])
     }
 
     /// A fault of every SQS operation.
     pub fn sqs() -> Self {
-        Self::of(&[
-            Operation::SendMessage,
-            Operation::SendMessageBatch,
-            Operation::ChangeMessageVisibilityBatch,
-        ])
+        Self::of(&[Operation::SendMessage, Operation::SendMessageBatch])
     }
 
     /// Only for calls of this project.
@@ -267,7 +271,7 @@ pub struct InvalidFault {
 }
 
 const TARGETS: &str = "a fault such as disassociate:first=2:status=500, where the target is \
-                       disassociate, list, sitewise or sqs";
+                       disassociate, list, describe, reads, sitewise or sqs";
 const TERMS: &str = "project=ID, asset=ID, queue=NAME; nth=N, first=N, after=N, probability=SHARE; \
                      throttle, status=CODE, type=NAME, latency=NUMBERms, stall, stall-after, \
                      stall-body, reset, reset-after, truncate, garbage, asset-error=CODE, \
@@ -282,7 +286,8 @@ impl FromStr for Fault {
     /// such as `disassociate:first=2:status=500`, `sqs:queue=work:reset` or
     /// `disassociate:asset=ID:asset-error=INTERNAL_FAILURE:heals=2`.
     ///
-    /// - target: `disassociate`, `list`, `sitewise` (both), `sqs`
+    /// - target: `disassociate`, `list`, `describe`, `reads` (the two before),
+    ///   `sitewise` (all three), `sqs`
     /// - filters: `project=ID`, `asset=ID`, `queue=NAME`
     /// - one time, else always: `nth=N` from 1, `first=N`, `after=N`,
     ///   `probability=SHARE`; of several the last counts
@@ -299,6 +304,8 @@ impl FromStr for Fault {
         let mut fault = match terms.next() {
             Some("disassociate") => Self::on(Operation::Disassociate),
             Some("list") => Self::on(Operation::ListProjectAssets),
+            Some("describe") => Self::on(Operation::DescribeProject),
+            Some("reads") => Self::reads(),
             Some("sitewise") => Self::sitewise(),
             Some("sqs") => Self::sqs(),
             _ => return Err(wrong(text, TARGETS)),

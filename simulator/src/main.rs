@@ -8,7 +8,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
-use simulator::{Absent, Call, Fault, Names, Settings, Simulator, Throttle, Tokens};
+use simulator::{
+    Absent, Call, Fault, MissingProjectList, Names, Operation, Settings, Simulator, Throttle,
+    Tokens,
+};
 
 /// Simulates AWS IoT SiteWise Monitor projects and SQS queues over HTTP.
 #[derive(Debug, Parser)]
@@ -25,6 +28,11 @@ struct Arguments {
     /// line
     #[arg(long, value_name = "ID=ASSET,ASSET|ID=@FILE")]
     project: Vec<String>,
+
+    /// Assets below a project's asset, in no project themselves; @FILE has one a
+    /// line
+    #[arg(long, value_name = "ROOT=ASSET,ASSET|ROOT=@FILE")]
+    descendants: Vec<String>,
 
     /// A queue that is there from the start
     #[arg(long, value_name = "NAME")]
@@ -43,8 +51,8 @@ struct Arguments {
     seed: u64,
 
     /// What is remembered of client tokens
-    #[arg(long, value_enum, default_value_t = TokensArgument::Ignored)]
-    tokens: TokensArgument,
+    #[arg(long, value_enum, default_value_t = Tokens::Ignored)]
+    tokens: Tokens,
 
     /// What happens to an asset that is not in the project
     #[arg(long, value_enum, default_value_t = AbsentArgument::Ignore)]
@@ -55,19 +63,29 @@ struct Arguments {
     unknown_asset: AbsentArgument,
 
     /// What the message of a 404 or 400 names
-    #[arg(long, value_enum, default_value_t = NamesArgument::Resource)]
-    not_found_names: NamesArgument,
+    #[arg(long, value_enum, default_value_t = Names::Resource)]
+    not_found_names: Names,
 
-    /// What goes wrong, such as disassociate:probability=0.3:status=500
+    /// What the list of a project that does not exist is answered with
+    #[arg(long, value_enum, default_value_t = MissingProjectList::NotFound)]
+    missing_project_list: MissingProjectList,
+
+    /// How long a list still shows an asset that was removed
+    #[arg(long, default_value_t = 0)]
+    removed_stay_listed_ms: u64,
+
+    /// How long a list lacks an asset that was added after the first request
+    #[arg(long, default_value_t = 0)]
+    added_not_listed_ms: u64,
+
+    /// Lists show the descendants of the assets that they show
+    #[arg(long)]
+    lists_descendants: bool,
+
+    /// What goes wrong, such as disassociate:probability=0.3:status=500; the
+    /// targets are disassociate, list, describe, reads, sitewise and sqs
     #[arg(long, value_name = "SPEC")]
     fault: Vec<Fault>,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum TokensArgument {
-    Ignored,
-    Successes,
-    All,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -76,13 +94,6 @@ enum AbsentArgument {
     Error,
     NotFound,
     Invalid,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum NamesArgument {
-    Resource,
-    Project,
-    Nothing,
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -95,8 +106,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
         simulator.seed_from_event(&text);
     }
     for text in &arguments.project {
-        let (id, assets) = project(text)?;
+        let (id, assets) = id_and_assets(text)?;
         simulator.add_project(&id, assets);
+    }
+    for text in &arguments.descendants {
+        let (root, descendants) = id_and_assets(text)?;
+        simulator.add_descendants(&root, descendants);
     }
     for queue in &arguments.queue {
         simulator.create_queue(queue);
@@ -124,7 +139,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// Reads `ID=ASSET,ASSET` or `ID=@file`.
-fn project(text: &str) -> Result<(String, Vec<String>), String> {
+fn id_and_assets(text: &str) -> Result<(String, Vec<String>), String> {
     let (id, assets) = text
         .split_once('=')
         .ok_or_else(|| format!("{text:?}: expected ID=ASSET,ASSET or ID=@FILE"))?;
@@ -146,7 +161,10 @@ fn line(call: &Call) -> String {
         None => "no answer".to_owned(),
     };
     let what = match (&call.project, &call.queue) {
-        (Some(project), _) => format!("project {project}, {} asset(s)", call.assets.len()),
+        (Some(project), _) if call.operation == Operation::Disassociate => {
+            format!("project {project}, {} asset(s)", call.assets.len())
+        }
+        (Some(project), _) => format!("project {project}"),
         (None, Some(queue)) => format!("queue {queue}, {} message(s)", call.bodies.len()),
         (None, None) => format!("{} {}", call.method, call.path),
     };
@@ -166,16 +184,12 @@ fn settings(arguments: &Arguments) -> Result<Settings, String> {
     Ok(Settings {
         asset_not_in_project: absent(arguments.asset_not_in_project),
         unknown_asset: absent(arguments.unknown_asset),
-        tokens: match arguments.tokens {
-            TokensArgument::Ignored => Tokens::Ignored,
-            TokensArgument::Successes => Tokens::SuccessesReplayed,
-            TokensArgument::All => Tokens::AllReplayed,
-        },
-        not_found_names: match arguments.not_found_names {
-            NamesArgument::Resource => Names::Resource,
-            NamesArgument::Project => Names::Project,
-            NamesArgument::Nothing => Names::Nothing,
-        },
+        tokens: arguments.tokens,
+        not_found_names: arguments.not_found_names,
+        missing_project_list: arguments.missing_project_list,
+        removed_stay_listed: Duration::from_millis(arguments.removed_stay_listed_ms),
+        added_not_listed: Duration::from_millis(arguments.added_not_listed_ms),
+        lists_descendants: arguments.lists_descendants,
         latency: Duration::from_millis(arguments.latency_ms),
         throttle: arguments.throttle.as_deref().map(throttle).transpose()?,
         seed: arguments.seed,

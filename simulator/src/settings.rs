@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use clap::ValueEnum;
+
 /// Everything that can be set.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -9,6 +11,15 @@ pub struct Settings {
     pub asset_not_in_project: Absent,
     /// What a call gets for an asset that does not exist at all.
     pub unknown_asset: Absent,
+    /// What the list of a project that does not exist is answered with.
+    pub missing_project_list: MissingProjectList,
+    /// How long a list still shows an asset that was removed.
+    pub removed_stay_listed: Duration,
+    /// How long a list lacks an asset that was added; those added before the
+    /// first request are listed from the start.
+    pub added_not_listed: Duration,
+    /// Whether a list that shows an asset shows the asset's descendants too.
+    pub lists_descendants: bool,
     /// What is remembered of client tokens.
     pub tokens: Tokens,
     /// What the message of a 404 or 400 names.
@@ -29,6 +40,10 @@ impl Default for Settings {
                 code: "INTERNAL_FAILURE".to_owned(),
                 message: "The asset doesn't exist.".to_owned(),
             },
+            missing_project_list: MissingProjectList::NotFound,
+            removed_stay_listed: Duration::ZERO,
+            added_not_listed: Duration::ZERO,
+            lists_descendants: false,
             tokens: Tokens::Ignored,
             not_found_names: Names::Resource,
             latency: Duration::ZERO,
@@ -56,8 +71,20 @@ pub enum Absent {
     Invalid,
 }
 
+/// What the list of a project that does not exist is answered with. AWS does
+/// not document it, and the service model has no 404 for it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum MissingProjectList {
+    /// 404 `ResourceNotFoundException`.
+    NotFound,
+    /// 400 `InvalidRequestException`.
+    Invalid,
+    /// A list without assets.
+    Empty,
+}
+
 /// What the message of a refused call names. AWS does not document it.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub enum Names {
     /// The missing project, or the first asset at fault.
     Resource,
@@ -68,15 +95,17 @@ pub enum Names {
 }
 
 /// What is remembered of client tokens. AWS does not document it.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub enum Tokens {
     /// Nothing.
     Ignored,
     /// Calls without errors: the same token with the same project and assets
     /// gets the same answer again, and nothing is applied.
+    #[value(name = "successes")]
     SuccessesReplayed,
     /// Every 200, also with errors; the same token with another project or
     /// other assets is a 400.
+    #[value(name = "all")]
     AllReplayed,
 }
 

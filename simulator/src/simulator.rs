@@ -13,7 +13,7 @@ use crate::call::{Call, Operation};
 use crate::fault::{Action, Fault, fails_again};
 use crate::settings::{Settings, Throttle};
 use crate::sitewise::{self, Answer, Disassociation, Page, SiteWise};
-use crate::sqs::{self, Message, Sqs, Visibility};
+use crate::sqs::{self, Message, Sqs};
 
 /// A request in plain terms.
 pub(crate) struct Request {
@@ -97,19 +97,24 @@ impl Simulator {
     /// Creates a project, or extends it.
     pub fn add_project(&self, project: &str, assets: impl IntoIterator<Item = impl Into<String>>) {
         let mut state = self.state();
-        let assets: Vec<String> = assets.into_iter().map(Into::into).collect();
-        state.sitewise.assets.extend(assets.iter().cloned());
-        state
-            .sitewise
-            .projects
-            .entry(project.to_owned())
-            .or_default()
-            .extend(assets);
+        let added_at = (state.seen > 0).then(|| self.start.elapsed());
+        let assets = assets.into_iter().map(Into::into);
+        state.sitewise.add(project, assets, added_at);
     }
 
     /// Creates an asset that is in no project.
     pub fn add_asset(&self, asset: &str) {
         self.state().sitewise.assets.insert(asset.to_owned());
+    }
+
+    /// Creates assets below `root`; they are in no project themselves.
+    pub fn add_descendants(
+        &self,
+        root: &str,
+        descendants: impl IntoIterator<Item = impl Into<String>>,
+    ) {
+        let descendants = descendants.into_iter().map(Into::into);
+        self.state().sitewise.add_descendants(root, descendants);
     }
 
     /// Creates every project that a request in `json` names, with its assets:
@@ -129,17 +134,19 @@ impl Simulator {
 
     /// Returns every project with its assets.
     pub fn projects(&self) -> BTreeMap<String, BTreeSet<String>> {
-        self.state().sitewise.projects.clone()
+        let state = self.state();
+        let projects = state.sitewise.projects.iter();
+        projects
+            .map(|(id, project)| (id.clone(), project.assets.clone()))
+            .collect()
     }
 
     /// Returns a project's assets; none where there is no such project.
     pub fn project_assets(&self, project: &str) -> BTreeSet<String> {
         let state = self.state();
-        state
-            .sitewise
-            .projects
-            .get(project)
-            .cloned()
+        let project = state.sitewise.projects.get(project);
+        project
+            .map(|project| project.assets.clone())
             .unwrap_or_default()
     }
 
@@ -165,24 +172,6 @@ impl Simulator {
         let queue = state.sqs.queues.get_mut(queue);
         queue
             .map(|queue| std::mem::take(&mut queue.messages))
-            .unwrap_or_default()
-    }
-
-    /// Returns the changes of visibility that a queue has taken, the oldest first.
-    pub fn visibilities(&self, queue: &str) -> Vec<Visibility> {
-        let state = self.state();
-        let queue = state.sqs.queues.get(queue);
-        queue
-            .map(|queue| queue.visibilities.clone())
-            .unwrap_or_default()
-    }
-
-    /// Takes all changes of visibility out of a queue.
-    pub fn take_visibilities(&self, queue: &str) -> Vec<Visibility> {
-        let mut state = self.state();
-        let queue = state.sqs.queues.get_mut(queue);
-        queue
-            .map(|queue| std::mem::take(&mut queue.visibilities))
             .unwrap_or_default()
     }
 
@@ -269,18 +258,14 @@ impl Drop for UnderWay<'_> {
     }
 }
 
-/// What is asked of SQS.
-#[derive(Clone, Copy)]
-enum SqsAction {
-    Send,
-    SendBatch,
-    ChangeVisibilityBatch,
-}
-
+/// What a request asks for.
 enum Parsed {
     Disassociate(Disassociation),
-    List { project: String, page: Option<Page> },
-    Sqs { request: Value, action: SqsAction },
+    List(String, Page),
+    Describe(String),
+    Sqs(Value),
+    /// refused by the service model, for this reason
+    Invalid(String),
     Unknown,
 }
 
@@ -299,10 +284,10 @@ impl State {
             headers: request.headers.clone(),
             project: None,
             assets: Vec::new(),
+            listed: Vec::new(),
             token: None,
             queue: None,
             bodies: Vec::new(),
-            receipts: Vec::new(),
             status: None,
             applied: false,
             invalid: None,
@@ -311,10 +296,7 @@ impl State {
         let parsed = parse(request, &mut call);
 
         let mut delay = Duration::ZERO;
-        let is_sitewise = matches!(
-            call.operation,
-            Operation::Disassociate | Operation::ListProjectAssets
-        );
+        let is_sitewise = call.project.is_some();
         if is_sitewise {
             delay += self.settings.latency;
         }
@@ -450,34 +432,26 @@ impl State {
                 headers: Vec::new(),
                 body: String::new(),
             },
-            Parsed::List { project, page } => match (&call.invalid, page) {
-                (None, Some(page)) => self.sitewise.list(project, *page),
-                (reason, _) => {
-                    let reason = reason.as_deref().unwrap_or_default();
-                    Answer::error(400, "InvalidRequestException", reason)
-                }
-            },
+            Parsed::Invalid(reason) => Answer::error(400, "InvalidRequestException", reason),
             Parsed::Disassociate(request) => {
-                let is_repeat = |reason: &String| reason.starts_with("repeated");
-                if let Some(reason) = call.invalid.as_ref().filter(|reason| !is_repeat(reason)) {
-                    return Answer::error(400, "InvalidRequestException", reason);
-                }
+                let fails = |asset: &str| failing_asset(fault.as_deref_mut()?, asset);
                 let (answer, applied) =
                     self.sitewise
-                        .disassociate(request, &self.settings, |asset| {
-                            failing_asset(fault.as_deref_mut()?, asset)
-                        });
+                        .disassociate(request, &self.settings, now, fails);
                 call.applied = applied;
                 answer
             }
-            Parsed::Sqs { request, action } => {
-                let fails = |text: &str| failing_entry(fault.as_deref_mut()?, text);
-                let (answer, invalid) = match action {
-                    SqsAction::Send => self.sqs.send(request, now),
-                    SqsAction::SendBatch => self.sqs.send_batch(request, now, fails),
-                    SqsAction::ChangeVisibilityBatch => {
-                        self.sqs.change_visibility_batch(request, now, fails)
-                    }
+            Parsed::List(project, page) => {
+                let (answer, listed) = self.sitewise.list(project, *page, &self.settings, now);
+                call.listed = listed;
+                answer
+            }
+            Parsed::Describe(project) => self.sitewise.describe(project, &self.settings),
+            Parsed::Sqs(request) => {
+                let fails = |body: &str| failing_entry(fault.as_deref_mut()?, body);
+                let (answer, invalid) = match call.operation {
+                    Operation::SendMessage => self.sqs.send(request, now),
+                    _ => self.sqs.send_batch(request, now, fails),
                 };
                 call.applied = answer.status == 200;
                 call.invalid = invalid;
@@ -543,62 +517,61 @@ fn failing_entry(fault: &mut Fault, text: &str) -> Option<(String, bool)> {
 /// Finds out what a request asks for, and notes it in the record.
 fn parse(request: &Request, call: &mut Call) -> Parsed {
     if let Some(target) = request.headers.get("x-amz-target") {
-        let (operation, action) = match target.as_str() {
-            "AmazonSQS.SendMessage" => (Operation::SendMessage, SqsAction::Send),
-            "AmazonSQS.SendMessageBatch" => (Operation::SendMessageBatch, SqsAction::SendBatch),
-            "AmazonSQS.ChangeMessageVisibilityBatch" => (
-                Operation::ChangeMessageVisibilityBatch,
-                SqsAction::ChangeVisibilityBatch,
-            ),
-            _ => {
-                call.invalid = Some("no such operation".to_owned());
-                return Parsed::Unknown;
-            }
+        let body: Value = serde_json::from_str(&request.body).unwrap_or_default();
+        call.queue = sqs::queue_name(&body);
+        call.bodies = sqs::bodies(&body);
+        call.operation = match target.as_str() {
+            "AmazonSQS.SendMessage" => Operation::SendMessage,
+            "AmazonSQS.SendMessageBatch" => Operation::SendMessageBatch,
+            _ => return unknown(call, "no such operation"),
         };
-        call.operation = operation;
-        let request: Value = serde_json::from_str(&request.body).unwrap_or_default();
-        call.queue = sqs::queue_name(&request);
-        call.bodies = sqs::bodies(&request);
-        call.receipts = sqs::receipts(&request);
-        return Parsed::Sqs { request, action };
+        return Parsed::Sqs(body);
     }
     // An endpoint with a path of its own comes before the operation's.
     let parts: Vec<&str> = request.path.split('/').collect();
     if parts.iter().any(|part| [".", ".."].contains(part)) {
-        call.invalid = Some("the path has a . or ..".to_owned());
-        return Parsed::Unknown;
+        return unknown(call, "the path has a . or ..");
     }
-    match (request.method.as_str(), parts.as_slice()) {
+    let (operation, project) = match (request.method.as_str(), parts.as_slice()) {
         ("POST", [.., "projects", project, "assets", "disassociate"]) => {
-            let (request, invalid) = sitewise::parse(project, &request.body);
-            call.operation = Operation::Disassociate;
-            call.project = Some(request.project.clone());
+            (Operation::Disassociate, *project)
+        }
+        ("GET", [.., "projects", project, "assets"]) => (Operation::ListProjectAssets, *project),
+        ("GET", [.., "projects", project]) => (Operation::DescribeProject, *project),
+        _ => return unknown(call, "no such operation"),
+    };
+    call.operation = operation;
+    call.project = Some(project.to_owned());
+    let parsed = match operation {
+        Operation::Disassociate => {
+            let (request, checked) = sitewise::parse(project, &request.body);
             call.assets.clone_from(&request.assets);
             call.token.clone_from(&request.token);
-            call.invalid = invalid;
-            Parsed::Disassociate(request)
-        }
-        ("GET", [.., "projects", project, "assets"]) => {
-            call.operation = Operation::ListProjectAssets;
-            call.project = Some((*project).to_owned());
-            let page = sitewise::page(&request.query);
-            call.invalid = if !sitewise::is_id(project) {
-                Some(format!("projectId {project:?}"))
-            } else if page.is_none() {
-                Some("maxResults or nextToken".to_owned())
-            } else {
-                None
-            };
-            Parsed::List {
-                project: (*project).to_owned(),
-                page,
+            if request.has_repeats() {
+                // The model allows it; a well-behaved caller does not do it.
+                call.invalid = Some("repeated asset ids".to_owned());
             }
+            checked.map(|()| Parsed::Disassociate(request))
         }
-        _ => {
-            call.invalid = Some("no such operation".to_owned());
-            Parsed::Unknown
-        }
-    }
+        Operation::ListProjectAssets => sitewise::page(&request.query)
+            .map(|page| Parsed::List(project.to_owned(), page))
+            .ok_or_else(|| "maxResults or nextToken".to_owned()),
+        _ => Ok(Parsed::Describe(project.to_owned())),
+    };
+    let parsed = if sitewise::is_id(project) {
+        parsed
+    } else {
+        Err(format!("projectId {project:?}"))
+    };
+    parsed.unwrap_or_else(|reason| {
+        call.invalid = Some(reason.clone());
+        Parsed::Invalid(reason)
+    })
+}
+
+fn unknown(call: &mut Call, reason: &str) -> Parsed {
+    call.invalid = Some(reason.to_owned());
+    Parsed::Unknown
 }
 
 /// Collects every request in a JSON value: its project and valid assets.

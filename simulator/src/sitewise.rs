@@ -1,15 +1,17 @@
 //! SiteWise Monitor over plain data: projects, assets and client tokens.
 //!
 //! The rules are those of the service model (botocore, `iotsitewise`,
-//! 2019-12-02): `BatchDisassociateProjectAssets` and `ListProjectAssets`.
+//! 2019-12-02): `BatchDisassociateProjectAssets`, `ListProjectAssets` and
+//! `DescribeProject`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::settings::{Absent, Names, Settings, Tokens};
+use crate::settings::{Absent, MissingProjectList, Names, Settings, Tokens};
 
 /// Assets in one call (shape `BatchDisassociateProjectAssetsRequest`).
 pub const ASSET_LIMIT: RangeInclusive<usize> = 1..=100;
@@ -19,6 +21,18 @@ pub const TOKEN_LENGTH: RangeInclusive<usize> = 36..=64;
 
 /// Assets on one page of a list (shape `MaxResults`).
 const PAGE_LIMIT: RangeInclusive<usize> = 1..=250;
+
+/// The portal of every project.
+const PORTAL: &str = "cccccccc-0000-4000-8000-000000000001";
+
+/// When every project was created, in seconds since 1970.
+const CREATED_AT: u64 = 1_700_000_000;
+
+const NOT_FOUND: (u16, &str) = (404, "ResourceNotFoundException");
+const INVALID: (u16, &str) = (400, "InvalidRequestException");
+
+/// The message of a refusal that names nothing.
+const NAMELESS: &str = "The requested resource can't be found.";
 
 /// An answer in HTTP's terms.
 #[derive(Clone, Debug)]
@@ -54,17 +68,51 @@ pub(crate) struct Disassociation {
     pub(crate) token: Option<String>,
 }
 
+impl Disassociation {
+    pub(crate) fn has_repeats(&self) -> bool {
+        self.assets.iter().collect::<BTreeSet<_>>().len() < self.assets.len()
+    }
+}
+
 struct Remembered {
     project: String,
     assets: BTreeSet<String>,
     answer: Answer,
 }
 
+/// What is in a project.
+#[derive(Default)]
+pub(crate) struct Project {
+    pub(crate) assets: BTreeSet<String>,
+    /// when an asset was last added or removed; those that were there before the
+    /// first request are missing here
+    changed_at: BTreeMap<String, Duration>,
+}
+
+impl Project {
+    /// Returns what a list shows at the time `now`.
+    fn listed(&self, settings: &Settings, now: Duration) -> BTreeSet<&String> {
+        let is_younger = |asset: &str, age: Duration| {
+            let changed_at = self.changed_at.get(asset);
+            changed_at.is_some_and(|at| now.saturating_sub(*at) < age)
+        };
+        let members = self.assets.iter();
+        let removed = self.changed_at.keys();
+        let removed = removed.filter(|asset| !self.assets.contains(*asset));
+        members
+            .filter(|asset| !is_younger(asset, settings.added_not_listed))
+            .chain(removed.filter(|asset| is_younger(asset, settings.removed_stay_listed)))
+            .collect()
+    }
+}
+
 /// All projects and assets.
 #[derive(Default)]
 pub(crate) struct SiteWise {
-    pub(crate) projects: BTreeMap<String, BTreeSet<String>>,
+    pub(crate) projects: BTreeMap<String, Project>,
     pub(crate) assets: BTreeSet<String>,
+    /// by their roots
+    descendants: BTreeMap<String, BTreeSet<String>>,
     remembered: HashMap<String, Remembered>,
 }
 
@@ -75,8 +123,8 @@ pub(crate) fn is_id(text: &str) -> bool {
         && Uuid::try_parse(text).is_ok_and(|id| !id.is_nil())
 }
 
-/// Reads a disassociation and says what the service model has against it.
-pub(crate) fn parse(project: &str, body: &str) -> (Disassociation, Option<String>) {
+/// Reads a disassociation and says what the service model has against its body.
+pub(crate) fn parse(project: &str, body: &str) -> (Disassociation, Result<(), String>) {
     let parsed: Value = serde_json::from_str(body).unwrap_or_default();
     let assets: Vec<String> = parsed["assetIds"]
         .as_array()
@@ -88,33 +136,27 @@ pub(crate) fn parse(project: &str, body: &str) -> (Disassociation, Option<String
         .unwrap_or_default();
     let token = parsed["clientToken"].as_str().map(ToOwned::to_owned);
     let is_token_no_text = token.is_none() && !parsed["clientToken"].is_null();
-    let distinct: BTreeSet<&String> = assets.iter().collect();
-    let invalid = if !parsed.is_object() {
-        Some("the body is no JSON object".to_owned())
-    } else if !is_id(project) {
-        Some(format!("projectId {project:?}"))
+    let checked = if !parsed.is_object() {
+        Err("the body is no JSON object".to_owned())
     } else if !ASSET_LIMIT.contains(&assets.len()) {
-        Some(format!("{} asset ids", assets.len()))
+        Err(format!("{} asset ids", assets.len()))
     } else if let Some(bad) = assets.iter().find(|asset| !is_id(asset)) {
-        Some(format!("asset id {bad:?}"))
+        Err(format!("asset id {bad:?}"))
     } else if is_token_no_text
         || token.as_ref().is_some_and(|token| {
             !TOKEN_LENGTH.contains(&token.chars().count()) || token.contains(char::is_whitespace)
         })
     {
-        Some("clientToken".to_owned())
-    } else if distinct.len() != assets.len() {
-        // The model allows it; a well-behaved caller does not do it.
-        Some("repeated asset ids".to_owned())
+        Err("clientToken".to_owned())
     } else {
-        None
+        Ok(())
     };
     let request = Disassociation {
         project: project.to_owned(),
         assets,
         token,
     };
-    (request, invalid)
+    (request, checked)
 }
 
 /// A page of a list: from where, and how many.
@@ -141,6 +183,37 @@ pub(crate) fn page(query: &str) -> Option<Page> {
 }
 
 impl SiteWise {
+    /// Creates a project, or extends it. `added_at` is `None` before the first
+    /// request.
+    pub(crate) fn add(
+        &mut self,
+        project: &str,
+        assets: impl IntoIterator<Item = String>,
+        added_at: Option<Duration>,
+    ) {
+        let project = self.projects.entry(project.to_owned()).or_default();
+        for asset in assets {
+            self.assets.insert(asset.clone());
+            if project.assets.insert(asset.clone())
+                && let Some(at) = added_at
+            {
+                project.changed_at.insert(asset, at);
+            }
+        }
+    }
+
+    pub(crate) fn add_descendants(
+        &mut self,
+        root: &str,
+        descendants: impl IntoIterator<Item = String>,
+    ) {
+        let known = self.descendants.entry(root.to_owned()).or_default();
+        for descendant in descendants {
+            self.assets.insert(descendant.clone());
+            known.insert(descendant);
+        }
+    }
+
     /// Answers a valid disassociation, and tells whether it was applied. `fails`
     /// picks assets to fail inside a 200, with a code and a message; it is asked
     /// only about a call that gets that far, once for each asset.
@@ -148,27 +221,19 @@ impl SiteWise {
         &mut self,
         request: &Disassociation,
         settings: &Settings,
+        now: Duration,
         mut fails: impl FnMut(&str) -> Option<(String, String)>,
     ) -> (Answer, bool) {
         let asset_set: BTreeSet<String> = request.assets.iter().cloned().collect();
         if let Some(answer) = self.replay(request, &asset_set, settings.tokens) {
             return (answer, false);
         }
-        let Some(members) = self.projects.get_mut(&request.project) else {
-            let message = match settings.not_found_names {
-                Names::Nothing => "The requested resource can't be found.".to_owned(),
-                Names::Resource | Names::Project => {
-                    format!("Project {} can't be found.", request.project)
-                }
-            };
-            return (
-                Answer::error(404, "ResourceNotFoundException", &message),
-                false,
-            );
+        let Some(project) = self.projects.get_mut(&request.project) else {
+            return (no_project(NOT_FOUND, &request.project, settings), false);
         };
 
         let mut absent = Vec::new();
-        for asset in asset_set.difference(members) {
+        for asset in asset_set.difference(&project.assets) {
             let setting = if self.assets.contains(asset) {
                 &settings.asset_not_in_project
             } else {
@@ -180,8 +245,8 @@ impl SiteWise {
         for asset in &request.assets {
             let setting = absent.iter().find(|(absent, _)| *absent == asset);
             let (status, name) = match setting {
-                Some((_, Absent::NotFound)) => (404, "ResourceNotFoundException"),
-                Some((_, Absent::Invalid)) => (400, "InvalidRequestException"),
+                Some((_, Absent::NotFound)) => NOT_FOUND,
+                Some((_, Absent::Invalid)) => INVALID,
                 _ => continue,
             };
             let message = match settings.not_found_names {
@@ -189,7 +254,7 @@ impl SiteWise {
                 Names::Project => {
                     format!("Assets can't be found in project {}.", request.project)
                 }
-                Names::Nothing => "The requested resource can't be found.".to_owned(),
+                Names::Nothing => NAMELESS.to_owned(),
             };
             return (Answer::error(status, name, &message), false);
         }
@@ -207,7 +272,9 @@ impl SiteWise {
             }
         }
         for asset in removed {
-            members.remove(asset);
+            if project.assets.remove(asset) {
+                project.changed_at.insert(asset.clone(), now);
+            }
         }
         let is_remembered = match settings.tokens {
             Tokens::Ignored => false,
@@ -248,20 +315,64 @@ impl SiteWise {
         }
     }
 
-    /// Answers a page of a project's assets.
-    pub(crate) fn list(&self, project: &str, page: Page) -> Answer {
-        let Some(members) = self.projects.get(project) else {
-            let message = format!("Project {project} can't be found.");
-            return Answer::error(404, "ResourceNotFoundException", &message);
+    /// Answers a page of a project's assets, in the order of their ids, and
+    /// returns what it shows.
+    pub(crate) fn list(
+        &self,
+        project: &str,
+        page: Page,
+        settings: &Settings,
+        now: Duration,
+    ) -> (Answer, Vec<String>) {
+        let mut listed = match (self.projects.get(project), settings.missing_project_list) {
+            (Some(project), _) => project.listed(settings, now),
+            (None, MissingProjectList::Empty) => BTreeSet::new(),
+            (None, MissingProjectList::NotFound) => {
+                return (no_project(NOT_FOUND, project, settings), Vec::new());
+            }
+            (None, MissingProjectList::Invalid) => {
+                return (no_project(INVALID, project, settings), Vec::new());
+            }
         };
-        let assets: Vec<&String> = members.iter().skip(page.start).take(page.size).collect();
-        let end = page.start + assets.len();
-        let mut body = json!({ "assetIds": assets });
-        if end < members.len() {
+        if settings.lists_descendants {
+            for root in listed.clone() {
+                listed.extend(self.descendants.get(root).into_iter().flatten());
+            }
+        }
+        let count = listed.len();
+        let shown = listed.into_iter().skip(page.start).take(page.size);
+        let shown: Vec<String> = shown.cloned().collect();
+        let end = page.start + shown.len();
+        let mut body = json!({ "assetIds": shown });
+        if end < count {
             body["nextToken"] = json!(end.to_string());
         }
-        Answer::ok(&body)
+        (Answer::ok(&body), shown)
     }
+
+    /// Answers `DescribeProject`.
+    pub(crate) fn describe(&self, project: &str, settings: &Settings) -> Answer {
+        if !self.projects.contains_key(project) {
+            return no_project(NOT_FOUND, project, settings);
+        }
+        Answer::ok(&json!({
+            "projectId": project,
+            "projectArn": format!("arn:aws:iotsitewise:eu-west-1:000000000000:project/{project}"),
+            "projectName": "Simulated project",
+            "portalId": PORTAL,
+            "projectCreationDate": CREATED_AT,
+            "projectLastUpdateDate": CREATED_AT,
+        }))
+    }
+}
+
+/// Refuses a request for a project that does not exist.
+fn no_project((status, name): (u16, &str), project: &str, settings: &Settings) -> Answer {
+    let message = match settings.not_found_names {
+        Names::Nothing => NAMELESS.to_owned(),
+        Names::Resource | Names::Project => format!("Project {project} can't be found."),
+    };
+    Answer::error(status, name, &message)
 }
 
 fn entry(asset: &str, code: &str, message: &str) -> Value {

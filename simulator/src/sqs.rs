@@ -1,12 +1,11 @@
-//! SQS over plain data: `SendMessage`, `SendMessageBatch` and
-//! `ChangeMessageVisibilityBatch` of the AWS JSON protocol.
+//! SQS over plain data: `SendMessage` and `SendMessageBatch` of the AWS JSON
+//! protocol.
 //!
 //! The rules are those of the SQS API reference and quotas. The order in which a
 //! call is checked is a choice: AWS does not say it. `DelaySeconds` is not
 //! looked at, attributes of the type `Binary` are refused as empty, and the
 //! answers have no `MD5OfMessageAttributes` and no `SequenceNumber`, which the
-//! Rust SDK does not check. Nothing is received here, so that any receipt handle
-//! is taken for one of a message in flight.
+//! Rust SDK does not check.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
@@ -27,9 +26,6 @@ const ATTRIBUTE_LIMIT: usize = 10;
 const ID_LIMIT: usize = 80;
 const GROUP_LIMIT: usize = 128;
 
-/// Longest visibility timeout, in seconds.
-const VISIBILITY_LIMIT: u64 = 43_200;
-
 /// How long a FIFO queue knows a deduplication id.
 const DEDUPLICATION_WINDOW: Duration = Duration::from_secs(300);
 
@@ -48,17 +44,6 @@ pub struct Message {
     pub deduplication_id: Option<String>,
 }
 
-/// A change of a message's visibility.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Visibility {
-    /// the receipt handle of the delivery
-    pub receipt: String,
-    /// how long the message stays hidden from then on
-    pub timeout: Duration,
-    /// when it was changed, since the simulator was made
-    pub at: Duration,
-}
-
 /// All queues, by name.
 pub(crate) struct Sqs {
     pub(crate) queues: BTreeMap<String, Queue>,
@@ -69,7 +54,6 @@ pub(crate) struct Sqs {
 #[derive(Default)]
 pub(crate) struct Queue {
     pub(crate) messages: Vec<Message>,
-    pub(crate) visibilities: Vec<Visibility>,
     is_fifo: bool,
     known: HashMap<String, (Duration, String)>,
 }
@@ -122,16 +106,6 @@ pub(crate) fn bodies(request: &Value) -> Vec<String> {
         .collect()
 }
 
-/// The receipt handles that a change of visibility names.
-pub(crate) fn receipts(request: &Value) -> Vec<String> {
-    let entries = request["Entries"].as_array();
-    entries
-        .into_iter()
-        .flatten()
-        .filter_map(|entry| entry["ReceiptHandle"].as_str().map(ToOwned::to_owned))
-        .collect()
-}
-
 impl Sqs {
     /// Makes it without queues; the messages' ids follow from `seed` and order.
     pub(crate) fn new(seed: u64) -> Self {
@@ -164,46 +138,13 @@ impl Sqs {
         }
     }
 
-    /// Answers `SendMessageBatch`. `fails` picks entries to fail, with a code
-    /// and whether the sender is at fault.
+    /// Answers `SendMessageBatch`. `fails` picks entries to fail by their
+    /// bodies, with a code and whether the sender is at fault.
     pub(crate) fn send_batch(
         &mut self,
         request: &Value,
         now: Duration,
-        fails: impl FnMut(&str) -> Option<(String, bool)>,
-    ) -> (Answer, Option<String>) {
-        self.batch(request, "MessageBody", fails, |sqs, entry| {
-            check(entry)?;
-            let (message, md5) = sqs.store(request, entry, now)?;
-            Ok(json!({ "MessageId": message, "MD5OfMessageBody": md5 }))
-        })
-    }
-
-    /// Answers `ChangeMessageVisibilityBatch`. `fails` picks entries to fail by
-    /// their receipt handles, with a code and whether the sender is at fault.
-    pub(crate) fn change_visibility_batch(
-        &mut self,
-        request: &Value,
-        now: Duration,
-        fails: impl FnMut(&str) -> Option<(String, bool)>,
-    ) -> (Answer, Option<String>) {
-        self.batch(request, "ReceiptHandle", fails, |sqs, entry| {
-            let visibility = visibility(entry, now)?;
-            let name = queue_name(request).unwrap_or_default();
-            let queue = sqs.queues.get_mut(&name).ok_or_else(|| no_queue(&name))?;
-            queue.visibilities.push(visibility);
-            Ok(json!({}))
-        })
-    }
-
-    /// Answers a batch, whose entries `fails` knows by the field `key`. What
-    /// `apply` returns goes into an entry's result.
-    fn batch(
-        &mut self,
-        request: &Value,
-        key: &str,
         mut fails: impl FnMut(&str) -> Option<(String, bool)>,
-        mut apply: impl FnMut(&mut Self, &Value) -> Result<Value, Refusal>,
     ) -> (Answer, Option<String>) {
         let entries: Vec<&Value> = request["Entries"]
             .as_array()
@@ -218,19 +159,18 @@ impl Sqs {
         let mut invalid = None;
         for entry in entries {
             let id = &entry["Id"];
-            let text = entry[key].as_str().unwrap_or_default();
-            if let Some((code, sender_fault)) = fails(text) {
+            let body = entry["MessageBody"].as_str().unwrap_or_default();
+            if let Some((code, sender_fault)) = fails(body) {
                 failed.push(json!({
                     "Id": id, "Code": code, "SenderFault": sender_fault,
                     "Message": "Simulated failure.",
                 }));
                 continue;
             }
-            match apply(self, entry) {
-                Ok(mut result) => {
-                    result["Id"] = id.clone();
-                    successful.push(result);
-                }
+            match check(entry).and_then(|()| self.store(request, entry, now)) {
+                Ok((message, md5)) => successful.push(json!({
+                    "Id": id, "MessageId": message, "MD5OfMessageBody": md5,
+                })),
                 Err(refusal) => {
                     failed.push(json!({
                         "Id": id, "Code": refusal.code, "SenderFault": true,
@@ -431,31 +371,6 @@ fn check(entry: &Value) -> Result<(), Refusal> {
         }
     }
     Ok(())
-}
-
-fn visibility(entry: &Value, now: Duration) -> Result<Visibility, Refusal> {
-    let receipt = entry["ReceiptHandle"].as_str().unwrap_or_default();
-    if receipt.is_empty() {
-        return Err(Refusal::new(
-            "ReceiptHandleIsInvalid",
-            format!("The input receipt handle {receipt:?} is not a valid receipt handle."),
-        ));
-    }
-    let seconds = entry["VisibilityTimeout"].as_u64();
-    let Some(seconds) = seconds.filter(|seconds| *seconds <= VISIBILITY_LIMIT) else {
-        return Err(Refusal::new(
-            "InvalidParameterValue",
-            format!(
-                "VisibilityTimeout: expected 0 to {VISIBILITY_LIMIT}, found {}",
-                entry["VisibilityTimeout"]
-            ),
-        ));
-    };
-    Ok(Visibility {
-        receipt: receipt.to_owned(),
-        timeout: Duration::from_secs(seconds),
-        at: now,
-    })
 }
 
 fn hex(bytes: &[u8]) -> String {

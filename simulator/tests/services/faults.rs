@@ -431,11 +431,13 @@ async fn only_requests_that_match_are_counted() {
 #[tokio::test(start_paused = true)]
 async fn a_fault_keeps_to_its_service_operation_and_queue() {
     for (spec, expected) in [
-        ("disassociate:reset", [true, false, false, false]),
-        ("list:reset", [false, true, false, false]),
-        ("sitewise:reset", [true, true, false, false]),
-        ("sqs:reset", [false, false, true, true]),
-        ("sqs:queue=q2:reset", [false, false, false, true]),
+        ("disassociate:reset", [true, false, false, false, false]),
+        ("list:reset", [false, true, false, false, false]),
+        ("describe:reset", [false, false, true, false, false]),
+        ("reads:reset", [false, true, true, false, false]),
+        ("sitewise:reset", [true, true, true, false, false]),
+        ("sqs:reset", [false, false, false, true, true]),
+        ("sqs:queue=q2:reset", [false, false, false, false, true]),
     ] {
         let rig = Rig::with_assets([1]).and_fault(spec);
         let urls = ["q1", "q2"].map(|name| rig.simulator.create_queue(name));
@@ -443,11 +445,51 @@ async fn a_fault_keeps_to_its_service_operation_and_queue() {
         let found = [
             rig.disassociate([1]).await.is_err(),
             rig.list(None, None).await.is_err(),
+            rig.describe().await.is_err(),
             rig.send(&urls[0], "body").await.is_err(),
             rig.send_batch(&urls[1], batch).await.is_err(),
         ];
         assert_eq!(found, expected, "{spec}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_fails_in_every_way() {
+    let refused = |status, code, message| Some(Trouble::refused(status, code, message));
+    for (action, expected, status) in [
+        ("status=500:type=Odd", refused(500, "Odd", ""), Some(500)),
+        (
+            "throttle",
+            refused(429, "ThrottlingException", "Rate exceeded"),
+            Some(429),
+        ),
+        ("stall", None, None),
+        ("stall-after", None, None),
+        ("stall-body", None, Some(200)),
+        ("reset", Some(Trouble::Io), None),
+        ("reset-after", Some(Trouble::Io), None),
+        ("truncate", Some(Trouble::Unreadable(200)), Some(200)),
+        ("garbage", refused(200, "", ""), Some(200)),
+    ] {
+        let rig = Rig::with_assets([1]).and_fault(&format!("reads:{action}"));
+        let hour = Duration::from_secs(3600);
+        let list = tokio::time::timeout(hour, rig.list(None, None)).await.ok();
+        let list = list.map(|page| Trouble::of(&page.expect_err(action)));
+        let description = tokio::time::timeout(hour, rig.describe()).await.ok();
+        let description = description.map(|found| Trouble::of(&found.expect_err(action)));
+        assert_eq!([list, description], [expected.clone(), expected]);
+        assert_eq!(rig.endings(), [(status, false); 2], "{action}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_takes_the_latency_of_a_fault() {
+    let rig = Rig::with_assets([1]).and_fault("reads:latency=300ms");
+    let start = Instant::now();
+    rig.list(None, None).await.expect("a page");
+    rig.describe().await.expect("a project");
+    rig.disassociate([1]).await.expect("a 200");
+    assert_eq!(start.elapsed(), Duration::from_millis(600));
 }
 
 #[tokio::test(start_paused = true)]

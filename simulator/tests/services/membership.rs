@@ -1,7 +1,7 @@
 //! Which assets are in which project.
 
 use aws_sdk_iotsitewise::operation::batch_disassociate_project_assets::BatchDisassociateProjectAssetsError;
-use simulator::{Operation, Settings};
+use simulator::{Names, Operation, Settings};
 
 use crate::support::{Rig, Trouble, asset, assets, ending, project};
 
@@ -120,6 +120,69 @@ async fn a_list_of_a_missing_project_is_a_404() {
         )
     );
     assert_eq!(rig.endings(), [(Some(404), false)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_record_of_a_list_has_what_its_page_shows() {
+    let rig = Rig::with_assets(1..=3);
+    rig.list(Some(2), None).await.expect("a page");
+    let call = rig.only_call();
+    assert_eq!(call.operation, Operation::ListProjectAssets);
+    assert_eq!(call.project, Some(project(1)));
+    assert_eq!((call.listed, call.assets), (assets([1, 2]), vec![]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn entries_shift_between_the_pages_of_a_list_that_changes() {
+    let rig = Rig::with_assets(1..=4);
+    let first = rig.list(Some(2), None).await.expect("a page");
+    rig.disassociate([1]).await.expect("a 200");
+    let second = rig.list(Some(2), first.next_token()).await.expect("a page");
+    assert_eq!(first.asset_ids(), assets([1, 2]));
+    assert_eq!(second.asset_ids(), assets([4]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_project_is_described_as_long_as_it_exists_with_assets_or_without() {
+    let rig = Rig::with_assets([1]);
+    for _ in 0..2 {
+        let found = rig.describe().await.expect("a project");
+        assert_eq!(found.project_id(), project(1));
+        rig.disassociate([1]).await.expect("a 200");
+    }
+    let call = rig.simulator.calls().swap_remove(0);
+    assert_eq!(call.operation, Operation::DescribeProject);
+    assert_eq!(call.method, "GET");
+    assert_eq!(call.path, format!("/projects/{}", project(1)));
+    assert_eq!(call.project, Some(project(1)));
+    assert_eq!(call.invalid, None);
+    assert_eq!(ending(&call), (Some(200), false));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_description_of_a_missing_project_is_a_404() {
+    for (names, message) in [
+        (
+            Names::Resource,
+            format!("Project {} can't be found.", project(1)),
+        ),
+        (
+            Names::Nothing,
+            "The requested resource can't be found.".to_owned(),
+        ),
+    ] {
+        let rig = Rig::new(Settings {
+            not_found_names: names,
+            ..Settings::default()
+        });
+        let error = rig.describe().await.expect_err("no project");
+        assert_eq!(
+            Trouble::of(&error),
+            Trouble::refused(404, "ResourceNotFoundException", &message)
+        );
+        assert!(error.into_service_error().is_resource_not_found_exception());
+        assert_eq!(rig.endings(), [(Some(404), false)]);
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -8,6 +8,7 @@ use crate::support::{Rig, Trouble, asset, assets, project};
 
 const DISASSOCIATE: &str = "BatchDisassociateProjectAssets";
 const LIST: &str = "ListProjectAssets";
+const DESCRIBE: &str = "DescribeProject";
 
 fn model() -> Value {
     serde_json::from_str(include_str!("../model/iotsitewise.json")).expect("JSON")
@@ -209,10 +210,72 @@ async fn the_throttle_of_a_fault_is_the_models() {
     let (name, status) = answered(rig.disassociate([1]).await.expect_err("throttled"));
     assert_eq!(modelled_status(DISASSOCIATE, &name), Some(status));
     assert_eq!(modelled_status(LIST, &name), Some(status));
+    assert_eq!(modelled_status(DESCRIBE, &name), Some(status));
 }
 
-/// The model has no 404 for a list; the simulator gives one all the same,
-/// because a list of a missing project has to get some answer.
+#[tokio::test(start_paused = true)]
+async fn a_description_has_what_the_model_requires() {
+    let rig = Rig::with_assets([]);
+    let found = rig.describe().await.expect("a project");
+    let response = shape("DescribeProjectResponse");
+    for member in response["required"].as_array().expect("a list") {
+        let member = member.as_str().expect("a name");
+        let (shape_name, value) = match member {
+            "projectId" => ("ID", found.project_id().to_owned()),
+            "projectArn" => ("ARN", found.project_arn().to_owned()),
+            "projectName" => ("Name", found.project_name().to_owned()),
+            "portalId" => ("ID", found.portal_id().to_owned()),
+            "projectCreationDate" | "projectLastUpdateDate" => {
+                let (created, updated) = (
+                    found.project_creation_date(),
+                    found.project_last_update_date(),
+                );
+                // The SDK puts 1970 in the place of a date that is missing.
+                assert!(created.secs() > 0 && updated >= created);
+                assert_eq!(shape("Timestamp")["type"], "timestamp");
+                continue;
+            }
+            other => panic!("{other}"),
+        };
+        assert_eq!(response["members"][member]["shape"], shape_name);
+        let limits = shape(shape_name);
+        assert!(
+            (limit(&limits, "min")..=limit(&limits, "max")).contains(&value.len()),
+            "{member}"
+        );
+    }
+    assert_eq!(
+        shape("ARN")["pattern"],
+        r"^arn:aws(-cn|-us-gov)?:[a-zA-Z0-9-:\/_\.]+$"
+    );
+    assert_eq!(
+        found.project_arn(),
+        format!(
+            "arn:aws:iotsitewise:eu-west-1:000000000000:project/{}",
+            project(1)
+        )
+    );
+    assert_eq!(found.project_description(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn refusals_of_a_description_are_the_models() {
+    let rig = Rig::new(Settings::default());
+    let missing = Trouble::of(&rig.describe().await.expect_err("no project"));
+    let call = rig.sitewise.describe_project().project_id("no-id");
+    let invalid = Trouble::of(&call.send().await.expect_err("no id"));
+    for (trouble, expected) in [
+        (missing, "ResourceNotFoundException"),
+        (invalid, "InvalidRequestException"),
+    ] {
+        let (name, status) = answered(trouble);
+        assert_eq!(name, expected);
+        assert_eq!(modelled_status(DESCRIBE, &name), Some(status));
+    }
+}
+
+/// The model has no 404 for a list; the simulator gives one unless it is set to
+/// another answer, because AWS does not say what a missing project's list gets.
 #[test]
 fn the_404_of_a_list_is_outside_the_model() {
     assert_eq!(modelled_status(LIST, "ResourceNotFoundException"), None);
@@ -227,8 +290,11 @@ async fn the_operations_are_where_the_model_has_them() {
     let rig = Rig::with_assets([1]);
     rig.disassociate([1]).await.expect("a 200");
     rig.list(None, None).await.expect("a page");
+    rig.describe().await.expect("a project");
     let calls = rig.simulator.calls();
-    for (call, name) in calls.iter().zip([DISASSOCIATE, LIST]) {
+    let names = [DISASSOCIATE, LIST, DESCRIBE];
+    assert_eq!(calls.len(), names.len());
+    for (call, name) in calls.iter().zip(names) {
         let operation = operation(name);
         let uri = operation["http"]["requestUri"].as_str().expect("a text");
         assert_eq!(call.path, uri.replace("{projectId}", &project(1)));
@@ -246,7 +312,6 @@ async fn the_operations_are_where_the_model_has_them() {
             )
         );
     }
-    assert_eq!(calls.len(), 2);
 }
 
 #[tokio::test(start_paused = true)]

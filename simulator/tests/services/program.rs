@@ -5,7 +5,8 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 
 use simulator::{Settings, Simulator};
 
-use crate::support::{Rig, asset, project};
+use crate::socket::ask;
+use crate::support::{Rig, asset, assets, project};
 
 /// The program while it runs; it ends with the test.
 struct Program {
@@ -99,6 +100,73 @@ async fn it_serves_what_its_arguments_name_and_prints_each_call_once_it_is_over(
     }
 }
 
+#[tokio::test]
+async fn its_lists_are_as_its_arguments_say() {
+    let hour = "3600000";
+    let mut program = Program::start(&[
+        "--project",
+        &format!("{}={},{}", project(1), asset(1), asset(2)),
+        "--descendants",
+        &format!("{}={}", asset(2), asset(5)),
+        "--lists-descendants",
+        "--removed-stay-listed-ms",
+        hour,
+        "--added-not-listed-ms",
+        hour,
+        "--missing-project-list",
+        "empty",
+    ]);
+    let first = program.line();
+    let url = first.strip_prefix("listening on ").expect(&first);
+    program.line();
+    let rig = Rig::over_socket(&Simulator::new(Settings::default()), url);
+    let listed = async || rig.list(None, None).await.expect("a page").asset_ids;
+    assert_eq!(listed().await, assets([1, 2, 5]));
+    rig.disassociate([1]).await.expect("a 200");
+    let added = serde_json::json!({"projectId": project(1), "assetIds": assets([3])});
+    let addr = url.strip_prefix("http://").expect(url);
+    let addr = addr.parse().expect("an address");
+    let done = ask(addr, "POST", "/_simulator/projects", &added.to_string()).await;
+    assert!(done.starts_with("HTTP/1.1 200 "), "{done}");
+    assert_eq!(listed().await, assets([1, 2, 5]));
+
+    let missing = rig.sitewise.list_project_assets().project_id(project(2));
+    let page = missing.send().await.expect("a page");
+    assert_eq!(page.asset_ids(), assets([]));
+    rig.describe().await.expect("a project");
+    let of_project = |number| format!("project {} → 200", project(number));
+    for end in [
+        format!("ListProjectAssets {}", of_project(1)),
+        format!("Disassociate project {}, 1 asset(s) → 200", project(1)),
+        format!("ListProjectAssets {}", of_project(1)),
+        format!("ListProjectAssets {}", of_project(2)),
+        format!("DescribeProject {}", of_project(1)),
+    ] {
+        let line = program.line();
+        assert!(line.ends_with(&end), "{line}");
+    }
+}
+
+#[test]
+fn its_help_tells_the_targets_of_faults_and_how_lists_may_be() {
+    let output = Command::new(env!("CARGO_BIN_EXE_simulator"))
+        .arg("--help")
+        .output()
+        .expect("the program");
+    let help = String::from_utf8(output.stdout).expect("a text");
+    for part in [
+        "disassociate, list, describe, reads, sitewise and sqs",
+        "--missing-project-list",
+        "- not-found: 404 `ResourceNotFoundException`",
+        "--removed-stay-listed-ms",
+        "--added-not-listed-ms",
+        "--lists-descendants",
+        "--descendants",
+    ] {
+        assert!(help.contains(part), "{part}: {help}");
+    }
+}
+
 #[test]
 fn arguments_that_it_cannot_use_are_named() {
     for (arguments, part) in [
@@ -107,6 +175,18 @@ fn arguments_that_it_cannot_use_are_named() {
         (["--event", "no-such-file"], "no-such-file: "),
         (["--throttle", "0"], "expected RATE or RATE:BURST"),
         (["--fault", "list:explode"], "expected project=ID"),
+        (
+            ["--descendants", "x"],
+            "expected ID=ASSET,ASSET or ID=@FILE",
+        ),
+        (
+            ["--missing-project-list", "x"],
+            "[possible values: not-found, invalid, empty]",
+        ),
+        (
+            ["--tokens", "x"],
+            "[possible values: ignored, successes, all]",
+        ),
     ] {
         let found = complaint(&arguments);
         assert!(found.contains(part), "{found}");

@@ -57,23 +57,20 @@ async fn ids_are_lowercase_uuids_and_not_nil() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_list_wants_an_id_too() {
+async fn a_list_and_a_description_want_an_id_too() {
     let rig = Rig::with_assets([1]);
-    let error = rig
-        .sitewise
-        .list_project_assets()
-        .project_id("project-1")
-        .send()
-        .await
-        .expect_err("no id");
-    assert_eq!(
-        Trouble::of(&error),
-        Trouble::refused(400, "InvalidRequestException", "projectId \"project-1\"")
-    );
-    assert_eq!(
-        rig.only_call().invalid.as_deref(),
-        Some("projectId \"project-1\"")
-    );
+    let list = rig.sitewise.list_project_assets().project_id("project-1");
+    let description = rig.sitewise.describe_project().project_id("project-1");
+    let troubles = [
+        Trouble::of(&list.send().await.expect_err("no id")),
+        Trouble::of(&description.send().await.expect_err("no id")),
+    ];
+    let reason = "projectId \"project-1\"";
+    let refused = Trouble::refused(400, "InvalidRequestException", reason);
+    assert_eq!(troubles, [refused.clone(), refused]);
+    for call in rig.simulator.calls() {
+        assert_eq!(call.invalid.as_deref(), Some(reason));
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -148,8 +145,8 @@ async fn an_operation_that_is_not_simulated_is_a_404() {
     let rig = Rig::with_assets([1]);
     let error = rig
         .sitewise
-        .describe_project()
-        .project_id(project(1))
+        .describe_portal()
+        .portal_id(project(1))
         .send()
         .await
         .expect_err("unknown");

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use simulator::{Absent, Names, Settings, Throttle, Tokens};
+use simulator::{Absent, MissingProjectList, Names, Settings, Throttle, Tokens};
 use tokio::time::Instant;
 
 use crate::support::{Entry, Rig, Trouble, asset, assets, entry, project};
@@ -164,6 +164,125 @@ async fn messages_name_the_resource_the_project_or_nothing() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_list_of_a_missing_project_may_be_a_404_a_400_or_empty() {
+    let message = format!("Project {} can't be found.", project(1));
+    let refused = |status, code| Err(Trouble::refused(status, code, &message));
+    for (missing_project_list, expected) in [
+        (
+            MissingProjectList::NotFound,
+            refused(404, "ResourceNotFoundException"),
+        ),
+        (
+            MissingProjectList::Invalid,
+            refused(400, "InvalidRequestException"),
+        ),
+        (MissingProjectList::Empty, Ok(vec![])),
+    ] {
+        let rig = Rig::new(Settings {
+            missing_project_list,
+            ..Settings::default()
+        });
+        assert_eq!(listed(&rig).await, expected);
+        assert_eq!(rig.only_call().invalid, None);
+        // Whatever the list says, the project is missing.
+        rig.describe().await.expect_err("a 404");
+        rig.disassociate([1]).await.expect_err("a 404");
+    }
+}
+
+/// What a list of project 1 shows.
+async fn listed(rig: &Rig) -> Result<Vec<String>, Trouble> {
+    match rig.list(None, None).await {
+        Ok(page) => Ok(page.asset_ids),
+        Err(error) => Err(Trouble::of(&error)),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_removed_asset_may_stay_listed_for_a_while() {
+    let rig = rig(Settings {
+        removed_stay_listed: Duration::from_secs(10),
+        ..Settings::default()
+    });
+    tokio::time::advance(Duration::from_secs(60)).await;
+    // An asset that was never in the project is never listed.
+    rig.disassociate([1, ELSEWHERE]).await.expect("a 200");
+    assert_eq!(rig.remaining(), [2]);
+    assert_eq!(listed(&rig).await, Ok(assets([1, 2])));
+    tokio::time::advance(Duration::from_millis(9_999)).await;
+    assert_eq!(listed(&rig).await, Ok(assets([1, 2])));
+    // Another try to remove it does not prolong the time.
+    rig.disassociate([1]).await.expect("a 200");
+    tokio::time::advance(Duration::from_millis(1)).await;
+    assert_eq!(listed(&rig).await, Ok(assets([2])));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_added_asset_may_be_unlisted_for_a_while() {
+    let rig = rig(Settings {
+        added_not_listed: Duration::from_secs(10),
+        ..Settings::default()
+    });
+    // What is there before the first request is listed at once.
+    tokio::time::advance(Duration::from_secs(60)).await;
+    let rig = rig.and_assets([3]);
+    assert_eq!(listed(&rig).await, Ok(assets([1, 2, 3])));
+    let rig = rig.and_assets([3, 4]);
+    assert_eq!(rig.remaining(), [1, 2, 3, 4]);
+    assert_eq!(listed(&rig).await, Ok(assets([1, 2, 3])));
+    tokio::time::advance(Duration::from_millis(9_999)).await;
+    let rig = rig.and_assets([4]);
+    assert_eq!(listed(&rig).await, Ok(assets([1, 2, 3])));
+    tokio::time::advance(Duration::from_millis(1)).await;
+    assert_eq!(listed(&rig).await, Ok(assets([1, 2, 3, 4])));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_asset_added_back_is_unlisted_for_a_while_too() {
+    let rig = rig(Settings {
+        removed_stay_listed: Duration::from_secs(10),
+        added_not_listed: Duration::from_secs(20),
+        ..Settings::default()
+    });
+    rig.disassociate([1]).await.expect("a 200");
+    let rig = rig.and_assets([1]);
+    assert_eq!(listed(&rig).await, Ok(assets([2])));
+    tokio::time::advance(Duration::from_secs(20)).await;
+    assert_eq!(listed(&rig).await, Ok(assets([1, 2])));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_may_show_the_descendants_of_what_it_shows() {
+    for lists_descendants in [false, true] {
+        let rig = rig(Settings {
+            lists_descendants,
+            asset_not_in_project: asset_error(),
+            ..Settings::default()
+        });
+        rig.simulator.add_descendants(&asset(1), assets([11, 12]));
+        rig.simulator.add_descendants(&asset(1), assets([2]));
+        rig.simulator.add_descendants(&asset(3), assets([13]));
+        let with_descendants = if lists_descendants {
+            assets([1, 2, 11, 12])
+        } else {
+            assets([1, 2])
+        };
+        assert_eq!(listed(&rig).await, Ok(with_descendants.clone()));
+
+        // They exist, but are no members.
+        assert_eq!(rig.remaining(), [1, 2]);
+        assert_eq!(
+            rig.disassociate([11]).await,
+            Ok(vec![entry(11, "INTERNAL_FAILURE", "gone")])
+        );
+        assert_eq!(listed(&rig).await, Ok(with_descendants));
+
+        rig.disassociate([1]).await.expect("a 200");
+        assert_eq!(listed(&rig).await, Ok(assets([2])));
+    }
+}
+
 fn with_tokens(tokens: Tokens) -> Rig {
     rig(Settings {
         tokens,
@@ -295,17 +414,20 @@ async fn the_bucket_lets_a_burst_through_and_refills_at_its_rate() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn lists_use_up_the_bucket_and_messages_do_not() {
+async fn reads_use_up_the_bucket_and_messages_do_not() {
     let rig = rig(Settings {
         throttle: Some(Throttle {
             rate: 1.0,
-            burst: 1.0,
+            burst: 2.0,
         }),
         ..Settings::default()
     });
     let url = rig.simulator.create_queue("q");
     rig.list(None, None).await.expect("a page");
+    rig.describe().await.expect("a project");
     rig.disassociate([1]).await.expect_err("throttled");
+    rig.list(None, None).await.expect_err("throttled");
+    rig.describe().await.expect_err("throttled");
     rig.send(&url, "body").await.expect("sent");
     rig.send(&url, "body").await.expect("sent");
 }
@@ -322,10 +444,12 @@ async fn each_sitewise_call_takes_its_latency_and_no_message_does() {
     assert_eq!(start.elapsed(), Duration::from_millis(250));
     rig.list(None, None).await.expect("a page");
     assert_eq!(start.elapsed(), Duration::from_millis(500));
+    rig.describe().await.expect("a project");
+    assert_eq!(start.elapsed(), Duration::from_millis(750));
     rig.send(&url, "body").await.expect("sent");
-    assert_eq!(start.elapsed(), Duration::from_millis(500));
+    assert_eq!(start.elapsed(), Duration::from_millis(750));
     let arrivals: Vec<Duration> = rig.simulator.calls().iter().map(|call| call.at).collect();
-    assert_eq!(arrivals, [0, 250, 500].map(Duration::from_millis));
+    assert_eq!(arrivals, [0, 250, 500, 750].map(Duration::from_millis));
 }
 
 #[tokio::test(start_paused = true)]

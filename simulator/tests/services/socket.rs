@@ -17,8 +17,7 @@ async fn serve(simulator: &Simulator) -> Server {
 }
 
 /// Sends a plain HTTP request and returns the whole answer.
-async fn ask(server: &Server, method: &str, path: &str, body: &str) -> String {
-    let addr = server.addr();
+pub(crate) async fn ask(addr: SocketAddr, method: &str, path: &str, body: &str) -> String {
     let request = format!(
         "{method} {path} HTTP/1.1\r\nhost: {addr}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
@@ -36,7 +35,7 @@ async fn ask(server: &Server, method: &str, path: &str, body: &str) -> String {
 
 /// Makes a control call; returns the status and the body.
 async fn control(server: &Server, method: &str, path: &str, body: &str) -> (u16, Value) {
-    let answer = ask(server, method, &format!("/_simulator/{path}"), body).await;
+    let answer = ask(server.addr(), method, &format!("/_simulator/{path}"), body).await;
     let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
     let status = head.split(' ').nth(1).expect("a status");
     (
@@ -257,7 +256,7 @@ async fn the_control_calls_show_and_change_the_simulator() {
 async fn an_unknown_path_is_a_404_signed_or_not() {
     let simulator = Simulator::new(Settings::default());
     let server = serve(&simulator).await;
-    let answer = ask(&server, "GET", "/", "").await;
+    let answer = ask(server.addr(), "GET", "/", "").await;
     assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
     assert!(!answer.contains("x-amzn-errortype"), "{answer}");
     let [call] = simulator.calls().try_into().expect("one");
@@ -303,7 +302,7 @@ async fn a_replys_content_type_replaces_the_usual_one() {
     let server = serve(&simulator).await;
     let path = format!("/projects/{}/assets", project(1));
     let types = async || {
-        let answer = ask(&server, "GET", &path, "").await;
+        let answer = ask(server.addr(), "GET", &path, "").await;
         answer
             .lines()
             .filter_map(|line| line.strip_prefix("content-type: "))

@@ -35,16 +35,21 @@ fn good_specs_are_read_in_full() {
             "list:reset-after",
             &["[ListProjectAssets]", "action: ResetAfter"],
         ),
+        ("describe:stall", &["[DescribeProject]", "action: Stall,"]),
+        (
+            "reads:stall",
+            &["[ListProjectAssets, DescribeProject]", "action: Stall,"],
+        ),
         (
             "sitewise:stall",
-            &["[Disassociate, ListProjectAssets]", "action: Stall,"],
+            &[
+                "[Disassociate, ListProjectAssets, DescribeProject]",
+                "action: Stall,",
+            ],
         ),
         (
             "sqs:stall-after",
-            &[
-                "[SendMessage, SendMessageBatch, ChangeMessageVisibilityBatch]",
-                "action: StallAfter",
-            ],
+            &["[SendMessage, SendMessageBatch]", "action: StallAfter"],
         ),
         (
             "sqs:queue=dead-letters:stall-body",
@@ -102,7 +107,7 @@ fn good_specs_are_read_in_full() {
 #[test]
 fn bad_specs_are_refused_with_what_was_expected() {
     let targets = "a fault such as disassociate:first=2:status=500, where the target is \
-                   disassociate, list, sitewise or sqs";
+                   disassociate, list, describe, reads, sitewise or sqs";
     let terms = "project=ID, asset=ID, queue=NAME; nth=N, first=N, after=N, probability=SHARE; \
                  throttle, status=CODE, type=NAME, latency=NUMBERms, stall, stall-after, \
                  stall-body, reset, reset-after, truncate, garbage, asset-error=CODE, heals=N or \

@@ -10,13 +10,14 @@ use aws_sdk_iotsitewise::config::interceptors::BeforeSerializationInterceptorCon
 use aws_sdk_iotsitewise::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_iotsitewise::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_iotsitewise::operation::batch_disassociate_project_assets::BatchDisassociateProjectAssetsError;
+use aws_sdk_iotsitewise::operation::describe_project::{
+    DescribeProjectError, DescribeProjectOutput,
+};
 use aws_sdk_iotsitewise::operation::list_project_assets::{
     ListProjectAssetsError, ListProjectAssetsOutput,
 };
 use aws_sdk_sqs::config::{Credentials, SharedCredentialsProvider};
-use aws_sdk_sqs::types::{
-    BatchResultErrorEntry, ChangeMessageVisibilityBatchRequestEntry, SendMessageBatchRequestEntry,
-};
+use aws_sdk_sqs::types::SendMessageBatchRequestEntry;
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::endpoint::EndpointPrefix;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
@@ -273,6 +274,17 @@ impl Rig {
             .await
     }
 
+    /// Describes project 1.
+    pub(crate) async fn describe(
+        &self,
+    ) -> Result<DescribeProjectOutput, SdkError<DescribeProjectError, HttpResponse>> {
+        self.sitewise
+            .describe_project()
+            .project_id(project(1))
+            .send()
+            .await
+    }
+
     /// The numbers of project 1's assets.
     pub(crate) fn remaining(&self) -> Vec<usize> {
         numbers(&self.simulator.project_assets(&project(1)))
@@ -320,38 +332,11 @@ impl Rig {
             .successful()
             .iter()
             .map(|entry| entry.id().to_owned());
-        Ok((sent.collect(), failures(output.failed())))
-    }
-
-    /// Changes visibilities, given by id, receipt handle and seconds; returns
-    /// the ids of the entries changed, and of those failed with their codes and
-    /// whether the sender was at fault.
-    pub(crate) async fn change_visibilities(
-        &self,
-        queue_url: &str,
-        entries: &[(&str, &str, i32)],
-    ) -> Result<(Vec<String>, Vec<(String, String, bool)>), Trouble> {
-        let entries = entries.iter().map(|(id, receipt, seconds)| {
-            ChangeMessageVisibilityBatchRequestEntry::builder()
-                .id(*id)
-                .receipt_handle(*receipt)
-                .visibility_timeout(*seconds)
-                .build()
-                .expect("an entry")
+        let failed = output.failed().iter().map(|entry| {
+            let (id, code) = (entry.id().to_owned(), entry.code().to_owned());
+            (id, code, entry.sender_fault())
         });
-        let output = self
-            .sqs
-            .change_message_visibility_batch()
-            .queue_url(queue_url)
-            .set_entries(Some(entries.collect()))
-            .send()
-            .await
-            .map_err(|error| Trouble::of(&error))?;
-        let changed = output
-            .successful()
-            .iter()
-            .map(|entry| entry.id().to_owned());
-        Ok((changed.collect(), failures(output.failed())))
+        Ok((sent.collect(), failed.collect()))
     }
 
     /// The bodies in a queue.
@@ -374,13 +359,4 @@ fn numbers(ids: &BTreeSet<String>) -> Vec<usize> {
     ids.iter()
         .map(|id| usize::from_str_radix(&id[24..], 16).expect("an id of this module"))
         .collect()
-}
-
-/// The ids of entries that failed, their codes and whether the sender was at fault.
-fn failures(failed: &[BatchResultErrorEntry]) -> Vec<(String, String, bool)> {
-    let failed = failed.iter().map(|entry| {
-        let (id, code) = (entry.id().to_owned(), entry.code().to_owned());
-        (id, code, entry.sender_fault())
-    });
-    failed.collect()
 }
