@@ -74,7 +74,7 @@ pub struct Report {
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
-    /// Every asset is disassociated.
+    /// Every asset is disassociated or absent.
     Succeeded,
     /// Nothing failed for good; some assets are in the work queue.
     Accepted,
@@ -85,15 +85,17 @@ pub enum Status {
 }
 
 /// How many assets, counted once each:
-/// `requested = disassociated + rejected + unfinished + queued`.
+/// `requested = disassociated + absent + rejected + unfinished + queued`.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
 pub struct Counts {
     /// distinct ids asked for
     pub requested: usize,
     /// ids that repeat an earlier one
     pub duplicates: usize,
-    /// out of the project
+    /// taken out of the project
     pub disassociated: usize,
+    /// not listed by the project
+    pub absent: usize,
     /// failed for good
     pub rejected: usize,
     /// worth another try
@@ -108,6 +110,7 @@ impl Counts {
         let mut counts = Self {
             duplicates,
             disassociated: settlement.disassociated,
+            absent: settlement.absent,
             ..Self::default()
         };
         for rest in &settlement.rest {
@@ -122,8 +125,11 @@ impl Counts {
                 counts.rejected += 1;
             }
         }
-        counts.requested =
-            counts.disassociated + counts.rejected + counts.unfinished + counts.queued;
+        counts.requested = counts.disassociated
+            + counts.absent
+            + counts.rejected
+            + counts.unfinished
+            + counts.queued;
         counts
     }
 }
@@ -134,6 +140,7 @@ impl Sum for Counts {
             requested: sum.requested + one.requested,
             duplicates: sum.duplicates + one.duplicates,
             disassociated: sum.disassociated + one.disassociated,
+            absent: sum.absent + one.absent,
             rejected: sum.rejected + one.rejected,
             unfinished: sum.unfinished + one.unfinished,
             queued: sum.queued + one.queued,
@@ -241,7 +248,7 @@ fn status(counts: &Counts, settlement: &Settlement) -> Status {
         .rest
         .iter()
         .any(|rest| rest.subject == Subject::Message);
-    if failed_whole || (counts.disassociated == 0 && counts.queued == 0) {
+    if failed_whole || counts.disassociated + counts.absent + counts.queued == 0 {
         Status::Failed
     } else if counts.rejected + counts.unfinished > 0 {
         Status::Partial

@@ -2,9 +2,7 @@
 //!
 //! Owns the count of attempts and their times. It must not change a call.
 
-use std::error::Error as StdError;
 use std::fmt;
-use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,10 +13,9 @@ use aws_smithy_runtime_api::client::interceptors::context::{
 use aws_smithy_runtime_api::client::interceptors::{Intercept, dyn_dispatch_hint};
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::config_bag::{ConfigBag, Storable, StoreReplace};
-use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use tokio::time::Instant;
 
-use crate::retry::class_of;
+use crate::retry::{Metadata, class_of};
 use crate::sdk_error::FailureClass;
 
 /// The attempts of some calls. The SDK makes several for a call that it retries.
@@ -33,12 +30,20 @@ pub struct Attempts {
 }
 
 /// Counts the attempts of one client's calls. Its clones share the count.
-pub struct CountAttempts<E> {
+#[derive(Clone)]
+pub struct CountAttempts {
     counted: Arc<Mutex<Attempts>>,
-    error: PhantomData<fn() -> E>,
+    metadata: Metadata,
 }
 
-impl<E> CountAttempts<E> {
+impl CountAttempts {
+    pub(crate) fn new(metadata: Metadata) -> Self {
+        Self {
+            counted: Arc::default(),
+            metadata,
+        }
+    }
+
     /// Returns what was counted since the last time.
     pub fn take(&self) -> Attempts {
         std::mem::take(&mut self.counted())
@@ -49,25 +54,7 @@ impl<E> CountAttempts<E> {
     }
 }
 
-impl<E> Default for CountAttempts<E> {
-    fn default() -> Self {
-        Self {
-            counted: Arc::default(),
-            error: PhantomData,
-        }
-    }
-}
-
-impl<E> Clone for CountAttempts<E> {
-    fn clone(&self) -> Self {
-        Self {
-            counted: Arc::clone(&self.counted),
-            error: PhantomData,
-        }
-    }
-}
-
-impl<E> fmt::Debug for CountAttempts<E> {
+impl fmt::Debug for CountAttempts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("CountAttempts")
             .field(&self.counted())
@@ -84,10 +71,7 @@ impl Storable for Started {
 }
 
 #[dyn_dispatch_hint]
-impl<E> Intercept for CountAttempts<E>
-where
-    E: StdError + ProvideErrorMetadata + Send + Sync + 'static,
-{
+impl Intercept for CountAttempts {
     fn name(&self) -> &'static str {
         "count attempts"
     }
@@ -117,7 +101,7 @@ where
         if let Some(Started(at)) = config.load::<Started>() {
             counted.latencies.push(at.elapsed());
         }
-        if class_of::<E>(context.inner()) == Some(FailureClass::Throttled) {
+        if class_of(context.inner(), self.metadata) == Some(FailureClass::Throttled) {
             counted.throttled += 1;
         }
         Ok(())

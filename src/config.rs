@@ -21,7 +21,7 @@ pub const WORK_QUEUE_URL: &str = "WORK_QUEUE_URL";
 /// The largest request worked off at once.
 pub const FAN_OUT_ASSETS: &str = "FAN_OUT_ASSETS";
 /// Calls in flight in one invocation.
-pub const MAX_CONCURRENCY: &str = "MAX_CONCURRENCY";
+pub const CALL_CONCURRENCY: &str = "CALL_CONCURRENCY";
 
 /// The name that log lines and metrics have as `service`.
 pub const SERVICE_NAME: &str = "POWERTOOLS_SERVICE_NAME";
@@ -66,8 +66,8 @@ const DEFAULT_FAN_OUT_ASSETS: usize = 1_000;
 const FAN_OUT_ASSETS_ALLOWED: RangeInclusive<usize> = 100..=25_000;
 
 /// Calls in flight where nothing else is configured.
-pub const DEFAULT_MAX_CONCURRENCY: usize = 8;
-const MAX_CONCURRENCY_ALLOWED: RangeInclusive<usize> = 1..=64;
+pub const DEFAULT_CALL_CONCURRENCY: usize = 8;
+const CALL_CONCURRENCY_ALLOWED: RangeInclusive<usize> = 1..=64;
 
 /// Longest namespace of CloudWatch metrics (`PutMetricData`, `Namespace`).
 const NAMESPACE_LIMIT: usize = 255;
@@ -85,7 +85,7 @@ pub struct Config {
     /// is a work queue.
     pub fan_out_assets: usize,
     /// Calls in flight in one invocation.
-    pub max_concurrency: usize,
+    pub call_concurrency: usize,
     /// The Region that the environment names.
     pub region: Option<String>,
     /// Whether the environment has credentials, as Lambda's does. They win over
@@ -127,14 +127,20 @@ impl Config {
         let lookup = |name| lookup(name).filter(|value| !value.is_empty());
         let dead_letter_queue_url = url(DEAD_LETTER_QUEUE_URL, &lookup)?;
         let work_queue_url = url(WORK_QUEUE_URL, &lookup)?;
-        if let Some(url) = &work_queue_url
-            && dead_letter_queue_url.as_ref() == Some(url)
-        {
-            return Err(InvalidVariable {
+        if let Some(work_queue_url) = &work_queue_url {
+            let refused = |expected| InvalidVariable {
                 variable: WORK_QUEUE_URL,
-                value: url.clone(),
-                expected: format!("another queue than {DEAD_LETTER_QUEUE_URL}"),
-            });
+                value: work_queue_url.clone(),
+                expected,
+            };
+            let Some(dead_letter_queue_url) = &dead_letter_queue_url else {
+                let expected = format!("{DEAD_LETTER_QUEUE_URL} beside it");
+                return Err(refused(expected));
+            };
+            if work_queue_url == dead_letter_queue_url {
+                let expected = format!("another queue than {DEAD_LETTER_QUEUE_URL}");
+                return Err(refused(expected));
+            }
         }
         let mut endpoints = Vec::new();
         for variable in ENDPOINTS {
@@ -150,10 +156,10 @@ impl Config {
                 FAN_OUT_ASSETS_ALLOWED,
                 &lookup,
             )?,
-            max_concurrency: number(
-                MAX_CONCURRENCY,
-                DEFAULT_MAX_CONCURRENCY,
-                MAX_CONCURRENCY_ALLOWED,
+            call_concurrency: number(
+                CALL_CONCURRENCY,
+                DEFAULT_CALL_CONCURRENCY,
+                CALL_CONCURRENCY_ALLOWED,
                 &lookup,
             )?,
             roots: roots(region.as_deref(), &endpoints, &lookup)?,
@@ -366,13 +372,13 @@ mod tests {
     fn defaults_are_the_contracts() {
         for nothing in [
             &[][..],
-            &[(DEAD_LETTER_QUEUE_URL, ""), (MAX_CONCURRENCY, "")],
+            &[(DEAD_LETTER_QUEUE_URL, ""), (CALL_CONCURRENCY, "")],
         ] {
             let config = config(nothing).expect("the defaults");
             assert_eq!(config.dead_letter_queue_url, None);
             assert_eq!(config.work_queue_url, None);
             assert_eq!(config.fan_out_assets, 1000);
-            assert_eq!(config.max_concurrency, 8);
+            assert_eq!(config.call_concurrency, 8);
             assert_eq!(config.voice.service, "sitewise-disassociator");
             assert_eq!(
                 config.voice.filter.to_string(),
@@ -392,7 +398,7 @@ mod tests {
             ),
             (WORK_QUEUE_URL, "http://127.0.0.1:9000/1/work.fifo"),
             (FAN_OUT_ASSETS, "25000"),
-            (MAX_CONCURRENCY, "64"),
+            (CALL_CONCURRENCY, "64"),
             (SERVICE_NAME, "decommissioning"),
             (METRICS_NAMESPACE, "Plant 7/SiteWise#1:a_b-c.d"),
         ])
@@ -406,7 +412,7 @@ mod tests {
             Some("http://127.0.0.1:9000/1/work.fifo")
         );
         assert_eq!(
-            (config.fan_out_assets, config.max_concurrency),
+            (config.fan_out_assets, config.call_concurrency),
             (25_000, 64)
         );
         assert_eq!(config.voice.service, "decommissioning");
@@ -422,9 +428,9 @@ mod tests {
             (FAN_OUT_ASSETS, "99", "a whole number from 100 to 25000"),
             (FAN_OUT_ASSETS, "25001", "a whole number from 100 to 25000"),
             (FAN_OUT_ASSETS, "1e3", "a whole number from 100 to 25000"),
-            (MAX_CONCURRENCY, "0", "a whole number from 1 to 64"),
-            (MAX_CONCURRENCY, "65", "a whole number from 1 to 64"),
-            (MAX_CONCURRENCY, "-1", "a whole number from 1 to 64"),
+            (CALL_CONCURRENCY, "0", "a whole number from 1 to 64"),
+            (CALL_CONCURRENCY, "65", "a whole number from 1 to 64"),
+            (CALL_CONCURRENCY, "-1", "a whole number from 1 to 64"),
             (
                 DEAD_LETTER_QUEUE_URL,
                 "arn:aws:sqs:eu-west-1:1:dead",

@@ -1,86 +1,70 @@
-//! Runs a plan: which call next, and what became of every asset.
+//! Runs the planned batches and finds out what became of every asset.
 //!
-//! Owns concurrency, the retry of named assets and of throttled calls, the
-//! narrowing down of refused batches and the stop before the deadline. It must
-//! not know about SQS.
+//! Owns the order of calls, concurrency, the retry of assets, the split of
+//! batches that fail, and the stop before the deadline (contract, section 4).
+//! It must not know about SQS.
 //!
-//! A refused call (400, 404) does not say whose fault it is. The rules by
-//! which the culprits are found:
+//! One queue of attempts. A failed attempt gives smaller attempts, or the same
+//! one with a higher round, or outcomes:
 //!
-//! 1. An asset is rejected when a call with it alone is refused.
-//! 2. A refused batch is split: into what the message names and the rest,
-//!    else between requests, else in the middle; the parts are tried again.
-//! 3. While nothing shows that the project exists, a few assets are tried
-//!    alone first. When each of [`PROBES`] assets was refused, none by a
-//!    message that names it, and none ever accepted, the project is presumed to
-//!    be the culprit, so that a project that does not exist costs a handful of
-//!    calls. One request's assets say nothing about another's: they are
-//!    presumed only from their own request's refusals, or where every message
-//!    names the project itself and speaks of no asset ("Project … not found"; not
-//!    "Asset not found in project …", which is true of one asset only).
-//! 4. While a project is in doubt, its other batches wait.
-//! 5. Where [`PROBES`] assets of a batch were refused alone, and fewer were
-//!    accepted, most are likely to be at fault (a message that is delivered once
-//!    more when its assets are long gone): each is then tried alone, as long as
-//!    that holds, for parts of the batch would only be refused as well.
-//! 6. Parts of a batch are tried at the same time, unless the project is in
-//!    doubt: what one of them shows may save the others. The smallest go first,
-//!    for they show most.
-//!
-//! Batches are tried in the order in which they finish messages: first those
-//! of the messages that were delivered most often, then message by message.
-//! Where the time does not suffice for all, some are finished all the same.
-//!
-//! A throttled call is made again, with its token, when its turn comes by the
-//! [`pace`](crate::pace) of all calls. Where nothing is let through for long
-//! enough, all that is left is given up together.
-//!
-//! What failed for the moment otherwise is tried once more when everything
-//! else is over, and again, as long as each pass over the rest has had an
-//! answer and there is time: a service that gives some answers gives the others
-//! soon, and a message with one asset left would be worked off all over again.
-//! A batch of several requests for which the service answered with an error is
-//! halved between them: it may be an asset of one that it fails on. Where nothing
-//! is answered, nothing is tried once more, but for one request of such a batch,
-//! another at each delivery after the first: it may be all that there is.
+//! - Named in a 200's errors, or refused (400, 404): the project's membership is
+//!   read. An asset that is not listed is absent. Listed ones are tried again:
+//!   those named, together; those refused, without the absent ones, or split
+//!   until the asset at fault is alone.
+//! - Failed otherwise, in a call that several requests share: split between the
+//!   requests, once the service answers other calls. It may be an asset of one
+//!   request that makes the call fail.
+//! - Failed otherwise: unfinished.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures_util::FutureExt as _;
-use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::outcome::{Failure, Outcome, code};
-use crate::pace::Pace;
+use crate::pace::{Kind, Pace};
 use crate::plan::Batch;
 use crate::request::{AssetId, ProjectId};
 use crate::sdk_error::{CallFailure, FailureClass};
 use crate::sitewise::{AssetError, SiteWise};
 
-/// How often an asset is tried that a 200 names among its errors, the first
-/// time included.
-pub const ASSET_ATTEMPTS: u32 = 3;
+/// How often an asset is tried that is refused alone, or that a 200 names among
+/// its errors, the first time included.
+pub const ASSET_ROUNDS: u32 = 3;
 
-/// The pause before the first retry of named assets; it doubles each time.
-pub const ASSET_RETRY_PAUSE: Duration = Duration::from_millis(250);
+/// The pause before an asset's second round; it doubles for the next.
+pub const ROUND_PAUSE: Duration = Duration::from_millis(250);
 
-/// How many assets, refused alone, make a project the presumed culprit.
-pub const PROBES: usize = 5;
-
-/// The pause before what failed for the moment is tried once more.
-pub const PASS_PAUSE: Duration = Duration::from_secs(1);
-
-/// A call is not started with less time than this before the stop: no attempt
-/// over a new connection would be likely to finish.
+/// A request is not started with less time than this before the stop: no
+/// attempt over a new connection would be likely to finish.
 pub const SHORTEST_CALL: Duration = Duration::from_millis(400);
 
-/// Runs `batches`, at most `concurrency` calls at a time and no faster than
+/// Into how many parts a refused set is split. With four, one asset at fault
+/// among a hundred is found with 24 requests at most; with two it takes up to 27.
+const REFUSED_PARTS: usize = 4;
+
+/// Into how many parts a shared call is split that failed otherwise.
+const FAILED_PARTS: usize = 2;
+
+/// What came of a plan.
+#[derive(Debug)]
+pub struct Dispatched {
+    /// For each batch, the outcome of each of its assets.
+    pub outcomes: Vec<Vec<Outcome>>,
+    /// `BatchDisassociateProjectAssets` calls, those throttled included; the
+    /// SDK's retries of a call are not counted.
+    pub calls: usize,
+    /// Requests that read a project, counted likewise.
+    pub reads: usize,
+}
+
+/// Runs `batches`, at most `concurrency` requests at a time and no faster than
 /// `pace` allows, and returns what became of each batch's assets, in their
 /// order.
 ///
@@ -92,908 +76,691 @@ pub async fn dispatch(
     concurrency: usize,
     stop: Instant,
 ) -> Dispatched {
-    let calls = Calls {
+    let run = Run {
         sitewise,
+        pace,
         batches,
         stop,
-        pace,
         line: tokio::sync::Mutex::default(),
         news: Notify::new(),
-        state: Mutex::default(),
+        state: Mutex::new(State::new(batches)),
     };
-    let mut outcomes: Vec<Vec<Option<Outcome>>> = batches
-        .iter()
-        .map(|batch| vec![None; batch.assets.len()])
-        .collect();
-    let mut schedule = Schedule::new(batches);
+    let first = first_attempts(batches).into_iter();
+    let mut queue: VecDeque<Attempt> = first.map(|batch| Attempt::whole(batches, batch)).collect();
     let mut running = FuturesUnordered::new();
-    let mut later: Vec<Later> = Vec::new();
-    let mut may_sound = true;
     loop {
-        while running.len() < concurrency.max(1)
-            && let Some(job) = schedule.next(&calls)
-        {
-            let (batch, finds_culprits) = (job.batch, job.finds_culprits);
-            let run = AssertUnwindSafe(calls.run(job)).catch_unwind();
-            running.push(run.map(move |done| (batch, finds_culprits, done)));
-        }
-        let Some((batch, finds_culprits, done)) = running.next().await else {
-            let again = Instant::now() + PASS_PAUSE;
-            if later.is_empty() || calls.is_too_late(again) {
-                break;
-            }
-            let next = if calls.take_has_answer() {
-                may_sound = true;
-                let later = later.drain(..);
-                later.flat_map(|later| later.halved(batches)).collect()
-            } else if std::mem::take(&mut may_sound) {
-                sounding(&mut later, batches).into_iter().collect()
+        while running.len() < concurrency.max(1) {
+            if let Some(project) = run.state().next_project_to_read() {
+                running.push(run.recheck(project).boxed());
+            } else if let Some(attempt) = queue.pop_front() {
+                running.push(run.attempt(attempt).boxed());
             } else {
-                Vec::new()
-            };
-            if next.is_empty() {
                 break;
             }
-            sleep_until(again).await;
-            schedule.start_again(next);
-            continue;
-        };
-        // A job that panicked leaves its assets without an outcome.
-        let done = done.unwrap_or_default();
-        schedule.go_on(batch, done.parts);
-        later.extend(done.later);
-        for (place, outcome) in done.outcomes {
-            outcomes[batch][usize::from(place)] = Some(outcome);
         }
-        schedule.finished(&calls, batch, finds_culprits, done.refused);
+        match running.next().await {
+            Some(again) => queue.extend(again),
+            None => queue.extend(run.state().probe_deferred()),
+        }
+        if running.is_empty() && queue.is_empty() && run.state().is_settled() {
+            break;
+        }
     }
     drop(running);
-    for later in later {
-        for place in later.subset.places {
-            outcomes[later.batch][usize::from(place)] =
-                Some(Outcome::Unfinished(later.failure.clone()));
-        }
-    }
-
-    let state = calls
-        .state
-        .into_inner()
-        .unwrap_or_else(PoisonError::into_inner);
-    Dispatched {
-        outcomes: outcomes
-            .into_iter()
-            .map(|batch| {
-                batch
-                    .into_iter()
-                    .map(|found| found.unwrap_or_else(panicked))
-                    .collect()
-            })
-            .collect(),
-        calls: state.calls,
-    }
-}
-
-/// What came of a plan.
-#[derive(Debug)]
-pub struct Dispatched {
-    /// For each batch, the outcome of each of its assets.
-    pub outcomes: Vec<Vec<Outcome>>,
-    /// Calls made, those throttled included; the SDK's retries of a call are
-    /// not counted.
-    pub calls: usize,
-}
-
-fn panicked() -> Outcome {
-    Outcome::Unfinished(panic_failure())
-}
-
-fn panic_failure() -> Failure {
-    Failure::new(
-        code::INTERNAL_ERROR,
-        "the function failed while it worked on this batch",
-    )
+    let state = run.state.into_inner();
+    state.unwrap_or_else(PoisonError::into_inner).finish()
 }
 
 /// Assets of one batch that go into one call.
-#[derive(Clone, Debug)]
-struct Subset {
-    /// their places in the batch
-    places: Vec<u8>,
-    /// how often they were named in a 200's errors
+#[derive(Debug)]
+struct Attempt {
+    batch: usize,
+    /// the assets' positions in the batch
+    positions: Vec<u8>,
+    /// how often they were refused alone or named in a 200's errors
     round: u32,
-    /// what the service last said of one of them
+    /// whether it is the batch as it was planned
+    is_whole: bool,
+    /// why it is not the first
     last_error: Option<Failure>,
-    /// what kept them from being finished on an earlier pass
-    setback: Option<Failure>,
 }
 
-impl Subset {
-    /// Makes a subset of these places, with the same past.
-    fn part(&self, places: Vec<u8>) -> Self {
+impl Attempt {
+    fn whole(batches: &[Batch], batch: usize) -> Self {
         Self {
-            places,
-            round: self.round,
-            last_error: self.last_error.clone(),
-            setback: self.setback.clone(),
+            batch,
+            positions: (0..).take(batches[batch].assets.len()).collect(),
+            round: 0,
+            is_whole: true,
+            last_error: None,
         }
     }
-}
 
-/// Assets whose call failed for the moment.
-#[derive(Debug)]
-struct Later {
-    batch: usize,
-    subset: Subset,
-    failure: Failure,
-    /// whether the service has said so, and has done nothing
-    is_answer: bool,
-    finds_culprits: bool,
-}
-
-impl Later {
-    fn part(&self, places: Vec<u8>) -> Self {
+    /// Makes an attempt with some of this one's assets.
+    fn part(&self, positions: Vec<u8>) -> Self {
         Self {
-            subset: self.subset.part(places),
-            failure: self.failure.clone(),
+            positions,
+            is_whole: false,
+            last_error: self.last_error.clone(),
             ..*self
         }
     }
-
-    /// Halves it between requests, where the service fails on some of them.
-    fn halved(self, batches: &[Batch]) -> Vec<Self> {
-        let (batch, places) = (&batches[self.batch], &self.subset.places);
-        if !self.is_answer || by_request(batch, places).len() < 2 {
-            return vec![self];
-        }
-        let (first, second) = halves(batch, places);
-        vec![self.part(first), self.part(second)]
-    }
 }
 
-/// Takes one request out of those that share a call, where they have come before:
-/// the next one at each delivery.
-fn sounding(later: &mut Vec<Later>, batches: &[Batch]) -> Option<Later> {
-    let (index, receives, mut requests) = later.iter().enumerate().find_map(|(index, later)| {
-        let batch = &batches[later.batch];
-        let requests = by_request(batch, &later.subset.places);
-        let receives = batch.owners.iter().map(|owner| owner.receives).max()?;
-        (later.is_answer && receives > 1 && requests.len() > 1)
-            .then_some((index, receives, requests))
-    })?;
-    let shared = later.swap_remove(index);
-    let alone = requests.remove(receives as usize % requests.len());
-    later.push(shared.part(requests.concat()));
-    Some(shared.part(alone))
-}
-
+/// An attempt that shows that something is wrong with its assets.
 #[derive(Debug)]
 struct Refusal {
-    subset: Subset,
-    failure: Failure,
+    attempt: Attempt,
+    /// the failure of each asset
+    failures: Vec<Failure>,
+    /// whether a 200 names the assets, rather than the whole call being refused
+    is_by_name: bool,
 }
 
-/// Work on one batch.
-#[derive(Debug)]
-struct Job {
-    batch: usize,
-    start: Vec<Subset>,
-    refused: Vec<Refusal>,
-    finds_culprits: bool,
+/// What reading a project showed.
+enum Membership {
+    Listed(HashSet<AssetId>),
+    ProjectMissing(Failure),
+    Unreadable(Failure),
 }
 
-impl Job {
-    /// Makes a job of assets that are still to be tried.
-    fn new(batch: usize, untried: Subset, finds_culprits: bool) -> Self {
-        Self {
-            batch,
-            start: vec![untried],
-            refused: Vec::new(),
-            finds_culprits,
-        }
-    }
-
-    /// How many assets it is about.
-    fn size(&self) -> usize {
-        let refused = self.refused.iter().map(|refusal| &refusal.subset);
-        let subsets = self.start.iter().chain(refused);
-        subsets.map(|subset| subset.places.len()).sum()
-    }
-}
-
-/// What came of a job.
-#[derive(Debug, Default)]
-struct Done {
-    outcomes: Vec<(u8, Outcome)>,
-    /// Refused subsets that the job left for one that finds culprits.
-    refused: Vec<Refusal>,
-    /// Parts of a refused batch that the job left to be tried at the same time.
-    parts: Vec<Subset>,
-    /// Subsets whose call failed for the moment.
-    later: Vec<Later>,
-}
-
-/// Which job is next: those of a project in doubt wait until one of them has
-/// found out whether the project exists.
-///
-/// Every batch is tried before any is taken apart, those of the requests that
-/// were delivered most often first, then an earlier request's before a later
-/// one's: where the time does not suffice for all, some messages are finished
-/// all the same, and fewer come again.
-struct Schedule<'a> {
-    batches: &'a [Batch],
-    first_tries: VecDeque<Job>,
-    /// by the batch's rank, the number of assets, and the order of arrival
-    culprits: BTreeMap<(Rank, usize, usize, usize), Job>,
-    arrived: usize,
-    in_doubt: HashMap<ProjectId, Vec<Job>>,
-}
-
-impl<'a> Schedule<'a> {
-    fn new(batches: &'a [Batch]) -> Self {
-        let mut order: Vec<usize> = (0..batches.len()).collect();
-        order.sort_by_cached_key(|index| rank(&batches[*index]));
-        let first_tries = order
-            .into_iter()
-            .map(|index| {
-                let whole = Subset {
-                    places: (0..).take(batches[index].assets.len()).collect(),
-                    round: 0,
-                    last_error: None,
-                    setback: None,
-                };
-                Job::new(index, whole, false)
-            })
-            .collect();
-        Self {
-            batches,
-            first_tries,
-            culprits: BTreeMap::new(),
-            arrived: 0,
-            in_doubt: HashMap::new(),
-        }
-    }
-
-    fn next(&mut self, calls: &Calls<'_>) -> Option<Job> {
-        while let Some(job) = self.first_tries.pop_front() {
-            let project = self.batches[job.batch].project;
-            let Some(waiting) = self.in_doubt.get_mut(&project) else {
-                return Some(job);
-            };
-            waiting.push(job);
-        }
-        let (_, mut job) = self.culprits.pop_first()?;
-        if let [untried] = &mut job.start[..]
-            && untried.round == 0
-            && let [first, rest @ ..] = &untried.places[..]
-            && !rest.is_empty()
-            && calls.state().is_mostly_refused(job.batch)
-        {
-            let (first, rest) = (untried.part(vec![*first]), untried.part(rest.to_vec()));
-            *untried = first;
-            self.go_on(job.batch, vec![rest]);
-        }
-        Some(job)
-    }
-
-    fn push(&mut self, job: Job) {
-        if job.finds_culprits {
-            self.push_culprits(job);
-        } else {
-            self.first_tries.push_back(job);
-        }
-    }
-
-    fn push_culprits(&mut self, job: Job) {
-        let rank = rank(&self.batches[job.batch]);
-        self.arrived += 1;
-        self.culprits
-            .insert((rank, job.batch, job.size(), self.arrived), job);
-    }
-
-    /// Makes a job of each part of a refused batch.
-    fn go_on(&mut self, batch: usize, parts: Vec<Subset>) {
-        for part in parts {
-            self.push_culprits(Job::new(batch, part, true));
-        }
-    }
-
-    /// Makes a job of each subset whose call failed for the moment.
-    fn start_again(&mut self, later: Vec<Later>) {
-        for later in later {
-            let untried = Subset {
-                setback: Some(later.failure),
-                ..later.subset
-            };
-            self.push(Job::new(later.batch, untried, later.finds_culprits));
-        }
-    }
-
-    fn finished(
-        &mut self,
-        calls: &Calls<'_>,
-        batch: usize,
-        finds_culprits: bool,
-        refused: Vec<Refusal>,
-    ) {
-        let project = self.batches[batch].project;
-        if finds_culprits || calls.state().exists(project) {
-            for job in self.in_doubt.remove(&project).unwrap_or_default() {
-                self.push(job);
-            }
-        }
-        if refused.is_empty() {
-            return;
-        }
-        let job = Job {
-            batch,
-            start: Vec::new(),
-            refused,
-            finds_culprits: true,
-        };
-        if let Some(waiting) = self.in_doubt.get_mut(&project) {
-            waiting.push(job);
-            return;
-        }
-        if !calls.state().exists(project) {
-            self.in_doubt.insert(project, Vec::new());
-        }
-        self.push_culprits(job);
-    }
-}
-
-/// What comes first: most deliveries, then the first request.
-type Rank = (Reverse<u32>, usize);
-
-fn rank(batch: &Batch) -> Rank {
-    let owners = batch.owners.iter();
-    let receives = owners.clone().map(|owner| owner.receives).max();
-    let first = owners.map(|owner| owner.request).min();
-    (
-        Reverse(receives.unwrap_or_default()),
-        first.unwrap_or_default(),
-    )
-}
-
-/// What all jobs know together.
-#[derive(Debug, Default)]
-struct State {
-    calls: usize,
-    /// Whether the service has answered for an asset since this was last asked.
-    has_answer: bool,
-    /// What the service said when it let nothing through for too long.
-    given_up: Option<Failure>,
-    evidence: HashMap<ProjectId, Evidence>,
-    /// by batch
-    tried: HashMap<usize, Tried>,
-}
-
-/// How many of a batch's assets were refused alone, and how many were in a call
-/// that was not.
-#[derive(Clone, Copy, Debug, Default)]
-struct Tried {
-    refused: usize,
-    accepted: usize,
-}
-
-/// What the answers so far say about one project.
-#[derive(Debug, Default)]
-struct Evidence {
-    /// Some call was answered with a 200.
-    exists: bool,
-    /// For each request, how many of its assets were refused alone, by
-    /// messages that did not name them.
-    refused_alone: HashMap<usize, usize>,
-    /// For each message that names the project and speaks of no asset, how many
-    /// assets were refused alone with it.
-    project_named: HashMap<Failure, usize>,
-    /// What the service last said of an asset refused alone.
-    refusal: Option<Failure>,
-}
-
-impl State {
-    fn exists(&self, project: ProjectId) -> bool {
-        self.evidence
-            .get(&project)
-            .is_some_and(|evidence| evidence.exists)
-    }
-
-    /// Tells whether most of a batch's assets are likely to be refused: see the
-    /// module's rule 5.
-    fn is_mostly_refused(&self, batch: usize) -> bool {
-        self.tried
-            .get(&batch)
-            .is_some_and(|tried| tried.refused >= PROBES && tried.refused > tried.accepted)
-    }
-}
-
-impl Evidence {
-    /// Tells whether an asset of `requests` may be taken for refused because
-    /// its project is: see the module's rule 3.
-    fn presumes_refused(&self, requests: &[usize]) -> bool {
-        let is_enough = |count: &usize| *count >= PROBES;
-        !self.exists
-            && (self.project_named.values().any(is_enough)
-                || requests
-                    .iter()
-                    .all(|request| self.refused_alone.get(request).is_some_and(is_enough)))
-    }
-}
-
-/// Why a call gave no list of errors.
-enum Missed {
-    /// The time left was too short to start.
-    TooLate,
-    /// The call failed.
-    Failed(CallFailure),
-}
-
-struct Calls<'a> {
+struct Run<'a> {
     sitewise: &'a SiteWise,
+    pace: &'a Mutex<Pace>,
     batches: &'a [Batch],
     stop: Instant,
-    pace: &'a Mutex<Pace>,
-    /// The calls that wait for their turn, in the order of their coming.
+    /// The requests that wait until they may start, in the order of their coming.
     line: tokio::sync::Mutex<()>,
-    /// An answer has come, which may change when the next call's turn is.
+    /// Notified of each answer: it may change when the next request may start.
     news: Notify,
-    state: Mutex<State>,
+    state: Mutex<State<'a>>,
 }
 
-impl Calls<'_> {
-    fn state(&self) -> MutexGuard<'_, State> {
+impl<'a> Run<'a> {
+    fn state(&self) -> MutexGuard<'_, State<'a>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Tells whether the service has answered since this was last asked.
-    fn take_has_answer(&self) -> bool {
-        std::mem::take(&mut self.state().has_answer)
-    }
-
-    async fn run(&self, job: Job) -> Done {
-        let mut work = Work {
-            calls: self,
-            index: job.batch,
-            batch: &self.batches[job.batch],
-            finds_culprits: job.finds_culprits,
-            stack: job.start,
-            done: Done::default(),
-        };
-        for refusal in job.refused {
-            work.find_culprits(refusal).await;
-            work.share();
-        }
-        while let Some(subset) = work.stack.pop() {
-            work.attempt(subset).await;
-            work.share();
-        }
-        work.done
     }
 
     fn pace(&self) -> MutexGuard<'_, Pace> {
         self.pace.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells whether a call that starts then would not be likely to finish.
-    fn is_too_late(&self, start: Instant) -> bool {
-        start + SHORTEST_CALL > self.stop
+    /// Makes one call and returns what is to be tried after it.
+    async fn attempt(&self, mut attempt: Attempt) -> Vec<Attempt> {
+        if !self.state().conclude_known(&mut attempt) {
+            return Vec::new();
+        }
+        let pause = Instant::now() + round_pause(attempt.round);
+        if pause + SHORTEST_CALL <= self.stop {
+            sleep_until(pause).await;
+        }
+        let batch = &self.batches[attempt.batch];
+        let mut assets: Vec<AssetId> = attempt
+            .positions
+            .iter()
+            .map(|position| batch.assets[usize::from(*position)])
+            .collect();
+        // A token stands for a set of assets: a repeated call is the same to the
+        // letter, whatever order the messages came in.
+        assets.sort_unstable();
+        let token = batch.token(&assets, attempt.round);
+        let answers_before = self.state().answers;
+        let call = || self.sitewise.disassociate(batch.project, &assets, &token);
+        let result = self
+            .request(Kind::Call, attempt.last_error.as_ref(), call)
+            .await;
+        let mut state = self.state();
+        match result {
+            Ok(errors) => {
+                state.called(&attempt, errors);
+                state.answered()
+            }
+            Err(error) => match error.class {
+                FailureClass::Refused => {
+                    let failures = vec![error.failure; attempt.positions.len()];
+                    state.refused(Refusal {
+                        attempt,
+                        failures,
+                        is_by_name: false,
+                    });
+                    state.answered()
+                }
+                FailureClass::Transient | FailureClass::Unexpected
+                    if state.by_request(&attempt).len() > 1 =>
+                {
+                    if state.answers > answers_before {
+                        return state.split(&attempt, FAILED_PARTS);
+                    }
+                    state.deferred.push((attempt, error.failure));
+                    Vec::new()
+                }
+                _ => {
+                    state.conclude(&attempt, &Outcome::Unfinished(error.failure));
+                    Vec::new()
+                }
+            },
+        }
     }
 
-    /// Waits until a call may start, and returns when it does.
-    async fn turn(&self) -> Result<Instant, Missed> {
+    /// Reads a project's membership, decides by it the refusals that came before
+    /// its first page was asked for, and returns what is to be tried again.
+    async fn recheck(&self, project: ProjectId) -> Vec<Attempt> {
+        let refusals = Mutex::new(Vec::new());
+        let take_refusals = || {
+            let mut refusals = refusals.lock().unwrap_or_else(PoisonError::into_inner);
+            refusals.append(&mut self.state().refusals.remove(&project).unwrap_or_default());
+        };
+        let membership = self.membership(project, take_refusals).await;
+        let mut state = self.state();
+        state.reading.remove(&project);
+        let refusals = refusals
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
+        let decided = refusals.into_iter();
+        match membership {
+            Membership::Listed(listed) => decided
+                .flat_map(|refusal| state.decide(refusal, &listed))
+                .collect(),
+            Membership::ProjectMissing(failure) => {
+                state.missing.insert(project, failure);
+                decided.for_each(|refusal| state.refused(refusal));
+                Vec::new()
+            }
+            Membership::Unreadable(failure) => {
+                let outcome = Outcome::Unfinished(failure);
+                decided.for_each(|refusal| state.conclude(&refusal.attempt, &outcome));
+                Vec::new()
+            }
+        }
+    }
+
+    /// Reads which assets a project has. `on_first_page` is called when its first
+    /// page is asked for, or cannot be.
+    ///
+    /// A list of several pages is read twice, for entries may move from one page
+    /// to another meanwhile; what either pass shows counts as listed.
+    async fn membership(&self, project: ProjectId, on_first_page: impl Fn()) -> Membership {
+        let mut listed = HashSet::new();
+        for pass in 0..2 {
+            let mut next: Option<String> = None;
+            let mut pages = 0;
+            while pages == 0 || next.is_some() {
+                let page = self.request(Kind::Read, None, || {
+                    if pass == 0 && pages == 0 {
+                        on_first_page();
+                    }
+                    self.sitewise.list_assets(project, next.as_deref())
+                });
+                match page.await {
+                    Ok(page) => {
+                        listed.extend(page.assets);
+                        next = page.next;
+                        pages += 1;
+                    }
+                    Err(error) if error.class == FailureClass::Refused => {
+                        return self.describe(project, Some(error.failure)).await;
+                    }
+                    Err(error) => {
+                        if pass == 0 && pages == 0 {
+                            on_first_page();
+                        }
+                        return Membership::Unreadable(error.failure);
+                    }
+                }
+            }
+            if pages == 1 {
+                break;
+            }
+        }
+        if listed.is_empty() {
+            return self.describe(project, None).await;
+        }
+        Membership::Listed(listed)
+    }
+
+    /// Finds out whether a project exists whose list is empty or refused.
+    async fn describe(&self, project: ProjectId, refused_list: Option<Failure>) -> Membership {
+        let described = self.request(Kind::Read, None, || self.sitewise.describe(project));
+        match (described.await, refused_list) {
+            (Ok(()), None) => Membership::Listed(HashSet::new()),
+            (Ok(()), Some(failure)) => Membership::Unreadable(failure),
+            (Err(error), _) if error.is_not_found() => Membership::ProjectMissing(error.failure),
+            (Err(error), _) => Membership::Unreadable(error.failure),
+        }
+    }
+
+    /// Makes a request when it may start, and again while it is throttled.
+    /// `after` is what it is made again for.
+    async fn request<T, F>(
+        &self,
+        kind: Kind,
+        after: Option<&Failure>,
+        send: impl Fn() -> F,
+    ) -> Result<T, CallFailure>
+    where
+        F: Future<Output = Result<T, CallFailure>>,
+    {
+        let mut throttled = None;
+        loop {
+            let Some(started) = self.turn(kind).await else {
+                let given_up = self.state().given_up[kind as usize].clone();
+                let failure = throttled.or(given_up).unwrap_or_else(|| too_late(after));
+                return Err(CallFailure::new(FailureClass::Throttled, failure));
+            };
+            let answer = timeout_at(self.stop, AssertUnwindSafe(send()).catch_unwind());
+            let error = match answer.await {
+                Ok(Ok(Ok(value))) => {
+                    self.accepted(kind, started);
+                    return Ok(value);
+                }
+                Ok(Ok(Err(error))) => error,
+                Ok(Err(_panic)) => CallFailure::new(FailureClass::Unexpected, panicked()),
+                Err(_elapsed) => CallFailure::new(FailureClass::Transient, cut_off()),
+            };
+            match error.class {
+                FailureClass::Throttled => {
+                    self.throttled(kind, started, &error);
+                    throttled = Some(error.failure);
+                }
+                FailureClass::Refused => {
+                    self.accepted(kind, started);
+                    return Err(error);
+                }
+                _ => return Err(error),
+            }
+        }
+    }
+
+    /// Waits until a request may start, and returns when it does; `None` where
+    /// it may not, for all of its kind are given up or there is no time.
+    async fn turn(&self, kind: Kind) -> Option<Instant> {
         let _first_in_line = self.line.lock().await;
         loop {
-            if let Some(failure) = self.state().given_up.clone() {
-                return Err(Missed::Failed(CallFailure::new(
-                    FailureClass::Throttled,
-                    failure,
-                )));
-            }
             let now = Instant::now();
             let start = self.pace().next_start(now);
-            if self.is_too_late(start) {
-                return Err(Missed::TooLate);
+            if start + SHORTEST_CALL > self.stop || self.state().given_up[kind as usize].is_some() {
+                return None;
             }
             if start <= now {
                 self.pace().started(now, fastrand::f64());
-                return Ok(now);
+                self.state().requests[kind as usize] += 1;
+                return Some(now);
             }
             // Either way it is looked at again.
             let _ = timeout_at(start, self.news.notified()).await;
         }
     }
 
-    /// Makes a call, and makes it again while it is throttled.
-    async fn call(
-        &self,
-        batch: &Batch,
-        places: &[u8],
-        round: u32,
-    ) -> Result<Vec<AssetError>, Missed> {
-        let mut assets: Vec<AssetId> = places
-            .iter()
-            .map(|place| batch.assets[usize::from(*place)])
-            .collect();
-        // A token stands for a set of assets: the call that repeats it is the same
-        // to the letter, whatever order the messages came in.
-        assets.sort_unstable();
-        let token = batch.token(&assets, round);
-        let mut throttled = None;
-        loop {
-            let start = match (self.turn().await, throttled) {
-                (Ok(start), _) => start,
-                (Err(Missed::TooLate), Some(failure)) => return Err(Missed::Failed(failure)),
-                (Err(missed), _) => return Err(missed),
-            };
-            self.state().calls += 1;
-            let call = self.sitewise.disassociate(batch.project, &assets, &token);
-            let answer = timeout_at(self.stop, AssertUnwindSafe(call).catch_unwind()).await;
-            match answer {
-                Ok(Ok(Ok(errors))) => {
-                    self.answered(start);
-                    self.state()
-                        .evidence
-                        .entry(batch.project)
-                        .or_default()
-                        .exists = true;
-                    return Ok(errors);
-                }
-                Ok(Ok(Err(failure))) if failure.class == FailureClass::Throttled => {
-                    self.throttled(start, &failure);
-                    throttled = Some(failure);
-                }
-                Ok(Ok(Err(failure))) => {
-                    if failure.class == FailureClass::Refused {
-                        self.answered(start);
-                    }
-                    return Err(Missed::Failed(failure));
-                }
-                Ok(Err(_panic)) => {
-                    return Err(Missed::Failed(CallFailure::new(
-                        FailureClass::Unexpected,
-                        panic_failure(),
-                    )));
-                }
-                Err(_elapsed) => {
-                    return Err(Missed::Failed(CallFailure::new(
-                        FailureClass::Transient,
-                        Failure::of_pace(
-                            code::TIMEOUT,
-                            "no answer in the time left before the Lambda deadline",
-                        ),
-                    )));
-                }
-            }
-        }
-    }
-
-    /// Notes that the service has answered for the assets of a call.
-    fn answered(&self, start: Instant) {
-        self.state().has_answer = true;
-        self.pace().accepted(start, Instant::now());
+    fn accepted(&self, kind: Kind, started: Instant) {
+        self.pace().accepted(kind, started, Instant::now());
         self.news.notify_one();
     }
 
-    fn throttled(&self, start: Instant, failure: &CallFailure) {
+    fn throttled(&self, kind: Kind, started: Instant, error: &CallFailure) {
         let (mut pace, now) = (self.pace(), Instant::now());
-        pace.throttled(start, now, failure.pause);
-        if pace.is_hopeless(now) {
-            self.state().given_up = Some(failure.failure.clone());
+        pace.throttled(kind, started, now, error.pause);
+        if pace.is_hopeless(kind, now) {
+            self.state().given_up[kind as usize] = Some(error.failure.clone());
         }
         drop(pace);
         self.news.notify_one();
     }
 }
 
-/// A job at work on its batch.
-struct Work<'a> {
-    calls: &'a Calls<'a>,
-    /// the place of the batch among all
-    index: usize,
-    batch: &'a Batch,
-    finds_culprits: bool,
-    stack: Vec<Subset>,
-    done: Done,
+/// For each asset that several batches have, the batches and its positions.
+type Overlaps = HashMap<(ProjectId, AssetId), Vec<(usize, u8)>>;
+
+/// What is known so far.
+struct State<'a> {
+    batches: &'a [Batch],
+    outcomes: Vec<Vec<Option<Outcome>>>,
+    /// refusals that wait for a read of their project
+    refusals: BTreeMap<ProjectId, Vec<Refusal>>,
+    reading: HashSet<ProjectId>,
+    /// projects that do not exist
+    missing: HashMap<ProjectId, Failure>,
+    /// shared calls that failed while the service answered nothing else
+    deferred: Vec<(Attempt, Failure)>,
+    /// found out when a call first fails
+    overlaps: Option<Overlaps>,
+    /// calls that the service has accepted, or refused for their assets
+    answers: usize,
+    /// by kind: what the service said when it let nothing through for too long
+    given_up: [Option<Failure>; 2],
+    /// by kind
+    requests: [usize; 2],
 }
 
-impl Work<'_> {
-    /// Leaves the rest to be tried at the same time, where it may be: see the
-    /// module's rule 6.
-    fn share(&mut self) {
-        let state = self.calls.state();
-        let is_in_doubt = !state.exists(self.batch.project) && !state.is_mostly_refused(self.index);
-        if self.finds_culprits && !is_in_doubt {
-            self.done.parts.append(&mut self.stack);
+impl<'a> State<'a> {
+    fn new(batches: &'a [Batch]) -> Self {
+        let assets = batches.iter().map(|batch| batch.assets.len());
+        Self {
+            batches,
+            outcomes: assets.map(|count| vec![None; count]).collect(),
+            refusals: BTreeMap::new(),
+            reading: HashSet::new(),
+            missing: HashMap::new(),
+            deferred: Vec::new(),
+            overlaps: None,
+            answers: 0,
+            given_up: [None, None],
+            requests: [0; 2],
         }
     }
 
-    async fn attempt(&mut self, mut subset: Subset) {
-        self.reject_presumed(&mut subset.places);
-        if subset.places.is_empty() {
-            return;
+    /// Returns what became of everything. An asset whose end was not seen is a
+    /// defect.
+    fn finish(self) -> Dispatched {
+        let or_panicked =
+            |outcome: Option<Outcome>| outcome.unwrap_or_else(|| Outcome::Unfinished(panicked()));
+        let outcomes = self.outcomes.into_iter();
+        Dispatched {
+            outcomes: outcomes
+                .map(|batch| batch.into_iter().map(or_panicked).collect())
+                .collect(),
+            calls: self.requests[Kind::Call as usize],
+            reads: self.requests[Kind::Read as usize],
         }
-        if subset.round > 0 {
-            let again = Instant::now() + ASSET_RETRY_PAUSE * 2_u32.pow(subset.round - 1);
-            if self.calls.is_too_late(again) {
-                self.too_late(&subset);
-                return;
-            }
-            sleep_until(again).await;
+    }
+
+    fn next_project_to_read(&mut self) -> Option<ProjectId> {
+        let mut waiting = self.refusals.keys();
+        let project = *waiting.find(|project| !self.reading.contains(project))?;
+        self.reading.insert(project);
+        Some(project)
+    }
+
+    fn is_settled(&self) -> bool {
+        self.refusals.is_empty() && self.deferred.is_empty()
+    }
+
+    fn conclude(&mut self, attempt: &Attempt, outcome: &Outcome) {
+        self.conclude_positions(attempt, &attempt.positions, outcome);
+    }
+
+    fn conclude_positions(&mut self, attempt: &Attempt, positions: &[u8], outcome: &Outcome) {
+        for position in positions {
+            self.outcomes[attempt.batch][usize::from(*position)] = Some(outcome.clone());
         }
-        let Some(failure) = self.call(&subset).await else {
-            return;
+    }
+
+    /// Concludes what needs no call, takes it out of the attempt, and returns
+    /// whether anything is left.
+    fn conclude_known(&mut self, attempt: &mut Attempt) -> bool {
+        // Without a failure so far there is nothing to know.
+        if self.overlaps.is_some() {
+            let removed = self.removed_elsewhere(attempt);
+            self.conclude_positions(attempt, &removed, &Outcome::Disassociated);
+            attempt
+                .positions
+                .retain(|position| !removed.contains(position));
+        }
+        let project = self.batches[attempt.batch].project;
+        if let Some(failure) = self.missing.get(&project) {
+            let outcome = Outcome::Rejected(failure.clone());
+            self.conclude(attempt, &outcome);
+            attempt.positions.clear();
+        }
+        !attempt.positions.is_empty()
+    }
+
+    /// Returns those of an attempt's assets that another batch's call has taken
+    /// out of the project in this invocation.
+    fn removed_elsewhere(&mut self, attempt: &Attempt) -> Vec<u8> {
+        let overlaps = self.overlaps.get_or_insert_with(|| overlaps(self.batches));
+        let batch = &self.batches[attempt.batch];
+        let is_removed = |position: &u8| {
+            let asset = batch.assets[usize::from(*position)];
+            let mut places = overlaps.get(&(batch.project, asset)).into_iter().flatten();
+            places.any(|(batch, position)| {
+                self.outcomes[*batch][usize::from(*position)] == Some(Outcome::Disassociated)
+            })
         };
-        let refusal = Refusal { subset, failure };
-        if self.finds_culprits {
-            self.find_culprits(refusal).await;
-        } else {
-            self.done.refused.push(refusal);
-        }
+        attempt
+            .positions
+            .iter()
+            .copied()
+            .filter(is_removed)
+            .collect()
     }
 
-    /// Makes a call and takes its answer. Returns the failure of a refused
-    /// call, which says nothing yet about its assets.
-    async fn call(&mut self, subset: &Subset) -> Option<Failure> {
-        let answer = self.calls.call(self.batch, &subset.places, subset.round);
-        match answer.await {
-            Ok(errors) => self.answered(subset, errors),
-            Err(Missed::TooLate) => self.too_late(subset),
-            Err(Missed::Failed(failed)) => match failed.class {
-                FailureClass::Refused => return Some(failed.failure),
-                FailureClass::Transient => self.later(subset, failed),
-                FailureClass::Unexpected
-                    if failed.is_answer && by_request(self.batch, &subset.places).len() > 1 =>
-                {
-                    self.later(subset, failed);
-                }
-                FailureClass::Throttled | FailureClass::Denied | FailureClass::Unexpected => {
-                    self.conclude(&subset.places, &Outcome::Unfinished(failed.failure));
-                }
-            },
-        }
-        None
-    }
-
-    fn later(&mut self, subset: &Subset, failed: CallFailure) {
-        self.done.later.push(Later {
-            batch: self.index,
-            subset: subset.clone(),
-            failure: failed.failure,
-            is_answer: failed.is_answer,
-            finds_culprits: self.finds_culprits,
-        });
-    }
-
-    fn conclude(&mut self, places: &[u8], outcome: &Outcome) {
-        self.done
-            .outcomes
-            .extend(places.iter().map(|place| (*place, outcome.clone())));
-    }
-
-    fn too_late(&mut self, subset: &Subset) {
-        if let Some(failure) = &subset.setback {
-            let outcome = Outcome::Unfinished(failure.clone());
-            self.conclude(&subset.places, &outcome);
-            return;
-        }
-        let message = match &subset.last_error {
-            None => "too little time left before the Lambda deadline".to_owned(),
-            Some(error) => format!(
-                "too little time left before the Lambda deadline to try again after {}: {}",
-                error.code(),
-                error.message()
-            ),
-        };
-        let failure = Failure::new(code::DEADLINE_REACHED, message);
-        self.conclude(&subset.places, &Outcome::Unfinished(failure));
-    }
-
-    /// Takes a 200: assets in `errors` are tried again or rejected, all others
-    /// are done.
-    fn answered(&mut self, subset: &Subset, errors: Vec<AssetError>) {
-        let mut state = self.calls.state();
-        state.tried.entry(self.index).or_default().accepted += subset.places.len();
-        drop(state);
-        let failures: HashMap<AssetId, Failure> = errors
+    /// Takes a 200 whose errors name these assets; all others are done.
+    fn called(&mut self, attempt: &Attempt, errors: Vec<AssetError>) {
+        let errors: HashMap<AssetId, Failure> = errors
             .into_iter()
             .map(|error| (error.asset, error.failure))
             .collect();
-        let is_last_round = subset.round + 1 >= ASSET_ATTEMPTS;
-        let mut again = Vec::new();
-        let mut last_error = None;
-        for place in &subset.places {
-            match failures.get(&self.batch.assets[usize::from(*place)]) {
-                None => self.conclude(&[*place], &Outcome::Disassociated),
-                Some(failure) if is_last_round => {
-                    self.conclude(&[*place], &Outcome::Rejected(failure.clone()));
-                }
-                Some(failure) => {
-                    again.push(*place);
-                    last_error = Some(failure.clone());
-                }
-            }
-        }
-        if !again.is_empty() {
-            self.stack.push(Subset {
-                places: again,
-                round: subset.round + 1,
-                last_error,
-                setback: None,
+        let assets = &self.batches[attempt.batch].assets;
+        let error = |position: &u8| errors.get(&assets[usize::from(*position)]);
+        let positions = attempt.positions.iter().copied();
+        let (named, done): (Vec<u8>, Vec<u8>) =
+            positions.partition(|position| error(position).is_some());
+        self.conclude_positions(attempt, &done, &Outcome::Disassociated);
+        if !named.is_empty() {
+            self.refused(Refusal {
+                failures: named.iter().filter_map(error).cloned().collect(),
+                attempt: attempt.part(named),
+                is_by_name: true,
             });
         }
     }
 
-    /// Takes a refused subset apart. What it leaves on the stack is smaller.
-    async fn find_culprits(&mut self, refusal: Refusal) {
-        let Refusal {
-            mut subset,
-            failure,
-        } = refusal;
-        if let [place] = subset.places[..] {
-            self.refused_alone(place, failure);
-            return;
+    /// Keeps a refusal until its project is read, unless all is known already.
+    fn refused(&mut self, mut refusal: Refusal) {
+        let project = self.batches[refusal.attempt.batch].project;
+        let removed = self.removed_elsewhere(&refusal.attempt);
+        if removed.len() == refusal.attempt.positions.len() || self.missing.contains_key(&project) {
+            self.conclude_known(&mut refusal.attempt);
+        } else {
+            self.refusals.entry(project).or_default().push(refusal);
         }
-        self.reject_presumed(&mut subset.places);
-        if subset.places.is_empty() {
-            return;
-        }
-        let (named, rest) = self.named_in(failure.message(), &subset.places);
-        if !named.is_empty() && !rest.is_empty() {
-            self.push(&subset, rest);
-            self.push(&subset, named);
-            return;
-        }
-        let project = self.batch.project;
-        let mut places = subset.places.clone();
-        if !self.calls.state().exists(project) {
-            let refused = self.probe(&subset, &mut places).await;
-            self.reject_presumed(&mut places);
-            match refused {
-                Refused::Nothing => {}
-                Refused::Part => {
-                    self.push(&subset, places);
-                    return;
-                }
-                Refused::All => {
-                    for group in by_request(self.batch, &places) {
-                        self.push(&subset, group);
-                    }
-                    return;
-                }
-            }
-        }
-        let (first, second) = halves(self.batch, &places);
-        self.push(&subset, second);
-        self.push(&subset, first);
     }
 
-    /// Tries assets of `places` alone, one after the other, until one is not
-    /// refused, and takes those it tried out of `places`.
-    async fn probe(&mut self, subset: &Subset, places: &mut Vec<u8>) -> Refused {
-        let mut refused = Refused::Nothing;
-        let count = PROBES.min(places.len());
-        let probes: Vec<u8> = (0..count)
-            .map(|number| places[number * places.len() / count])
-            .collect();
-        for place in probes {
-            let alone = subset.part(vec![place]);
-            let refusal = self.call(&alone).await;
-            places.retain(|other| *other != place);
-            let Some(failure) = refusal else {
-                // Where it was not accepted either, there is more to fail.
-                let is_accepted = self.calls.state().exists(self.batch.project);
-                return if is_accepted { refused } else { Refused::Part };
-            };
-            self.refused_alone(place, failure);
-            refused = Refused::Part;
+    /// Decides a refusal by the membership that was read after it, and returns
+    /// what is to be tried again.
+    fn decide(&mut self, refusal: Refusal, listed: &HashSet<AssetId>) -> Vec<Attempt> {
+        let mut attempt = refusal.attempt;
+        let before = attempt.positions.clone();
+        self.conclude_known(&mut attempt);
+        let assets = &self.batches[attempt.batch].assets;
+        let is_listed = |position: &u8| listed.contains(&assets[usize::from(*position)]);
+        let (listed, absent): (Vec<u8>, Vec<u8>) =
+            attempt.positions.iter().copied().partition(is_listed);
+        self.conclude_positions(&attempt, &absent, &Outcome::Absent);
+        let are_all_listed = listed.len() == before.len();
+        if listed.is_empty() {
+            Vec::new()
+        } else if refusal.is_by_name || (are_all_listed && listed.len() == 1) {
+            let failures: HashMap<u8, Failure> = before.into_iter().zip(refusal.failures).collect();
+            self.next_round(&attempt, listed, &failures)
+        } else if are_all_listed {
+            self.split(&attempt, REFUSED_PARTS)
+        } else {
+            vec![attempt.part(listed)]
         }
-        Refused::All
     }
 
-    /// Rejects an asset that was refused in a call of its own. Unless the
-    /// message says that it is the asset, it may be the project.
-    fn refused_alone(&mut self, place: u8, failure: Failure) {
-        let (named, _) = self.named_in(failure.message(), &[place]);
-        let project = self.batch.project;
-        let mut state = self.calls.state();
-        state.tried.entry(self.index).or_default().refused += 1;
-        let evidence = state.evidence.entry(project).or_default();
-        if named.is_empty() {
-            for request in requests_of(self.batch, place) {
-                *evidence.refused_alone.entry(request).or_default() += 1;
-            }
-            if is_about_project(failure.message(), project) {
-                *evidence.project_named.entry(failure.clone()).or_default() += 1;
-            }
-            evidence.refusal = Some(failure.clone());
+    /// Returns the next attempt with listed assets; after the last round they
+    /// are rejected.
+    fn next_round(
+        &mut self,
+        attempt: &Attempt,
+        listed: Vec<u8>,
+        failures: &HashMap<u8, Failure>,
+    ) -> Vec<Attempt> {
+        let round = attempt.round + 1;
+        if round < ASSET_ROUNDS {
+            let last_error = listed.last().and_then(|last| failures.get(last)).cloned();
+            return vec![Attempt {
+                round,
+                last_error,
+                ..attempt.part(listed)
+            }];
         }
-        drop(state);
-        self.conclude(&[place], &Outcome::Rejected(failure));
+        for position in listed {
+            let outcome = Outcome::Rejected(failures[&position].clone());
+            self.conclude_positions(attempt, &[position], &outcome);
+        }
+        Vec::new()
     }
 
-    /// Rejects those of `places` whose project is presumed to be refused, and
-    /// takes them out.
-    fn reject_presumed(&mut self, places: &mut Vec<u8>) {
-        let state = self.calls.state();
-        let Some(evidence) = state.evidence.get(&self.batch.project) else {
-            return;
+    /// Notes that the service has answered a call, so that shared calls that
+    /// failed are split, and returns their parts.
+    fn answered(&mut self) -> Vec<Attempt> {
+        self.answers += 1;
+        let deferred = std::mem::take(&mut self.deferred).into_iter();
+        deferred
+            .flat_map(|(attempt, _)| self.split(&attempt, FAILED_PARTS))
+            .collect()
+    }
+
+    /// Returns two groups of requests of each deferred batch whose messages were
+    /// delivered before, or else ends what is deferred.
+    ///
+    /// The groups are others at each delivery, and smaller ones, so that in the
+    /// end the service answers one of them, unless it answers nothing at all.
+    fn probe_deferred(&mut self) -> Vec<Attempt> {
+        let mut probes = Vec::new();
+        for (attempt, failure) in std::mem::take(&mut self.deferred) {
+            let owners = self.batches[attempt.batch].owners.iter();
+            let receives = owners.map(|owner| owner.receives).max().unwrap_or_default() as usize;
+            if !attempt.is_whole || receives < 2 {
+                self.deferred.push((attempt, failure));
+                continue;
+            }
+            let requests = self.by_request(&attempt);
+            let count = requests.len().min(1 << (receives - 1).min(16));
+            let mut groups: Vec<Vec<u8>> =
+                even(&requests, count).map(<[Vec<u8>]>::concat).collect();
+            groups.rotate_left(2 * receives % count);
+            let rest = groups.split_off(2).concat();
+            probes.extend(groups.into_iter().map(|group| attempt.part(group)));
+            if !rest.is_empty() {
+                self.deferred.push((attempt.part(rest), failure));
+            }
+        }
+        if probes.is_empty() {
+            for (attempt, failure) in std::mem::take(&mut self.deferred) {
+                self.conclude(&attempt, &Outcome::Unfinished(failure));
+            }
+        }
+        probes
+    }
+
+    /// Returns an attempt's assets in several attempts: the requests that share
+    /// it apart, or else the assets of its one request.
+    fn split(&self, attempt: &Attempt, parts: usize) -> Vec<Attempt> {
+        let requests = self.by_request(attempt);
+        let parts: Vec<Vec<u8>> = if requests.len() > 1 {
+            even(&requests, parts).map(<[Vec<u8>]>::concat).collect()
+        } else {
+            even(&attempt.positions, parts)
+                .map(<[u8]>::to_vec)
+                .collect()
         };
-        let (presumed, rest): (Vec<u8>, Vec<u8>) = places
-            .iter()
-            .partition(|place| evidence.presumes_refused(&requests_of(self.batch, **place)));
-        let refusal = evidence.refusal.clone();
-        drop(state);
-        let Some(refusal) = refusal.filter(|_| !presumed.is_empty()) else {
-            return;
-        };
-        *places = rest;
-        let failure = Failure::new(
-            refusal.code(),
-            format!(
-                "not tried alone: {PROBES} assets of the project were, each was refused and none \
-                 of its assets accepted; the last refusal: {}",
-                refusal.message()
-            ),
-        );
-        self.conclude(&presumed, &Outcome::Rejected(failure));
+        parts.into_iter().map(|part| attempt.part(part)).collect()
     }
 
-    fn push(&mut self, parent: &Subset, places: Vec<u8>) {
-        if !places.is_empty() {
-            self.stack.push(parent.part(places));
+    /// Parts an attempt's assets by the requests that named them.
+    fn by_request(&self, attempt: &Attempt) -> Vec<Vec<u8>> {
+        let owners = &self.batches[attempt.batch].owners;
+        let mut requests: BTreeMap<Vec<usize>, Vec<u8>> = BTreeMap::new();
+        for position in &attempt.positions {
+            let named_by = owners
+                .iter()
+                .filter(|owner| owner.places.contains(position))
+                .map(|owner| owner.request)
+                .collect();
+            requests.entry(named_by).or_default().push(*position);
         }
+        requests.into_values().collect()
     }
+}
 
-    /// Parts `places` into those whose asset `message` names and the rest.
-    fn named_in(&self, message: &str, places: &[u8]) -> (Vec<u8>, Vec<u8>) {
-        places.iter().partition(|place| {
-            let asset = self.batch.assets[usize::from(**place)];
-            message.contains(&asset.to_string())
+/// Cuts a slice into so many parts of nearly the same length, or into as many
+/// as it has items.
+fn even<T>(items: &[T], parts: usize) -> impl Iterator<Item = &[T]> {
+    let parts = parts.min(items.len());
+    let end = move |part: usize| part * items.len() / parts;
+    (0..parts).map(move |part| &items[end(part)..end(part + 1)])
+}
+
+/// Finds the assets that several batches have.
+fn overlaps(batches: &[Batch]) -> Overlaps {
+    let mut places: Vec<(ProjectId, AssetId, usize, u8)> = Vec::new();
+    for (index, batch) in batches.iter().enumerate() {
+        let assets = batch.assets.iter().zip(0..);
+        places.extend(assets.map(|(asset, position)| (batch.project, *asset, index, position)));
+    }
+    places.sort_unstable();
+    places
+        .chunk_by(|a, b| (a.0, a.1) == (b.0, b.1))
+        .filter(|same| same.len() > 1)
+        .map(|same| {
+            let places = same.iter().map(|(.., batch, position)| (*batch, *position));
+            ((same[0].0, same[0].1), places.collect())
         })
-    }
-}
-
-/// Halves `places`, between requests where they are of several.
-fn halves(batch: &Batch, places: &[u8]) -> (Vec<u8>, Vec<u8>) {
-    let mut groups = by_request(batch, places);
-    if groups.len() == 1 {
-        let (first, second) = places.split_at(places.len() / 2);
-        return (first.to_vec(), second.to_vec());
-    }
-    let second = groups.split_off(groups.len() / 2);
-    (groups.concat(), second.concat())
-}
-
-fn requests_of(batch: &Batch, place: u8) -> Vec<usize> {
-    let owners = batch.owners.iter();
-    owners
-        .filter(|owner| owner.places.contains(&place))
-        .map(|owner| owner.request)
         .collect()
 }
 
-/// Parts `places` by the requests that asked for them.
-fn by_request(batch: &Batch, places: &[u8]) -> Vec<Vec<u8>> {
-    let mut groups: BTreeMap<Vec<usize>, Vec<u8>> = BTreeMap::new();
-    for place in places {
-        groups
-            .entry(requests_of(batch, *place))
-            .or_default()
-            .push(*place);
+/// Returns the batches in the order in which they are first tried.
+///
+/// The first batch of each message that is delivered for the first time comes
+/// first, so that no message waits for all the others. The rest goes message by
+/// message, those delivered most often first: where the time does not suffice
+/// for all, each delivery finishes some.
+fn first_attempts(batches: &[Batch]) -> Vec<usize> {
+    let mut first_batches: HashMap<usize, usize> = HashMap::new();
+    for (index, batch) in batches.iter().enumerate() {
+        for owner in &batch.owners {
+            first_batches.entry(owner.request).or_insert(index);
+        }
     }
-    groups.into_values().collect()
+    let mut order: Vec<usize> = (0..batches.len()).collect();
+    order.sort_by_cached_key(|index| {
+        let owners = &batches[*index].owners;
+        let is_first_of_new = owners
+            .iter()
+            .any(|owner| owner.receives <= 1 && first_batches[&owner.request] == *index);
+        let receives = owners.iter().map(|owner| owner.receives).max();
+        let request = owners.iter().map(|owner| owner.request).min();
+        (!is_first_of_new, Reverse(receives), request)
+    });
+    order
 }
 
-/// Tells whether a refusal's message is about a project, and about no asset.
-fn is_about_project(message: &str, project: ProjectId) -> bool {
-    message.contains(&project.to_string()) && !message.to_lowercase().contains("asset")
+/// Returns the pause before a round.
+fn round_pause(round: u32) -> Duration {
+    match round {
+        0 => Duration::ZERO,
+        _ => ROUND_PAUSE * 2_u32.pow(round - 1),
+    }
 }
 
-/// What trying a few assets alone has shown.
-enum Refused {
-    /// The first was accepted: a culprit is among the others.
-    Nothing,
-    /// Some were, then one was not: the others may be good, or fail as well.
-    Part,
-    /// Each one was.
-    All,
+fn panicked() -> Failure {
+    Failure::new(
+        code::INTERNAL_ERROR,
+        "the function failed while it worked on this batch",
+    )
+}
+
+fn cut_off() -> Failure {
+    Failure::new(
+        code::TIMEOUT,
+        "no answer in the time left before the Lambda deadline",
+    )
+}
+
+/// Makes the failure of a request for which there is no time.
+fn too_late(after: Option<&Failure>) -> Failure {
+    let time = "too little time left before the Lambda deadline";
+    let message = match after {
+        None => time.to_owned(),
+        Some(error) => format!(
+            "{time} to try again after {}: {}",
+            error.code(),
+            error.message()
+        ),
+    };
+    Failure::new(code::DEADLINE_REACHED, message)
 }

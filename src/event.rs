@@ -69,10 +69,6 @@ pub struct Message<'a> {
     /// How often its queue has delivered it, this time included
     /// (`ApproximateReceiveCount`); 0 where nothing tells.
     pub receives: u32,
-    /// The ARN of its queue, where the record gives one.
-    pub queue_arn: Option<Cow<'a, str>>,
-    /// What SQS knows this delivery by, where the record gives it.
-    pub receipt_handle: Option<Cow<'a, str>>,
     content: Content<'a>,
     raw: Cow<'a, str>,
 }
@@ -109,8 +105,6 @@ impl<'a> Message<'a> {
             id: None,
             fifo_group: None,
             receives: 0,
-            queue_arn: None,
-            receipt_handle: None,
             content: Content::Missing(what),
             raw: Cow::Borrowed(record.get()),
         };
@@ -138,10 +132,7 @@ impl<'a> Message<'a> {
                 .as_ref()
                 .and_then(|fields| text_field(fields, name))
         };
-        message.queue_arn = text_field(&fields, "eventSourceARN");
-        message.receipt_handle =
-            text_field(&fields, "receiptHandle").filter(|handle| !handle.is_empty());
-        let is_fifo = message.queue_arn.as_ref().map_or_else(
+        let is_fifo = text_field(&fields, "eventSourceARN").map_or_else(
             || attribute("SequenceNumber").is_some(),
             |arn| arn.ends_with(".fifo"),
         );
@@ -161,8 +152,6 @@ impl<'a> Message<'a> {
             id: field("MessageId"),
             fifo_group: None,
             receives: 0,
-            queue_arn: None,
-            receipt_handle: None,
             content: match field("Message") {
                 Some(text) => Content::Request(text),
                 None => Content::Missing("no Sns.Message"),
@@ -247,8 +236,6 @@ pub fn read(payload: &RawValue) -> Result<Event<'_>, UnrecognizedEvent> {
         id,
         fifo_group: None,
         receives: 0,
-        queue_arn: None,
-        receipt_handle: None,
         content: Content::Request(Cow::Borrowed(request.get())),
         raw: Cow::Borrowed(payload.get()),
     }]))
@@ -702,28 +689,5 @@ mod tests {
         let payload = raw(&request());
         let event = read(&payload).expect("an event");
         assert_eq!(event.messages()[0].receives, 0, "no queue, no count");
-    }
-
-    #[test]
-    fn a_record_may_name_its_queue_and_its_delivery() {
-        let arn = "arn:aws:sqs:eu-west-1:123456789012:work";
-        for (arn, handle, expected) in [
-            (json!(arn), json!("AQEB+/="), (Some(arn), Some("AQEB+/="))),
-            (json!(7), json!({}), (None, None)),
-            (json!(null), json!(""), (None, None)),
-        ] {
-            let payload = raw(&json!([{
-                "eventSource": "aws:sqs", "eventSourceARN": arn, "receiptHandle": handle,
-            }]));
-            let event = read(&payload).expect("an event");
-            let [message] = event.messages() else {
-                unreachable!("one record is one message");
-            };
-            let found = (
-                message.queue_arn.as_deref(),
-                message.receipt_handle.as_deref(),
-            );
-            assert_eq!(found, expected, "{payload}");
-        }
     }
 }

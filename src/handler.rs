@@ -25,8 +25,7 @@ use crate::plan::{Ask, distribute, plan};
 use crate::queue::{Parcel, Queue};
 use crate::request::{AssetId, DisassociateRequest, InvalidRequest};
 use crate::settle::{
-    Available, Destination, Settlement, Subject, Worked, hold_back_fifo, redelivered, returns_soon,
-    settle,
+    Destination, Queues, Settlement, Subject, Worked, hold_back_fifo, redelivered, settle,
 };
 use crate::sitewise::SiteWise;
 use crate::telemetry::{self, Traced};
@@ -41,16 +40,6 @@ pub const LEAST_RESERVE: Duration = Duration::from_millis(300);
 /// Time kept free for the answer alone.
 pub const ANSWER_RESERVE: Duration = Duration::from_millis(100);
 
-/// When a record comes back that only lacked time, while the service answers.
-///
-/// Longer than what is left of an invocation by then, so that its answer is
-/// there first, and than a service that throttles needs to take more; far
-/// shorter than a visibility timeout, in which nothing would be done.
-pub const RETURN_AFTER: Duration = Duration::from_secs(10);
-
-/// Most time spent on asking for that: the answer is worth more.
-pub const RETURN_PATIENCE: Duration = Duration::from_secs(1);
-
 /// The function: everything that one cold start sets up.
 #[derive(Clone, Debug)]
 pub struct Function {
@@ -63,7 +52,7 @@ pub struct Function {
     /// The largest request worked off at once, if there is a work queue.
     pub fan_out_assets: usize,
     /// Calls in flight.
-    pub max_concurrency: usize,
+    pub call_concurrency: usize,
     /// The pace of the calls, kept between invocations.
     pub pace: Arc<Mutex<Pace>>,
     /// Tells the time of day.
@@ -207,7 +196,7 @@ impl Function {
             &self.sitewise,
             &self.pace,
             &batches,
-            self.max_concurrency,
+            self.call_concurrency,
             times.stop_calls,
         )
         .await;
@@ -226,7 +215,7 @@ impl Function {
                     Reading::Malformed(error) => Worked::Malformed(error),
                     Reading::Panicked => Worked::Unread,
                 };
-                settle(message.origin, worked, self.available())
+                settle(message.origin, worked, self.queues())
             })
             .collect();
         let groups: Vec<Option<&str>> = messages
@@ -247,8 +236,6 @@ impl Function {
             Event::Queue(_) => redelivered(&settlements, &groups),
             Event::Reported(_) => vec![false; messages.len()],
         };
-        let stop = times.stop_writes.min(Instant::now() + RETURN_PATIENCE);
-        write.return_soon(&settlements, &redelivered, stop).await;
         let assets = requests
             .iter()
             .zip(&settlements)
@@ -258,6 +245,7 @@ impl Function {
             redelivered: redelivered.iter().filter(|is_so| **is_so).count(),
             assets: assets.sum(),
             calls: dispatched.calls,
+            reads: dispatched.reads,
             attempts: self.sitewise.take_attempts(),
             dead_letters: stored.dead_letters,
             parts: stored.parts,
@@ -305,10 +293,11 @@ impl Function {
         telemetry::report(&[], &[], metrics);
     }
 
-    fn available(&self) -> Available {
-        Available {
-            dead_letter_queue: self.dead_letter_queue.is_some(),
-            work_queue: self.work_queue.is_some(),
+    fn queues(&self) -> Queues {
+        match (&self.dead_letter_queue, &self.work_queue) {
+            (None, _) => Queues::None,
+            (Some(_), None) => Queues::DeadLetters,
+            (Some(_), Some(_)) => Queues::Both,
         }
     }
 
@@ -437,7 +426,7 @@ fn nothing_done(event: &Event<'_>, invocation: Invocation<'_>) -> Result<Answer,
             let reports = messages
                 .iter()
                 .map(|message| {
-                    let settlement = settle(message.origin, Worked::Unread, Available::default());
+                    let settlement = settle(message.origin, Worked::Unread, Queues::default());
                     let heading = Reading::Panicked.heading(invocation.request_id, 0);
                     Report::new(heading, &settlement)
                 })
@@ -475,60 +464,27 @@ struct Stored {
 }
 
 impl Write<'_> {
-    /// Stores letters and parts, and marks in `settlements` what is kept.
+    /// Stores letters, and then parts of messages whose letters are all stored,
+    /// and marks in `settlements` what is kept.
     ///
     /// They are written as they are sent: all at once could take many times the
     /// memory that the event does.
     async fn store(&self, settlements: &mut [Settlement], stop: Instant) -> Stored {
         let function = self.function;
         let now = (function.now)();
-        let settled = || settlements.iter().enumerate();
-        let letters = settled().flat_map(|(index, one)| self.letters(index, one, now));
-        let parts = settled().flat_map(|(index, one)| self.parts(index, one));
-        let (letters, parts) = tokio::join!(
-            send(function.dead_letter_queue.as_ref(), letters, stop),
-            send(function.work_queue.as_ref(), parts, stop),
-        );
+        let settled = settlements.iter().enumerate();
+        let letters = settled.flat_map(|(index, one)| self.letters(index, one, now));
+        let letters = send(function.dead_letter_queue.as_ref(), letters, stop).await;
         let (dead_letters, no_letters) = mark(settlements, Destination::DeadLetter, letters);
+        settlements.iter_mut().for_each(Settlement::hold_back_parts);
+        let settled = settlements.iter().enumerate();
+        let parts = settled.flat_map(|(index, one)| self.parts(index, one));
+        let parts = send(function.work_queue.as_ref(), parts, stop).await;
         let (parts, no_parts) = mark(settlements, Destination::WorkQueue, parts);
         Stored {
             dead_letters,
             parts,
             failed: no_letters + no_parts,
-        }
-    }
-
-    /// Has records delivered soon that only lacked time. A record for which it
-    /// fails comes back all the same, later.
-    ///
-    /// Only the work queue's: the function knows no other's URL, and has no
-    /// right there. Not a FIFO queue's: its records come back group by group,
-    /// and one that returned before those behind it would be held up by them.
-    async fn return_soon(&self, settlements: &[Settlement], redelivered: &[bool], stop: Instant) {
-        let work_queue = self.function.work_queue.as_ref();
-        let Some(queue) = work_queue.filter(|queue| !queue.is_fifo()) else {
-            return;
-        };
-        let receipts: Vec<&str> = self
-            .messages
-            .iter()
-            .zip(returns_soon(settlements, redelivered))
-            .filter(|(_, is_soon)| *is_soon)
-            .filter(|(message, _)| {
-                let arn = message.queue_arn.as_deref();
-                arn.is_some_and(|arn| queue.is_named_by(arn))
-            })
-            .filter_map(|(message, _)| message.receipt_handle.as_deref())
-            .collect();
-        let results = queue.repeat_after(RETURN_AFTER, &receipts, stop).await;
-        let failures: Vec<Failure> = results.into_iter().filter_map(Result::err).collect();
-        if let Some(first) = failures.first() {
-            tracing::warn!(
-                code = first.code(),
-                count = failures.len(),
-                first_message = first.message(),
-                "records come back only after the visibility timeout"
-            );
         }
     }
 

@@ -86,7 +86,7 @@ fn function(config: &Config, sdk_config: &SdkConfig) -> Function {
         dead_letter_queue: queue(&config.dead_letter_queue_url),
         work_queue: queue(&config.work_queue_url),
         fan_out_assets: config.fan_out_assets,
-        max_concurrency: config.max_concurrency,
+        call_concurrency: config.call_concurrency,
         pace: Arc::default(),
         now: SystemTime::now,
     }

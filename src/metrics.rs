@@ -34,9 +34,11 @@ pub struct Metrics {
     pub redelivered: usize,
     /// what became of the assets
     pub assets: Counts,
-    /// calls, without the SDK's retries
+    /// calls that disassociate, without the SDK's retries
     pub calls: usize,
-    /// the calls' attempts
+    /// requests that read a project, without the SDK's retries
+    pub reads: usize,
+    /// the attempts of both
     pub attempts: Attempts,
     /// dead letters stored
     pub dead_letters: usize,
@@ -87,6 +89,7 @@ impl Metrics {
             requested,
             duplicates: _,
             disassociated,
+            absent,
             rejected,
             unfinished,
             queued,
@@ -96,10 +99,12 @@ impl Metrics {
             ("MessagesRedelivered", self.redelivered),
             ("AssetsRequested", requested),
             ("AssetsDisassociated", disassociated),
+            ("AssetsAbsent", absent),
             ("AssetsRejected", rejected),
             ("AssetsUnfinished", unfinished),
             ("AssetsQueued", queued),
             ("Calls", self.calls),
+            ("Reads", self.reads),
             ("Retries", self.attempts.retries),
             ("ThrottledCalls", self.attempts.throttled),
             ("DeadLetters", self.dead_letters),
@@ -132,14 +137,16 @@ mod tests {
             messages: 2,
             redelivered: 1,
             assets: Counts {
-                requested: 10,
+                requested: 22,
                 duplicates: 1,
                 disassociated: 4,
+                absent: 12,
                 rejected: 3,
                 unfinished: 2,
                 queued: 1,
             },
             calls: 5,
+            reads: 13,
             attempts: Attempts {
                 retries: 6,
                 throttled: 7,
@@ -178,7 +185,7 @@ mod tests {
     fn without_a_namespace_the_values_are_members_all_the_same() {
         let [line] = metrics(0).documents(None, now()).try_into().expect("one");
         assert_eq!(line.get("_aws"), None);
-        assert_eq!(line["AssetsRequested"], 10);
+        assert_eq!(line["AssetsRequested"], 22);
     }
 
     #[test]

@@ -34,8 +34,10 @@ pub mod code {
 /// What became of one asset.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Outcome {
-    /// It is out of the project.
+    /// It was taken out of the project.
     Disassociated,
+    /// The project does not list it. There is nothing left to do.
+    Absent,
     /// It stays, and another try would not help.
     Rejected(Failure),
     /// It may still be there, and is worth another try later.
@@ -51,36 +53,16 @@ pub struct Failure(Arc<Text>);
 struct Text {
     code: String,
     message: String,
-    is_of_pace: bool,
 }
 
 impl Failure {
     /// Makes a failure of a `code`, the service's own name or one of
     /// [`code`], and a message. What is too long is cut.
     pub fn new(code: impl Into<String>, message: impl Into<String>) -> Self {
-        let code = code.into();
-        let is_of_pace = code == code::DEADLINE_REACHED;
-        Self(Arc::new(Text {
-            code: cut(code, CODE_LIMIT),
-            message: cut(message.into(), MESSAGE_LIMIT),
-            is_of_pace,
-        }))
-    }
-
-    /// Makes a failure of the pace alone: nothing is wrong but that the service
-    /// does not take so much at once.
-    pub fn of_pace(code: impl Into<String>, message: impl Into<String>) -> Self {
         Self(Arc::new(Text {
             code: cut(code.into(), CODE_LIMIT),
             message: cut(message.into(), MESSAGE_LIMIT),
-            is_of_pace: true,
         }))
-    }
-
-    /// Tells whether only the time or the pace did not suffice: the deadline
-    /// was reached, or the service throttled.
-    pub fn is_of_pace(&self) -> bool {
-        self.0.is_of_pace
     }
 
     /// Returns the code.
@@ -122,17 +104,5 @@ mod tests {
                 .len(),
             1023
         );
-    }
-
-    #[test]
-    fn the_deadline_and_throttling_are_of_the_pace_whatever_the_code_says() {
-        for (failure, expected) in [
-            (Failure::new(code::DEADLINE_REACHED, ""), true),
-            (Failure::of_pace("HTTP 429", ""), true),
-            (Failure::new(code::TIMEOUT, ""), false),
-            (Failure::new("ThrottlingException", ""), false),
-        ] {
-            assert_eq!(failure.is_of_pace(), expected, "{failure:?}");
-        }
     }
 }

@@ -82,6 +82,16 @@ const LONGEST_CYCLE: Duration = Duration::from_secs(5);
 /// How far luck lengthens or shortens a pause.
 const LUCK: f64 = 0.1;
 
+/// What a call is for. All calls share one rate; but a service may throttle one
+/// kind alone, and then only that kind is given up.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Kind {
+    /// It disassociates assets.
+    Call,
+    /// It reads a project.
+    Read,
+}
+
 /// The pace of the calls to one service.
 #[derive(Debug, Default)]
 pub struct Pace {
@@ -90,8 +100,16 @@ pub struct Pace {
     /// calls throttled one after the other, each started after the one before
     /// was answered
     throttled_in_a_row: u32,
+    /// the same, by kind
+    streaks: [Streak; 2],
+}
+
+/// Calls of one kind throttled one after the other.
+#[derive(Clone, Copy, Debug, Default)]
+struct Streak {
+    throttled: u32,
     /// when the first of them was answered
-    throttled_since: Option<Instant>,
+    since: Option<Instant>,
 }
 
 /// What is known since a call was throttled.
@@ -139,7 +157,7 @@ impl Pace {
 
     /// Notes that the call started at `start` was let through, whatever the
     /// answer is otherwise.
-    pub fn accepted(&mut self, start: Instant, now: Instant) {
+    pub fn accepted(&mut self, kind: Kind, start: Instant, now: Instant) {
         let Some(limit) = &mut self.limit else {
             return;
         };
@@ -147,6 +165,7 @@ impl Pace {
             return;
         }
         self.throttled_in_a_row = 0;
+        self.streaks[kind as usize] = Streak::default();
         limit.accepted += 1;
         let rate = match limit.share {
             None => limit.rate * SEARCH_UP,
@@ -163,11 +182,12 @@ impl Pace {
 
     /// Notes that the call started at `start` was throttled, with the pause
     /// that the service asks for, if any. None is longer than [`MEMORY`].
-    pub fn throttled(&mut self, start: Instant, now: Instant, pause: Option<Duration>) {
+    pub fn throttled(&mut self, kind: Kind, start: Instant, now: Instant, pause: Option<Duration>) {
         let after = now + pause.unwrap_or_default().min(MEMORY);
         let Some(limit) = &mut self.limit else {
             self.throttled_in_a_row = 1;
-            self.throttled_since = Some(now);
+            self.streaks = Default::default();
+            self.streaks[kind as usize].add(now);
             self.limit = Some(Limit {
                 rate: 1.0 / FIRST_PROBE.as_secs_f64(),
                 share: None,
@@ -183,10 +203,8 @@ impl Pace {
             limit.next = limit.next.max(after);
             return;
         }
-        if self.throttled_in_a_row == 0 {
-            self.throttled_since = Some(now);
-        }
         self.throttled_in_a_row += 1;
+        self.streaks[kind as usize].add(now);
         limit.known_at = now;
         limit.answer_time = now.duration_since(start);
         limit.rate = if limit.accepted > 0 {
@@ -218,14 +236,19 @@ impl Pace {
         limit.next = after.max(now + limit.pause());
     }
 
-    /// Tells whether so many calls were throttled one after the other that
-    /// this invocation had better end.
-    pub fn is_hopeless(&self, now: Instant) -> bool {
+    /// Tells whether so many calls of a kind were throttled one after the other
+    /// that this invocation should give up all of that kind.
+    pub fn is_hopeless(&self, kind: Kind, now: Instant) -> bool {
         let (calls, time) = HOPELESS;
-        self.throttled_in_a_row >= calls
-            && self
-                .throttled_since
-                .is_some_and(|since| now.duration_since(since) >= time)
+        let Streak { throttled, since } = self.streaks[kind as usize];
+        throttled >= calls && since.is_some_and(|since| now.duration_since(since) >= time)
+    }
+}
+
+impl Streak {
+    fn add(&mut self, now: Instant) {
+        self.throttled += 1;
+        self.since.get_or_insert(now);
     }
 }
 
@@ -281,9 +304,9 @@ mod tests {
             let (start, end) = (self.at(at), self.at(at + 10));
             self.pace.started(start, 0.5);
             if is_accepted {
-                self.pace.accepted(start, end);
+                self.pace.accepted(Kind::Call, start, end);
             } else {
-                self.pace.throttled(start, end, None);
+                self.pace.throttled(Kind::Call, start, end, None);
             }
         }
 
@@ -298,7 +321,7 @@ mod tests {
         }
 
         fn is_hopeless(&self, at: u32) -> bool {
-            self.pace.is_hopeless(self.at(at))
+            self.pace.is_hopeless(Kind::Call, self.at(at))
         }
 
         fn limit(&self) -> &Limit {
@@ -381,12 +404,12 @@ mod tests {
             let mut start = run.start;
             for _ in 0..answers {
                 run.pace.started(start, 0.5);
-                run.pace.throttled(start, start + slow, None);
+                run.pace.throttled(Kind::Call, start, start + slow, None);
                 start = run.pace.next_start(start + slow);
             }
             assert_eq!(calls_in(&mut run, start, slow), 1, "{answers}");
             let answered = start + slow;
-            run.pace.accepted(start, answered);
+            run.pace.accepted(Kind::Call, start, answered);
             assert!(calls_in(&mut run, answered, slow) > 5, "{answers}");
         }
     }
@@ -422,11 +445,11 @@ mod tests {
         }
         let end = run.at(20);
         for start in &starts[..4] {
-            run.pace.throttled(*start, end, None);
+            run.pace.throttled(Kind::Call, *start, end, None);
         }
         assert_eq!(run.next(20), 70, "one reason, one step");
         for start in &starts[4..] {
-            run.pace.accepted(*start, end);
+            run.pace.accepted(Kind::Call, *start, end);
         }
         assert_eq!(run.next(20), 70);
     }
@@ -509,11 +532,12 @@ mod tests {
         let (start, end) = (run.at(0), run.at(10));
         let pause = Duration::from_secs(7);
         run.pace.started(start, 0.5);
-        run.pace.throttled(start, end, Some(pause));
+        run.pace.throttled(Kind::Call, start, end, Some(pause));
         assert_eq!(run.next(10), 7010);
-        run.pace.throttled(start, end, Some(2 * pause));
+        run.pace.throttled(Kind::Call, start, end, Some(2 * pause));
         assert_eq!(run.next(10), 14_010, "by a call of before too");
-        run.pace.throttled(start, end, Some(Duration::MAX));
+        run.pace
+            .throttled(Kind::Call, start, end, Some(Duration::MAX));
         assert_eq!(run.next(10), 60_010, "but not for ever");
     }
 
@@ -543,5 +567,18 @@ mod tests {
         assert!(run.is_hopeless(64_000), "still known");
         assert_eq!(run.next(64_001), 64_001);
         assert!(!run.is_hopeless(64_001));
+    }
+
+    #[test]
+    fn each_kind_is_given_up_for_its_own_throttled_calls_only() {
+        let mut run = Run::new();
+        run.call(0, false);
+        for at in (100..6000).step_by(100) {
+            let (start, end) = (run.at(at), run.at(at + 10));
+            run.pace.throttled(Kind::Read, start, end, None);
+            run.call(at + 20, true);
+        }
+        assert!(run.pace.is_hopeless(Kind::Read, run.at(6000)));
+        assert!(!run.pace.is_hopeless(Kind::Call, run.at(6000)));
     }
 }

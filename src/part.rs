@@ -58,7 +58,7 @@ pub fn cut(
         .chunks(size)
         .enumerate()
         .map(|(index, chunk)| {
-            let token = token(message_id, request, index, chunk);
+            let token = token(message_id, request, chunk);
             let body = Body {
                 project_id: project.clone(),
                 asset_ids: chunk.iter().map(AssetId::to_string).collect(),
@@ -85,14 +85,9 @@ pub fn cut(
 }
 
 /// Derives a part's token from the original's (its own, or else its message
-/// id), its place and its assets: what an event leaves unfinished may differ
-/// from one try to the next, and must not share a token then.
-fn token(
-    message_id: &str,
-    request: &DisassociateRequest,
-    index: usize,
-    assets: &[AssetId],
-) -> ClientToken {
+/// id), the project and the part's assets as a set. Its number among the parts
+/// does not count: what is left of an event may differ from one try to the next.
+fn token(message_id: &str, request: &DisassociateRequest, assets: &[AssetId]) -> ClientToken {
     let mut derivation = match &request.client_token {
         Some(token) => {
             let mut derivation = Derivation::new("part of token");
@@ -105,7 +100,6 @@ fn token(
             derivation
         }
     };
-    derivation.number(index);
     derivation.project(request.project);
     derivation.assets(assets);
     derivation.finish()

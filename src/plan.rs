@@ -3,7 +3,7 @@
 //! Owns full batches, shared tails and client tokens. Pure: the same requests
 //! give the same plan. It must not await.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write as _;
 
 use sha2::{Digest, Sha256};
@@ -186,26 +186,19 @@ pub fn plan(asks: &[Ask<'_>]) -> Vec<Batch> {
 
     // A stable sort: of two tails of one size, the earlier request's comes first.
     tails.sort_by_key(|tail| std::cmp::Reverse(tail.assets.len()));
-    let mut open: HashMap<ProjectId, Vec<OpenBatch>> = HashMap::new();
+    let mut shared: HashMap<ProjectId, SharedBatches> = HashMap::new();
     let mut projects = Vec::new();
     for tail in &tails {
         let project = tail.ask.request.project;
-        let candidates = open.entry(project).or_insert_with(|| {
+        let batches = shared.entry(project).or_insert_with(|| {
             projects.push(project);
-            Vec::new()
+            SharedBatches::default()
         });
-        match candidates.iter_mut().find(|batch| batch.has_room_for(tail)) {
-            Some(batch) => batch.add(tail),
-            None => {
-                let mut batch = OpenBatch::new(project);
-                batch.add(tail);
-                candidates.push(batch);
-            }
-        }
+        batches.add(tail);
     }
     for project in projects {
-        let shared = open.remove(&project).unwrap_or_default();
-        batches.extend(shared.into_iter().map(|shared| shared.batch));
+        let shared = shared.remove(&project).unwrap_or_default();
+        batches.extend(shared.batches.into_iter().map(|shared| shared.batch));
     }
     batches
 }
@@ -258,15 +251,14 @@ impl OpenBatch {
         }
     }
 
+    fn room(&self) -> usize {
+        BATCH_LIMIT - self.batch.assets.len()
+    }
+
+    /// Tells whether the assets that the batch lacks fit in it.
     fn has_room_for(&self, tail: &Tail<'_>) -> bool {
-        let room = BATCH_LIMIT - self.batch.assets.len();
-        tail.assets.len() <= room
-            || tail
-                .assets
-                .iter()
-                .filter(|asset| !self.places.contains_key(asset))
-                .nth(room)
-                .is_none()
+        let is_new = |asset: &&AssetId| !self.places.contains_key(asset);
+        tail.assets.iter().filter(is_new).count() <= self.room()
     }
 
     fn add(&mut self, tail: &Tail<'_>) {
@@ -291,11 +283,54 @@ impl OpenBatch {
     }
 }
 
+/// The batches that tails of one project share.
+#[derive(Default)]
+struct SharedBatches {
+    batches: Vec<OpenBatch>,
+    /// by their room, so that a batch is found without a look at each
+    by_room: BTreeMap<usize, BTreeSet<usize>>,
+    /// for each asset, the last batch that has it
+    last_with: HashMap<AssetId, usize>,
+}
+
+impl SharedBatches {
+    /// Adds a tail to a batch that has some of its assets and room for the
+    /// others, else to the first with room for all, else to a new one.
+    fn add(&mut self, tail: &Tail<'_>) {
+        let overlapping = tail
+            .assets
+            .iter()
+            .filter_map(|asset| self.last_with.get(asset));
+        let overlapping: BTreeSet<usize> = overlapping.copied().collect();
+        let index = overlapping
+            .into_iter()
+            .find(|index| self.batches[*index].has_room_for(tail))
+            .or_else(|| {
+                let with_room = self.by_room.range(tail.assets.len()..);
+                with_room
+                    .filter_map(|(_, batches)| batches.first())
+                    .min()
+                    .copied()
+            })
+            .unwrap_or_else(|| {
+                self.batches.push(OpenBatch::new(tail.ask.request.project));
+                self.batches.len() - 1
+            });
+        let batch = &mut self.batches[index];
+        if let Some(same_room) = self.by_room.get_mut(&batch.room()) {
+            same_room.remove(&index);
+        }
+        batch.add(tail);
+        self.by_room.entry(batch.room()).or_default().insert(index);
+        let assets = tail.assets.iter();
+        self.last_with.extend(assets.map(|asset| (*asset, index)));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::collections::{BTreeMap, BTreeSet};
 
     fn asset(number: usize) -> AssetId {
         format!("00000000-0000-4000-8000-{:012x}", number + 1)

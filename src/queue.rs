@@ -1,4 +1,4 @@
-//! An SQS queue: putting messages in it, and letting it deliver others again.
+//! An SQS queue to put messages in.
 //!
 //! Owns what SQS takes: batches of ten, sizes, characters, FIFO fields, entries
 //! that fail inside a 200, and the forms of a queue's URL and ARN. The only place
@@ -14,9 +14,7 @@ use aws_config::SdkConfig;
 use aws_config::retry::RetryConfig;
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::config::StalledStreamProtectionConfig;
-use aws_sdk_sqs::types::{
-    ChangeMessageVisibilityBatchRequestEntry, MessageAttributeValue, SendMessageBatchRequestEntry,
-};
+use aws_sdk_sqs::types::{MessageAttributeValue, SendMessageBatchRequestEntry};
 use futures_util::{FutureExt as _, StreamExt as _, stream};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
@@ -119,114 +117,6 @@ impl Queue {
     /// Tells whether it is a FIFO queue.
     pub fn is_fifo(&self) -> bool {
         self.url.ends_with(".fifo")
-    }
-
-    /// Tells whether `arn` is this queue's, by its name, and by its account
-    /// where the URL has one.
-    ///
-    /// The path of AWS's own URLs, whichever of its hosts they have, is
-    /// `/ACCOUNT/NAME` ("Queue and message identifiers", SQS Developer Guide);
-    /// an emulator's may have something else before the name. The Region is not
-    /// compared, for not every host tells it: Lambda and Pipes read queues of
-    /// their own Region only.
-    pub fn is_named_by(&self, arn: &str) -> bool {
-        let mut parts = arn.rsplit(':');
-        let (name, account) = (parts.next(), parts.next());
-        let path = self.url.trim_end_matches('/');
-        let mut segments = path.rsplit('/');
-        let is_name = segments.next() == name;
-        let is_account = |segment: &str| {
-            segment.len() == 12 && segment.bytes().all(|byte| byte.is_ascii_digit())
-        };
-        let of_the_url = segments.next().filter(|segment| is_account(segment));
-        arn.starts_with("arn:") && is_name && (of_the_url.is_none() || of_the_url == account)
-    }
-
-    /// Asks that deliveries, named by their receipt handles, be repeated after
-    /// a time, to whole seconds, and returns for each whether SQS will. Nothing
-    /// runs past `stop`.
-    ///
-    /// Nothing depends on it: what fails is not tried again beyond the SDK's
-    /// retries, and after a call that fails as a whole no other is made. So a
-    /// right that is missing costs one call, and a broken queue few tokens of
-    /// the retry quota, which dead letters need as well.
-    pub async fn repeat_after(
-        &self,
-        time: Duration,
-        receipts: &[&str],
-        stop: Instant,
-    ) -> Vec<Result<(), Failure>> {
-        let mut results = Vec::with_capacity(receipts.len());
-        for receipts_of_call in receipts.chunks(BATCH_ENTRIES) {
-            // Boxed, for the compiler looks only so deep into futures.
-            let call = Box::pin(self.change_visibilities(time, receipts_of_call, stop));
-            match AssertUnwindSafe(call)
-                .catch_unwind()
-                .await
-                .unwrap_or_else(|_panic| {
-                    let failure = Failure::new(code::INTERNAL_ERROR, "the function failed to ask");
-                    Err(failure)
-                }) {
-                Ok(entries) => results.extend(entries),
-                Err(failure) => {
-                    results.resize(receipts.len(), Err(failure));
-                    break;
-                }
-            }
-        }
-        results
-    }
-
-    /// Makes one `ChangeMessageVisibilityBatch` call. A 200 may carry failures.
-    async fn change_visibilities(
-        &self,
-        time: Duration,
-        receipts: &[&str],
-        stop: Instant,
-    ) -> Result<Vec<Result<(), Failure>>, Failure> {
-        let seconds = i32::try_from(time.as_secs()).unwrap_or(i32::MAX);
-        let entries = receipts
-            .iter()
-            .enumerate()
-            .map(|(id, receipt)| {
-                ChangeMessageVisibilityBatchRequestEntry::builder()
-                    .id(id.to_string())
-                    .receipt_handle(*receipt)
-                    .visibility_timeout(seconds)
-                    .build()
-                    .expect("an id and a receipt handle are set")
-            })
-            .collect();
-        let call = self
-            .sqs
-            .client()
-            .change_message_visibility_batch()
-            .queue_url(&self.url)
-            .set_entries(Some(entries))
-            .send();
-        let output = match timeout_at(stop, call).await {
-            Ok(Ok(output)) => output,
-            Ok(Err(error)) => return Err(CallFailure::of(&error).failure),
-            Err(_elapsed) => {
-                let message = "no answer from SQS in the time there was for it";
-                return Err(Failure::new(code::TIMEOUT, message));
-            }
-        };
-        Ok((0..receipts.len())
-            .map(|id| {
-                let id = id.to_string();
-                if output.successful().iter().any(|entry| entry.id() == id) {
-                    return Ok(());
-                }
-                match output.failed().iter().find(|entry| entry.id() == id) {
-                    None => Err(not_confirmed().failure),
-                    Some(entry) => {
-                        let message = entry.message().unwrap_or_default();
-                        Err(Failure::new(entry.code(), message))
-                    }
-                }
-            })
-            .collect())
     }
 
     /// Puts parcels in the queue and returns what each came with, in any order,
@@ -527,70 +417,5 @@ mod tests {
             escape_refused("a\0\u{1b}[31m\u{fffe}\u{ffff}".to_owned()),
             "a\\u0000\\u001b[31m\\ufffe\\uffff"
         );
-    }
-
-    #[test]
-    fn a_queue_is_known_by_its_name_and_by_its_account_where_the_url_tells() {
-        let sqs = Sqs::new(&SdkConfig::builder().build());
-        let arn = "arn:aws:sqs:eu-west-1:123456789012:work";
-        for (arn, url, expected) in [
-            (
-                arn,
-                "https://sqs.eu-west-1.amazonaws.com/123456789012/work",
-                true,
-            ),
-            (
-                arn,
-                "https://eu-west-1.queue.amazonaws.com/123456789012/work",
-                true,
-            ),
-            (
-                arn,
-                "https://vpce-1-2.sqs.eu-west-1.vpce.amazonaws.com/123456789012/work",
-                true,
-            ),
-            (
-                "arn:aws-cn:sqs:cn-north-1:123456789012:work",
-                "https://sqs.cn-north-1.amazonaws.com.cn/123456789012/work",
-                true,
-            ),
-            (arn, "http://localhost:9324/queue/work", true),
-            (
-                arn,
-                "http://localhost:4566/queue/eu-west-1/123456789012/work",
-                true,
-            ),
-            (arn, "http://localhost/work/", true),
-            (
-                arn,
-                "https://sqs.eu-west-1.amazonaws.com/210987654321/work",
-                false,
-            ),
-            (
-                arn,
-                "https://sqs.eu-west-1.amazonaws.com/123456789012/work-2",
-                false,
-            ),
-            (
-                arn,
-                "https://sqs.eu-west-1.amazonaws.com/123456789012/work.fifo",
-                false,
-            ),
-            (arn, "http://localhost/123456789012", false),
-            (
-                "work",
-                "https://sqs.eu-west-1.amazonaws.com/123456789012/work",
-                false,
-            ),
-            (
-                "",
-                "https://sqs.eu-west-1.amazonaws.com/123456789012/work",
-                false,
-            ),
-            ("arn:", "http://localhost/", false),
-        ] {
-            let queue = Queue::new(sqs.clone(), url.to_owned());
-            assert_eq!(queue.is_named_by(arn), expected, "{arn} {url}");
-        }
     }
 }

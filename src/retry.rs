@@ -5,13 +5,11 @@
 //! Owns the retry classifier, the retry quota and the form of the timeouts. It
 //! must not retry anything itself.
 
-use std::error::Error as StdError;
-use std::marker::PhantomData;
 use std::time::Duration;
 
 use aws_config::timeout::TimeoutConfig;
 use aws_smithy_runtime::client::retries::{RetryPartition, TokenBucket};
-use aws_smithy_runtime_api::client::interceptors::context::InterceptorContext;
+use aws_smithy_runtime_api::client::interceptors::context::{Error, InterceptorContext};
 use aws_smithy_runtime_api::client::orchestrator::OrchestratorError;
 use aws_smithy_runtime_api::client::retries::classifiers::{
     ClassifyRetry, RetryAction, RetryClassifierPriority,
@@ -57,14 +55,14 @@ pub fn timeouts(connect: Duration, attempt: Duration, operation: Duration) -> Ti
         .build()
 }
 
+/// Returns the metadata of an error of a client's operations.
+pub(crate) type Metadata = fn(&Error) -> Option<&dyn ProvideErrorMetadata>;
+
 /// Returns what the service's answer to an attempt means; `None` where it is a
 /// success, or where there is no answer to read.
-pub(crate) fn class_of<E>(context: &InterceptorContext) -> Option<FailureClass>
-where
-    E: StdError + ProvideErrorMetadata + Send + Sync + 'static,
-{
+pub(crate) fn class_of(context: &InterceptorContext, metadata: Metadata) -> Option<FailureClass> {
     let error = context.output_or_error()?.err()?;
-    let error = error.as_operation_error()?.downcast_ref::<E>()?;
+    let error = metadata(error.as_operation_error()?)?;
     let response = context.response()?;
     Some(classify(
         response.status().as_u16(),
@@ -77,25 +75,16 @@ where
 /// nothing that it calls throttled, which the SDK would retry regardless of all
 /// other calls.
 #[derive(Debug)]
-pub struct RetryByClass<E>(PhantomData<E>);
+pub(crate) struct RetryByClass(pub(crate) Metadata);
 
-impl<E> Default for RetryByClass<E> {
-    fn default() -> Self {
-        Self(PhantomData)
-    }
-}
-
-impl<E> ClassifyRetry for RetryByClass<E>
-where
-    E: StdError + ProvideErrorMetadata + Send + Sync + 'static,
-{
+impl ClassifyRetry for RetryByClass {
     fn classify_retry(&self, context: &InterceptorContext) -> RetryAction {
         let error = context.output_or_error().and_then(Result::err);
         let connector = error.and_then(OrchestratorError::as_connector_error);
         if connector.is_some_and(is_of_the_network) {
             return RetryAction::transient_error();
         }
-        match class_of::<E>(context) {
+        match class_of(context, self.0) {
             Some(FailureClass::Throttled) => RetryAction::RetryForbidden,
             Some(FailureClass::Transient) => RetryAction::transient_error(),
             Some(FailureClass::Refused | FailureClass::Denied | FailureClass::Unexpected)

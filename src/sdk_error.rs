@@ -7,9 +7,16 @@
 use std::error::Error as StdError;
 use std::time::Duration;
 
-use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use aws_smithy_runtime_api::box_error::BoxError;
+use aws_smithy_runtime_api::client::interceptors::context::FinalizerInterceptorContextMut;
+use aws_smithy_runtime_api::client::interceptors::{Intercept, dyn_dispatch_hint};
+use aws_smithy_runtime_api::client::orchestrator::{HttpResponse, OrchestratorError};
 use aws_smithy_runtime_api::client::result::{ConnectorError, SdkError};
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
+use aws_smithy_types::config_bag::ConfigBag;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+use serde::Deserialize;
+use thiserror::Error;
 
 use crate::outcome::{Failure, code};
 
@@ -22,9 +29,6 @@ pub struct CallFailure {
     pub failure: Failure,
     /// How long the service asks to wait before the next call.
     pub pause: Option<Duration>,
-    /// Whether the service has said so itself, by the status of its answer. Else
-    /// it may have done what was asked all the same.
-    pub is_answer: bool,
 }
 
 /// What the failure of a whole call means.
@@ -50,8 +54,12 @@ impl CallFailure {
             class,
             failure,
             pause: None,
-            is_answer: false,
         }
+    }
+
+    /// Tells whether the service says that what the call names does not exist.
+    pub fn is_not_found(&self) -> bool {
+        self.class == FailureClass::Refused && self.failure.code() == NOT_FOUND
     }
 
     /// Finds out what an error of the SDK means.
@@ -80,10 +88,12 @@ impl CallFailure {
                 };
                 Self::new(class, Failure::new(code, causes(error)))
             }
-            SdkError::ResponseError(_) => Self::new(
-                FailureClass::Transient,
-                Failure::new(code::MALFORMED_RESPONSE, causes(error)),
-            ),
+            SdkError::ResponseError(_) => {
+                let source = error.source();
+                let named = source.and_then(|source| source.downcast_ref::<ErrorInSuccess>());
+                let code = named.map_or(code::MALFORMED_RESPONSE, |error| &error.0);
+                Self::new(FailureClass::Transient, Failure::new(code, causes(error)))
+            }
             SdkError::ServiceError(service) => {
                 let status = service.raw().status().as_u16();
                 let name = error_name(service.err(), service.raw());
@@ -98,15 +108,10 @@ impl CallFailure {
                     .err()
                     .message()
                     .map_or_else(|| causes(service.err()), ToOwned::to_owned);
-                let failure = match class {
-                    FailureClass::Throttled => Failure::of_pace(code, message),
-                    _ => Failure::new(code, message),
-                };
                 Self {
                     class,
-                    failure,
+                    failure: Failure::new(code, message),
                     pause: pause(service.raw()),
-                    is_answer: !answer_is_broken,
                 }
             }
             // Nothing was sent: the request or the credentials for it could not be made.
@@ -135,22 +140,79 @@ pub(crate) fn is_of_the_network(error: &ConnectorError) -> bool {
 /// Returns the service's name for an error. Where the body cannot be read, so
 /// that the SDK has no name, the header may still tell.
 pub(crate) fn error_name<'a>(
-    error: &'a impl ProvideErrorMetadata,
+    error: &'a dyn ProvideErrorMetadata,
     response: &'a HttpResponse,
 ) -> Option<&'a str> {
     error
         .code()
-        .or_else(|| {
-            let header = response.headers().get("x-amzn-errortype")?;
-            let name = header.split(':').next()?;
-            name.rsplit('#').next()
-        })
+        .or_else(|| response.headers().get(ERROR_TYPE).and_then(bare_name))
         .filter(|name| !name.is_empty())
+}
+
+const ERROR_TYPE: &str = "x-amzn-errortype";
+
+/// Returns the name in an error type, which may have a namespace before it and
+/// an address behind it.
+fn bare_name(error_type: &str) -> Option<&str> {
+    let name = error_type.split(':').next()?;
+    name.rsplit('#').next().filter(|name| !name.is_empty())
+}
+
+/// A 200 that carries an error type, with the error's name. To the SDK it is a
+/// success.
+#[derive(Debug, Error)]
+#[error("the answer is a success that carries the error type {0}")]
+struct ErrorInSuccess(String);
+
+impl ErrorInSuccess {
+    /// Finds an error type where errors have it: in the header, or as the
+    /// body's `__type`.
+    fn find(response: &HttpResponse) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Body {
+            __type: Option<String>,
+        }
+        let in_header = response.headers().get(ERROR_TYPE).and_then(bare_name);
+        if let Some(name) = in_header {
+            return Some(Self(name.to_owned()));
+        }
+        let body = response.body().bytes()?;
+        // Most bodies are not worth reading a second time.
+        body.windows(6).find(|part| part == b"__type")?;
+        let body: Body = serde_json::from_slice(body).ok()?;
+        Some(Self(bare_name(&body.__type?)?.to_owned()))
+    }
+}
+
+/// Makes a failure of a success that carries an error type.
+#[derive(Debug)]
+pub(crate) struct RefuseErrorInSuccess;
+
+#[dyn_dispatch_hint]
+impl Intercept for RefuseErrorInSuccess {
+    fn name(&self) -> &'static str {
+        "refuse an error in a success"
+    }
+
+    fn modify_before_attempt_completion(
+        &self,
+        context: &mut FinalizerInterceptorContextMut<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let found = context.response().and_then(ErrorInSuccess::find);
+        if let (Some(error), Some(output @ Ok(_))) = (found, context.output_or_error_mut()) {
+            *output = Err(OrchestratorError::response(error.into()));
+        }
+        Ok(())
+    }
 }
 
 /// Codes that refuse the call for what it names (service model, errors of
 /// `BatchDisassociateProjectAssets`).
-const REFUSALS: &[&str] = &["InvalidRequestException", "ResourceNotFoundException"];
+const REFUSALS: &[&str] = &["InvalidRequestException", NOT_FOUND];
+
+const NOT_FOUND: &str = "ResourceNotFoundException";
 
 /// Codes about credentials ("Common Errors" of the AWS query and JSON
 /// protocols, and those of AWS STS).

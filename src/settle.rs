@@ -24,13 +24,17 @@ pub enum Worked<'a> {
     Unread,
 }
 
-/// The queues that the function is configured with.
+/// The queues that the function is configured with. A work queue requires a
+/// dead-letter queue.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Available {
-    /// there is a dead-letter queue
-    pub dead_letter_queue: bool,
-    /// there is a work queue
-    pub work_queue: bool,
+pub enum Queues {
+    /// There is none.
+    #[default]
+    None,
+    /// There is a dead-letter queue only.
+    DeadLetters,
+    /// There are a dead-letter queue and a work queue.
+    Both,
 }
 
 /// What becomes of one message.
@@ -38,6 +42,8 @@ pub struct Available {
 pub struct Settlement {
     /// How many of its assets are disassociated.
     pub disassociated: usize,
+    /// How many its project does not list.
+    pub absent: usize,
     /// Everything else.
     pub rest: Vec<Rest>,
 }
@@ -116,35 +122,63 @@ impl Settlement {
             rest.destination = Destination::Source;
         }
     }
+
+    /// Leaves what belongs in the work queue where it came from, unless all its
+    /// dead letters are stored. Otherwise each delivery would store it again.
+    pub fn hold_back_parts(&mut self) {
+        let mut letters = self.rest.iter();
+        let unstored =
+            letters.find(|rest| rest.destination == Destination::DeadLetter && !rest.is_kept);
+        let Some(reason) = unstored.and_then(|rest| rest.failure.clone()) else {
+            return;
+        };
+        for rest in &mut self.rest {
+            if rest.destination == Destination::WorkQueue {
+                rest.destination = Destination::Source;
+                rest.failure.get_or_insert_with(|| reason.clone());
+            }
+        }
+    }
 }
 
 /// Decides where everything of a message goes that is not done.
-pub fn settle(origin: Origin, worked: Worked<'_>, available: Available) -> Settlement {
-    let (rest, disassociated, may_queue) = match worked {
-        Worked::Malformed(error) => (vec![malformed(error)], 0, false),
-        Worked::Unread => (vec![unread()], 0, false),
+pub fn settle(origin: Origin, worked: Worked<'_>, queues: Queues) -> Settlement {
+    let mut settlement = Settlement {
+        disassociated: 0,
+        absent: 0,
+        rest: Vec::new(),
+    };
+    let may_queue = match worked {
+        Worked::Malformed(error) => {
+            settlement.rest.push(malformed(error));
+            false
+        }
+        Worked::Unread => {
+            settlement.rest.push(unread());
+            false
+        }
         Worked::FannedOut(request) => {
             let untried = request.assets.iter().map(|asset| unfinished(*asset, None));
-            (invalid_ids(request).chain(untried).collect(), 0, true)
+            settlement.rest = invalid_ids(request).chain(untried).collect();
+            true
         }
         Worked::Dispatched(request, outcomes) => {
-            let mut rest: Vec<Rest> = invalid_ids(request).collect();
-            let mut disassociated = 0;
+            settlement.rest.extend(invalid_ids(request));
             for (asset, outcome) in request.assets.iter().zip(outcomes) {
                 match outcome {
-                    Outcome::Disassociated => disassociated += 1,
+                    Outcome::Disassociated => settlement.disassociated += 1,
+                    Outcome::Absent => settlement.absent += 1,
                     Outcome::Rejected(failure) => {
-                        rest.push(rejected(Subject::Asset(*asset), failure));
+                        let rejected = rejected(Subject::Asset(*asset), failure);
+                        settlement.rest.push(rejected);
                     }
-                    Outcome::Unfinished(failure) => rest.push(unfinished(*asset, Some(failure))),
+                    Outcome::Unfinished(failure) => {
+                        settlement.rest.push(unfinished(*asset, Some(failure)));
+                    }
                 }
             }
-            (rest, disassociated, !request.is_part)
+            !request.is_part
         }
-    };
-    let mut settlement = Settlement {
-        disassociated,
-        rest,
     };
     let is_tried_and_unfinished = |rest: &Rest| rest.retryable && rest.failure.is_some();
     if origin == Origin::Sqs && settlement.rest.iter().any(is_tried_and_unfinished) {
@@ -153,14 +187,11 @@ pub fn settle(origin: Origin, worked: Worked<'_>, available: Available) -> Settl
     }
     for rest in &mut settlement.rest {
         let is_defect = rest.subject == Subject::Message && rest.retryable;
-        rest.destination = if is_defect {
-            Destination::Source
-        } else if rest.retryable && may_queue && available.work_queue {
-            Destination::WorkQueue
-        } else if available.dead_letter_queue {
-            Destination::DeadLetter
-        } else {
-            Destination::Source
+        rest.destination = match queues {
+            _ if is_defect => Destination::Source,
+            Queues::Both if rest.retryable && may_queue => Destination::WorkQueue,
+            Queues::Both | Queues::DeadLetters => Destination::DeadLetter,
+            Queues::None => Destination::Source,
         };
     }
     settlement
@@ -204,46 +235,6 @@ fn behind<G: AsRef<str>>(stays: &[bool], groups: &[Option<G>]) -> Vec<bool> {
                 blocked.insert(group);
             }
             is_behind
-        })
-        .collect()
-}
-
-/// Tells, for each record, whether it is to come back soon, rather than when
-/// the visibility timeout of its queue is over.
-///
-/// That is one of which nothing else is wrong than that the time or the pace
-/// did not suffice, in an invocation that finished another record. Where it
-/// finished none, waiting is better: it may be an outage, or a service that is
-/// too slow for the record, and each delivery is one of those after which SQS
-/// gives a record up.
-pub fn returns_soon(settlements: &[Settlement], redelivered: &[bool]) -> Vec<bool> {
-    let is_refused_asset =
-        |rest: &Rest| !rest.retryable && matches!(rest.subject, Subject::Asset(_));
-    let is_worked_off = |settlement: &Settlement| {
-        settlement.disassociated > 0 || settlement.rest.iter().any(is_refused_asset)
-    };
-    let has_finished = settlements
-        .iter()
-        .zip(redelivered)
-        .any(|(settlement, is_redelivered)| !is_redelivered && is_worked_off(settlement));
-    let is_of_pace = |rest: &Rest| {
-        let failure = rest.failure.as_ref();
-        // What belongs in a queue stays for that queue's sake.
-        rest.destination == Destination::Source && failure.is_some_and(Failure::is_of_pace)
-    };
-    settlements
-        .iter()
-        .zip(redelivered)
-        .map(|(settlement, is_redelivered)| {
-            let mut unfinished = settlement
-                .rest
-                .iter()
-                .filter(|rest| rest.retryable)
-                .peekable();
-            has_finished
-                && *is_redelivered
-                && unfinished.peek().is_some()
-                && unfinished.all(is_of_pace)
         })
         .collect()
 }
@@ -306,24 +297,9 @@ mod tests {
     use super::*;
     use crate::outcome::Outcome::{Disassociated, Rejected, Unfinished};
     use Destination::{DeadLetter, Source, WorkQueue};
+    use Queues::{Both, DeadLetters};
     use proptest::prelude::*;
 
-    const ALL: Available = Available {
-        dead_letter_queue: true,
-        work_queue: true,
-    };
-    const NO_WORK_QUEUE: Available = Available {
-        work_queue: false,
-        ..ALL
-    };
-    const NO_DEAD_LETTER_QUEUE: Available = Available {
-        dead_letter_queue: false,
-        ..ALL
-    };
-    const NONE: Available = Available {
-        dead_letter_queue: false,
-        work_queue: false,
-    };
     const ORIGINS: [Origin; 4] = [
         Origin::Sqs,
         Origin::EventBridge,
@@ -361,12 +337,13 @@ mod tests {
             let settlement = settle(
                 origin,
                 Worked::Dispatched(&request(2, &[]), vec![Disassociated, Disassociated]),
-                NONE,
+                Queues::None,
             );
             assert_eq!(
                 settlement,
                 Settlement {
                     disassociated: 2,
+                    absent: 0,
                     rest: vec![]
                 }
             );
@@ -380,48 +357,35 @@ mod tests {
         let unfinished = [Disassociated, Unfinished(failure())];
         let both = [Rejected(failure()), Unfinished(failure())];
         let reported = [Origin::EventBridge, Origin::Sns, Origin::Direct];
-        for (available, outcomes, sqs, others) in [
-            (ALL, &rejected, vec![DeadLetter], vec![DeadLetter]),
-            (NO_WORK_QUEUE, &rejected, vec![DeadLetter], vec![DeadLetter]),
-            (NO_DEAD_LETTER_QUEUE, &rejected, vec![Source], vec![Source]),
-            (ALL, &unfinished, vec![Source], vec![WorkQueue]),
-            (NO_WORK_QUEUE, &unfinished, vec![Source], vec![DeadLetter]),
-            (
-                NO_DEAD_LETTER_QUEUE,
-                &unfinished,
-                vec![Source],
-                vec![WorkQueue],
-            ),
-            (NONE, &unfinished, vec![Source], vec![Source]),
+        for (queues, outcomes, sqs, others) in [
+            (Both, &rejected, vec![DeadLetter], vec![DeadLetter]),
+            (DeadLetters, &rejected, vec![DeadLetter], vec![DeadLetter]),
+            (Both, &unfinished, vec![Source], vec![WorkQueue]),
+            (DeadLetters, &unfinished, vec![Source], vec![DeadLetter]),
+            (Queues::None, &unfinished, vec![Source], vec![Source]),
             // an unfinished asset brings the whole record back: no letter yet
             (
-                ALL,
+                Both,
                 &both,
                 vec![Source, Source],
                 vec![DeadLetter, WorkQueue],
             ),
             (
-                NO_WORK_QUEUE,
+                DeadLetters,
                 &both,
                 vec![Source, Source],
                 vec![DeadLetter; 2],
             ),
-            (
-                NO_DEAD_LETTER_QUEUE,
-                &both,
-                vec![Source, Source],
-                vec![Source, WorkQueue],
-            ),
-            (NONE, &both, vec![Source, Source], vec![Source; 2]),
+            (Queues::None, &both, vec![Source, Source], vec![Source; 2]),
         ] {
             let request = request(2, &[]);
             let to = |origin| {
                 let worked = Worked::Dispatched(&request, outcomes.to_vec());
-                destinations(&settle(origin, worked, available))
+                destinations(&settle(origin, worked, queues))
             };
-            assert_eq!(to(Origin::Sqs), sqs, "{available:?} {outcomes:?}");
+            assert_eq!(to(Origin::Sqs), sqs, "{queues:?} {outcomes:?}");
             for origin in reported {
-                assert_eq!(to(origin), others, "{origin:?} {available:?} {outcomes:?}");
+                assert_eq!(to(origin), others, "{origin:?} {queues:?} {outcomes:?}");
             }
         }
     }
@@ -430,13 +394,13 @@ mod tests {
     fn a_malformed_request_goes_whole_to_a_dead_letter() {
         let error = DisassociateRequest::parse("{}").expect_err("malformed");
         for origin in ORIGINS {
-            for (available, destination) in [
-                (ALL, DeadLetter),
-                (NO_WORK_QUEUE, DeadLetter),
-                (NO_DEAD_LETTER_QUEUE, Source),
+            for (queues, destination) in [
+                (Both, DeadLetter),
+                (DeadLetters, DeadLetter),
+                (Queues::None, Source),
             ] {
                 assert_eq!(
-                    settle(origin, Worked::Malformed(&error), available).rest,
+                    settle(origin, Worked::Malformed(&error), queues).rest,
                     [Rest {
                         subject: Subject::Message,
                         failure: Some(Failure::new(
@@ -457,7 +421,7 @@ mod tests {
         let settlement = settle(
             Origin::Sqs,
             Worked::Dispatched(&request(1, &["nope"]), vec![Disassociated]),
-            ALL,
+            Both,
         );
         assert_eq!(settlement.disassociated, 1);
         assert_eq!(
@@ -478,7 +442,7 @@ mod tests {
     #[test]
     fn a_large_request_goes_to_the_work_queue_and_its_bad_ids_to_a_letter() {
         for origin in ORIGINS {
-            let settlement = settle(origin, Worked::FannedOut(&request(2, &["nope"])), ALL);
+            let settlement = settle(origin, Worked::FannedOut(&request(2, &["nope"])), Both);
             assert_eq!(
                 destinations(&settlement),
                 [DeadLetter, WorkQueue, WorkQueue]
@@ -495,14 +459,17 @@ mod tests {
         };
         for origin in [Origin::EventBridge, Origin::Sns, Origin::Direct] {
             let worked = Worked::Dispatched(&part, vec![Unfinished(failure())]);
-            assert_eq!(destinations(&settle(origin, worked, ALL)), [DeadLetter]);
+            assert_eq!(destinations(&settle(origin, worked, Both)), [DeadLetter]);
         }
     }
 
     #[test]
     fn a_message_that_a_defect_kept_from_being_read_stays() {
         for origin in ORIGINS {
-            assert_eq!(destinations(&settle(origin, Worked::Unread, ALL)), [Source]);
+            assert_eq!(
+                destinations(&settle(origin, Worked::Unread, Both)),
+                [Source]
+            );
         }
     }
 
@@ -515,7 +482,7 @@ mod tests {
         settle(
             Origin::Sqs,
             Worked::Dispatched(&request(1, &[]), vec![outcome]),
-            ALL,
+            Both,
         )
     }
 
@@ -547,108 +514,25 @@ mod tests {
     }
 
     #[test]
-    fn what_stays_of_a_message_keeps_nothing_else_of_it() {
-        for group in [None, Some("a")] {
-            for (origin, worked) in [
-                (Origin::Sqs, Worked::FannedOut(&request(1, &["nope"]))),
-                (
-                    Origin::Direct,
-                    Worked::Dispatched(
-                        &request(2, &[]),
-                        vec![Rejected(failure()), Unfinished(failure())],
-                    ),
-                ),
-            ] {
-                let mut settlements = [settle(origin, worked, NO_DEAD_LETTER_QUEUE)];
-                hold_back_fifo(&mut settlements, &[group]);
-                assert_eq!(destinations(&settlements[0]), [Source, WorkQueue]);
-            }
-        }
-    }
-
-    #[test]
-    fn only_what_lacked_time_or_pace_returns_soon_and_only_where_another_is_finished() {
-        let late = || Unfinished(Failure::new(code::DEADLINE_REACHED, ""));
-        let throttled = || Unfinished(Failure::of_pace("HTTP 429", ""));
-        let record = |outcomes: &[Outcome], available| {
-            let request = request(outcomes.len(), &[]);
-            let worked = Worked::Dispatched(&request, outcomes.to_vec());
-            settle(Origin::Sqs, worked, available)
-        };
-        let done = || record(&[Disassociated], ALL);
-        let letter = || record(&[Rejected(failure())], ALL);
-        for (reason, settlement, other, expected) in [
-            ("late", record(&[late()], ALL), done(), true),
-            ("throttled", record(&[throttled()], ALL), done(), true),
-            ("both", record(&[late(), throttled()], ALL), done(), true),
-            (
-                "progress of its own",
-                record(&[Disassociated, late()], ALL),
-                settle(Origin::Sqs, Worked::FannedOut(&request(1, &[])), ALL),
-                false,
-            ),
-            ("refused", record(&[late()], ALL), letter(), true),
-            (
-                "partly refused",
-                record(&[Rejected(failure()), late()], ALL),
-                done(),
-                true,
-            ),
-            (
-                "nothing finished",
-                record(&[late()], ALL),
-                record(&[throttled()], ALL),
-                false,
-            ),
-            (
-                "a bad id needs no service",
-                record(&[late()], ALL),
-                settle(Origin::Sqs, Worked::FannedOut(&request(0, &["bad"])), ALL),
-                false,
-            ),
-            (
-                "something else",
-                record(&[late(), Unfinished(failure())], ALL),
-                done(),
-                false,
-            ),
-            (
-                "no letter could be stored",
-                record(&[Rejected(failure())], ALL),
-                done(),
-                false,
-            ),
-            (
-                "a defect",
-                settle(Origin::Sqs, Worked::Unread, ALL),
-                done(),
-                false,
-            ),
+    fn parts_are_sent_only_where_all_dead_letters_are_stored() {
+        for (is_stored, expected) in [
+            (true, [DeadLetter, WorkQueue]),
+            (false, [DeadLetter, Source]),
         ] {
-            let settlements = [settlement, other];
-            let found = returns_soon(&settlements, &[true, false]);
-            assert_eq!(found, [expected, false], "{reason}");
-            let found = returns_soon(&settlements, &[false, false]);
-            assert_eq!(found, [false, false], "{reason}: it is deleted");
+            let request = request(1, &["nope"]);
+            let mut settlement = settle(Origin::Sqs, Worked::FannedOut(&request), Both);
+            settlement.rest[0].is_kept = is_stored;
+            settlement.hold_back_parts();
+            assert_eq!(destinations(&settlement), expected);
+            let reason = settlement.rest[1].failure.as_ref().map(Failure::code);
+            assert_eq!(reason, (!is_stored).then_some("InvalidAssetId"));
         }
-    }
-
-    #[test]
-    fn a_record_whose_parts_could_not_be_stored_takes_its_time() {
-        let mut settlement = settle(Origin::Sqs, Worked::FannedOut(&request(1, &[])), ALL);
-        settlement.rest[0].failure = Some(Failure::new(code::DEADLINE_REACHED, "not sent"));
-        let done = settle(
-            Origin::Sqs,
-            Worked::Dispatched(&request(1, &[]), vec![Disassociated]),
-            ALL,
-        );
-        let found = returns_soon(&[settlement, done], &[true, false]);
-        assert_eq!(found, [false, false]);
     }
 
     fn any_outcome() -> impl Strategy<Value = Outcome> {
         prop_oneof![
             Just(Disassociated),
+            Just(Outcome::Absent),
             Just(Rejected(failure())),
             Just(Unfinished(failure())),
         ]
@@ -660,30 +544,30 @@ mod tests {
             outcomes in proptest::collection::vec(any_outcome(), 0..20),
             invalid in 0..3_usize,
             origin in proptest::sample::select(&ORIGINS[..]),
-            dead_letter_queue: bool,
-            work_queue: bool,
+            queues in proptest::sample::select(&[Queues::None, DeadLetters, Both][..]),
             is_part: bool,
         ) {
             prop_assume!(!outcomes.is_empty() || invalid > 0);
             let bad: Vec<String> = (0..invalid).map(|number| format!("bad-{number}")).collect();
             let bad: Vec<&str> = bad.iter().map(String::as_str).collect();
             let request = DisassociateRequest { is_part, ..request(outcomes.len(), &bad) };
-            let available = Available { dead_letter_queue, work_queue };
             let settlement = settle(
                 origin,
                 Worked::Dispatched(&request, outcomes.clone()),
-                available,
+                queues,
             );
 
             let done = outcomes.iter().filter(|outcome| **outcome == Disassociated).count();
             prop_assert_eq!(settlement.disassociated, done);
+            let absent = outcomes.iter().filter(|outcome| **outcome == Outcome::Absent).count();
+            prop_assert_eq!(settlement.absent, absent);
             let mut named: Vec<String> =
                 settlement.rest.iter().map(|rest| rest.subject.to_string()).collect();
             let mut expected: Vec<String> = request
                 .assets
                 .iter()
                 .zip(&outcomes)
-                .filter(|(_, outcome)| **outcome != Disassociated)
+                .filter(|(_, outcome)| matches!(outcome, Rejected(_) | Unfinished(_)))
                 .map(|(asset, _)| asset.to_string())
                 .chain(bad.iter().map(ToString::to_string))
                 .collect();
@@ -695,10 +579,10 @@ mod tests {
             for rest in &settlement.rest {
                 prop_assert!(!rest.is_kept, "nothing is kept before a queue says so");
                 match rest.destination {
-                    DeadLetter => prop_assert!(dead_letter_queue),
-                    WorkQueue => prop_assert!(work_queue && rest.retryable && !is_part),
+                    DeadLetter => prop_assert!(queues != Queues::None),
+                    WorkQueue => prop_assert!(queues == Both && rest.retryable && !is_part),
                     Source => prop_assert!(
-                        (origin == Origin::Sqs && unfinished) || !dead_letter_queue
+                        (origin == Origin::Sqs && unfinished) || queues == Queues::None
                     ),
                 }
             }

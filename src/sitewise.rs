@@ -1,9 +1,11 @@
-//! The one SiteWise call.
+//! The SiteWise requests: one that disassociates assets, two that read a
+//! project.
 //!
 //! Owns the SDK client's settings; the only place for SiteWise SDK types. It
-//! must not loop: retries of one call are the SDK's, everything else is
+//! must not loop: retries of one request are the SDK's, everything else is
 //! `dispatch`'s.
 
+use std::error::Error as StdError;
 use std::time::Duration;
 
 use aws_config::SdkConfig;
@@ -13,16 +15,20 @@ use aws_sdk_iotsitewise::config::interceptors::BeforeSerializationInterceptorCon
 use aws_sdk_iotsitewise::config::{
     ConfigBag, Intercept, RuntimeComponents, StalledStreamProtectionConfig,
 };
+use aws_sdk_iotsitewise::error::ProvideErrorMetadata;
 use aws_sdk_iotsitewise::operation::batch_disassociate_project_assets::BatchDisassociateProjectAssetsError;
+use aws_sdk_iotsitewise::operation::describe_project::DescribeProjectError;
+use aws_sdk_iotsitewise::operation::list_project_assets::ListProjectAssetsError;
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::endpoint::EndpointPrefix;
+use aws_smithy_runtime_api::client::interceptors::context::Error;
 use aws_types::endpoint_config::EndpointUrl;
 
 use crate::attempts::{Attempts, CountAttempts};
 use crate::outcome::{Failure, code};
 use crate::request::{AssetId, ClientToken, ProjectId};
 use crate::retry::{self, RetryByClass};
-use crate::sdk_error::{CallFailure, FailureClass};
+use crate::sdk_error::{CallFailure, FailureClass, RefuseErrorInSuccess};
 
 /// Longest wait for a connection. (The SDK's own default is 3.1 s.)
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -34,11 +40,17 @@ pub const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The invocation's deadline may cut it shorter.
 pub const OPERATION_TIMEOUT: Duration = Duration::from_secs(35);
 
+/// Assets on one page of a list (service model, shape `MaxResults`: 1 to 250).
+const PAGE_SIZE: i32 = 250;
+
+/// What the SDK puts in the place of an asset error's code that the answer lacks.
+const SDK_PLACEHOLDER: &str = "no value was set";
+
 /// SiteWise Monitor, as far as this function uses it.
 #[derive(Clone, Debug)]
 pub struct SiteWise {
     client: Client,
-    attempts: CountAttempts<BatchDisassociateProjectAssetsError>,
+    attempts: CountAttempts,
 }
 
 /// An asset that a 200 names among its errors.
@@ -50,10 +62,19 @@ pub struct AssetError {
     pub failure: Failure,
 }
 
+/// A page of a project's assets.
+#[derive(Clone, Debug)]
+pub struct Page {
+    /// the assets
+    pub assets: Vec<AssetId>,
+    /// the token of the next page
+    pub next: Option<String>,
+}
+
 impl SiteWise {
     /// Makes a client of the process's configuration.
     pub fn new(config: &SdkConfig) -> Self {
-        let attempts = CountAttempts::default();
+        let attempts = CountAttempts::new(metadata);
         let config = aws_sdk_iotsitewise::config::Builder::from(config)
             .retry_config(RetryConfig::standard().with_max_attempts(retry::ATTEMPTS))
             .timeout_config(retry::timeouts(
@@ -64,8 +85,9 @@ impl SiteWise {
             // The attempt timeout covers a body that stalls.
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             .retry_partition(retry::quota("sitewise"))
-            .retry_classifier(RetryByClass::<BatchDisassociateProjectAssetsError>::default())
+            .retry_classifier(RetryByClass(metadata))
             .interceptor(PlainConfiguredEndpoint)
+            .interceptor(RefuseErrorInSuccess)
             .interceptor(attempts.clone())
             .build();
         Self {
@@ -110,7 +132,10 @@ impl SiteWise {
             .map(|error| match AssetId::from_answer(error.asset_id()) {
                 Some(asset) if assets.contains(&asset) => Ok(AssetError {
                     asset,
-                    failure: Failure::new(error.code().as_str(), error.message()),
+                    failure: match error.code().as_str() {
+                        "" | SDK_PLACEHOLDER => Failure::new("HTTP 200", error.message()),
+                        code => Failure::new(code, error.message()),
+                    },
                 }),
                 _ => Err(CallFailure::new(
                     FailureClass::Transient,
@@ -125,6 +150,68 @@ impl SiteWise {
             })
             .collect()
     }
+
+    /// Lists a page of a project's assets: the first one, or that of a token.
+    ///
+    /// # Errors
+    ///
+    /// Anything but a 200 that can be read. What is answered for a project that
+    /// does not exist is not documented.
+    pub async fn list_assets(
+        &self,
+        project: ProjectId,
+        token: Option<&str>,
+    ) -> Result<Page, CallFailure> {
+        let output = self
+            .client
+            .list_project_assets()
+            .project_id(project.to_string())
+            .max_results(PAGE_SIZE)
+            .set_next_token(token.map(ToOwned::to_owned))
+            .send()
+            .await
+            .map_err(|error| CallFailure::of(&error))?;
+        let next = output.next_token.filter(|next| !next.is_empty());
+        if next.is_some() && next.as_deref() == token {
+            return Err(CallFailure::new(
+                FailureClass::Transient,
+                Failure::new(
+                    code::MALFORMED_RESPONSE,
+                    "a page of the project's assets names itself as the next one",
+                ),
+            ));
+        }
+        let assets = output.asset_ids.iter();
+        Ok(Page {
+            assets: assets.filter_map(|id| AssetId::from_answer(id)).collect(),
+            next,
+        })
+    }
+
+    /// Describes a project, to find out whether it exists.
+    ///
+    /// # Errors
+    ///
+    /// Anything but a 200 that can be read; see [`CallFailure::is_not_found`].
+    pub async fn describe(&self, project: ProjectId) -> Result<(), CallFailure> {
+        let request = self.client.describe_project();
+        match request.project_id(project.to_string()).send().await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(CallFailure::of(&error)),
+        }
+    }
+}
+
+/// Returns the metadata of an error of any operation of this client.
+fn metadata(error: &Error) -> Option<&dyn ProvideErrorMetadata> {
+    fn of<E: ProvideErrorMetadata + StdError + Send + Sync + 'static>(
+        error: &Error,
+    ) -> Option<&dyn ProvideErrorMetadata> {
+        error.downcast_ref::<E>().map(|error| error as _)
+    }
+    of::<BatchDisassociateProjectAssetsError>(error)
+        .or_else(|| of::<ListProjectAssetsError>(error))
+        .or_else(|| of::<DescribeProjectError>(error))
 }
 
 /// Calls a configured endpoint exactly as given: the prefix `monitor.`, which
