@@ -3,6 +3,7 @@
 //! Owns full batches, shared tails and client tokens. Pure: the same requests
 //! give the same plan. It must not await.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write as _;
 
@@ -185,7 +186,7 @@ pub fn plan(asks: &[Ask<'_>]) -> Vec<Batch> {
     }
 
     // A stable sort: of two tails of one size, the earlier request's comes first.
-    tails.sort_by_key(|tail| std::cmp::Reverse(tail.assets.len()));
+    tails.sort_by_key(|tail| Reverse(tail.assets.len()));
     let mut shared: HashMap<ProjectId, SharedBatches> = HashMap::new();
     let mut projects = Vec::new();
     for tail in &tails {
@@ -201,6 +202,32 @@ pub fn plan(asks: &[Ask<'_>]) -> Vec<Batch> {
         batches.extend(shared.batches.into_iter().map(|shared| shared.batch));
     }
     batches
+}
+
+/// Returns the batches in the order in which they are first tried.
+///
+/// The first batch of each message that is delivered for the first time comes
+/// first, so that no message waits for all the others. The rest goes message by
+/// message, those delivered most often first: where the time does not suffice
+/// for all, each delivery finishes some.
+pub fn first_attempts(batches: &[Batch]) -> Vec<usize> {
+    let mut first_batches: HashMap<usize, usize> = HashMap::new();
+    for (index, batch) in batches.iter().enumerate() {
+        for owner in &batch.owners {
+            first_batches.entry(owner.request).or_insert(index);
+        }
+    }
+    let mut order: Vec<usize> = (0..batches.len()).collect();
+    order.sort_by_cached_key(|index| {
+        let owners = &batches[*index].owners;
+        let is_first_of_new = owners
+            .iter()
+            .any(|owner| owner.receives <= 1 && first_batches[&owner.request] == *index);
+        let receives = owners.iter().map(|owner| owner.receives).max();
+        let request = owners.iter().map(|owner| owner.request).min();
+        (!is_first_of_new, Reverse(receives), request)
+    });
+    order
 }
 
 /// Hands what became of each batch's assets back to those who asked: for each

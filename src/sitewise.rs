@@ -53,15 +53,6 @@ pub struct SiteWise {
     attempts: CountAttempts,
 }
 
-/// An asset that a 200 names among its errors.
-#[derive(Clone, Debug)]
-pub struct AssetError {
-    /// the asset that is still there
-    pub asset: AssetId,
-    /// the service's own code and message
-    pub failure: Failure,
-}
-
 /// A page of a project's assets.
 #[derive(Clone, Debug)]
 pub struct Page {
@@ -103,8 +94,9 @@ impl SiteWise {
 
     /// Calls `BatchDisassociateProjectAssets` once, with the SDK's retries.
     ///
-    /// Returns the assets that the service could not disassociate; every other
-    /// asset of the call is out of the project.
+    /// Returns the assets that the service could not disassociate, each with the
+    /// service's own code and message; every other asset of the call is out of
+    /// the project.
     ///
     /// # Errors
     ///
@@ -116,7 +108,7 @@ impl SiteWise {
         project: ProjectId,
         assets: &[AssetId],
         token: &ClientToken,
-    ) -> Result<Vec<AssetError>, CallFailure> {
+    ) -> Result<Vec<(AssetId, Failure)>, CallFailure> {
         let output = self
             .client
             .batch_disassociate_project_assets()
@@ -130,13 +122,13 @@ impl SiteWise {
             .errors()
             .iter()
             .map(|error| match AssetId::from_answer(error.asset_id()) {
-                Some(asset) if assets.contains(&asset) => Ok(AssetError {
-                    asset,
-                    failure: match error.code().as_str() {
-                        "" | SDK_PLACEHOLDER => Failure::new("HTTP 200", error.message()),
-                        code => Failure::new(code, error.message()),
-                    },
-                }),
+                Some(asset) if assets.contains(&asset) => {
+                    let code = match error.code().as_str() {
+                        "" | SDK_PLACEHOLDER => "HTTP 200",
+                        code => code,
+                    };
+                    Ok((asset, Failure::new(code, error.message())))
+                }
                 _ => Err(CallFailure::new(
                     FailureClass::Transient,
                     Failure::new(

@@ -84,8 +84,8 @@ struct Remembered {
 #[derive(Default)]
 pub(crate) struct Project {
     pub(crate) assets: BTreeSet<String>,
-    /// when an asset was last added or removed; those that were there before the
-    /// first request are missing here
+    /// when an asset was last added or removed; what was added before the first
+    /// request and never removed is missing here
     changed_at: BTreeMap<String, Duration>,
 }
 

@@ -1,0 +1,221 @@
+//! Makes requests to SiteWise: when each may start, and until when.
+//!
+//! Owns the wait for the pace of all requests, the repetition of throttled ones,
+//! and the stop before the deadline. It must not know what a request is for.
+
+use std::collections::HashSet;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
+
+use crate::outcome::{Failure, code};
+use crate::pace::{Kind, Pace};
+use crate::request::{AssetId, ClientToken, ProjectId};
+use crate::sdk_error::{CallFailure, FailureClass};
+use crate::sitewise::SiteWise;
+
+/// A request is not started with less time than this before the stop: no
+/// attempt over a new connection would be likely to finish.
+pub const SHORTEST_CALL: Duration = Duration::from_millis(400);
+
+/// The requests of one invocation.
+pub(super) struct Requests<'a> {
+    sitewise: &'a SiteWise,
+    pace: &'a Mutex<Pace>,
+    stop: Instant,
+    /// Held by the request that is the next to start; the others queue for it.
+    next: tokio::sync::Mutex<()>,
+    /// Notified of each answer: it may change when the next request may start.
+    answered: Notify,
+    state: Mutex<State>,
+}
+
+/// By kind.
+#[derive(Default)]
+struct State {
+    started: [usize; 2],
+    /// what the service said when it let nothing through for too long
+    given_up: [Option<Failure>; 2],
+}
+
+impl<'a> Requests<'a> {
+    pub(super) fn new(sitewise: &'a SiteWise, pace: &'a Mutex<Pace>, stop: Instant) -> Self {
+        Self {
+            sitewise,
+            pace,
+            stop,
+            next: tokio::sync::Mutex::default(),
+            answered: Notify::new(),
+            state: Mutex::default(),
+        }
+    }
+
+    /// Returns how many calls and reads were started.
+    pub(super) fn counts(&self) -> (usize, usize) {
+        let [calls, reads] = self.state().started;
+        (calls, reads)
+    }
+
+    /// Tells whether a request that starts then would not be likely to finish.
+    pub(super) fn is_too_late(&self, start: Instant) -> bool {
+        start + SHORTEST_CALL > self.stop
+    }
+
+    /// Disassociates assets; see [`SiteWise::disassociate`].
+    pub(super) async fn disassociate(
+        &self,
+        project: ProjectId,
+        assets: &[AssetId],
+        token: &ClientToken,
+    ) -> Result<Vec<(AssetId, Failure)>, CallFailure> {
+        let call = || self.sitewise.disassociate(project, assets, token);
+        self.request(Kind::Call, call).await
+    }
+
+    /// Reads which assets a project has. `on_first_page` is called whenever its
+    /// first page is asked for.
+    ///
+    /// A list of several pages is read twice, for entries may move from one page
+    /// to another meanwhile; what either pass shows counts as listed. Where the
+    /// list is empty or refused, the project may not exist: that is an error of
+    /// which [`CallFailure::is_not_found`] is true.
+    pub(super) async fn membership(
+        &self,
+        project: ProjectId,
+        on_first_page: impl Fn(),
+    ) -> Result<HashSet<AssetId>, CallFailure> {
+        let mut listed = HashSet::new();
+        for is_first_pass in [true, false] {
+            let mut next: Option<String> = None;
+            let mut pages = 0;
+            while pages == 0 || next.is_some() {
+                let page = self.request(Kind::Read, || {
+                    if is_first_pass && pages == 0 {
+                        on_first_page();
+                    }
+                    self.sitewise.list_assets(project, next.as_deref())
+                });
+                let page = match page.await {
+                    Err(error) if error.class == FailureClass::Refused => {
+                        self.describe(project).await?;
+                        let class = FailureClass::Unexpected;
+                        return Err(CallFailure { class, ..error });
+                    }
+                    page => page?,
+                };
+                listed.extend(page.assets);
+                next = page.next;
+                pages += 1;
+            }
+            if pages == 1 {
+                break;
+            }
+        }
+        if listed.is_empty() {
+            self.describe(project).await?;
+        }
+        Ok(listed)
+    }
+
+    async fn describe(&self, project: ProjectId) -> Result<(), CallFailure> {
+        self.request(Kind::Read, || self.sitewise.describe(project))
+            .await
+    }
+
+    /// Makes a request when it may start, and again while it is throttled.
+    async fn request<T, F>(&self, kind: Kind, send: impl Fn() -> F) -> Result<T, CallFailure>
+    where
+        F: Future<Output = Result<T, CallFailure>>,
+    {
+        let mut throttled = None;
+        loop {
+            let Some(started) = self.wait_for_start(kind).await else {
+                let given_up = self.state().given_up[kind as usize].clone();
+                let failure = throttled.or(given_up).unwrap_or_else(|| too_late(None));
+                return Err(CallFailure::new(FailureClass::Throttled, failure));
+            };
+            let answer = timeout_at(self.stop, AssertUnwindSafe(send()).catch_unwind());
+            let result = match answer.await {
+                Ok(Ok(result)) => result,
+                Ok(Err(_panic)) => {
+                    let failure = Failure::new(code::INTERNAL_ERROR, "the request panicked");
+                    Err(CallFailure::new(FailureClass::Unexpected, failure))
+                }
+                Err(_elapsed) => {
+                    let message = "no answer in the time left before the Lambda deadline";
+                    let failure = Failure::new(code::TIMEOUT, message);
+                    Err(CallFailure::new(FailureClass::Transient, failure))
+                }
+            };
+            match result {
+                Err(error) if error.class == FailureClass::Throttled => {
+                    self.throttled(kind, started, &error);
+                    throttled = Some(error.failure);
+                    continue;
+                }
+                Err(error) if error.class != FailureClass::Refused => return Err(error),
+                answered => {
+                    self.pace().accepted(kind, started, Instant::now());
+                    self.answered.notify_one();
+                    return answered;
+                }
+            }
+        }
+    }
+
+    /// Waits until a request may start, and returns when it does; `None` where
+    /// all of its kind are given up, or there is no time.
+    async fn wait_for_start(&self, kind: Kind) -> Option<Instant> {
+        let _next = self.next.lock().await;
+        loop {
+            let now = Instant::now();
+            let start = self.pace().next_start(now);
+            if self.is_too_late(start) || self.state().given_up[kind as usize].is_some() {
+                return None;
+            }
+            if start <= now {
+                self.pace().started(now, fastrand::f64());
+                self.state().started[kind as usize] += 1;
+                return Some(now);
+            }
+            // Either way it is looked at again.
+            let _ = timeout_at(start, self.answered.notified()).await;
+        }
+    }
+
+    fn throttled(&self, kind: Kind, started: Instant, error: &CallFailure) {
+        let (mut pace, now) = (self.pace(), Instant::now());
+        pace.throttled(kind, started, now, error.pause);
+        if pace.is_hopeless(kind, now) {
+            self.state().given_up[kind as usize] = Some(error.failure.clone());
+        }
+        drop(pace);
+        self.answered.notify_one();
+    }
+
+    fn pace(&self) -> MutexGuard<'a, Pace> {
+        self.pace.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Makes the failure of what there is no time for.
+pub(super) fn too_late(after: Option<&Failure>) -> Failure {
+    let time = "too little time left before the Lambda deadline";
+    let message = match after {
+        None => time.to_owned(),
+        Some(error) => format!(
+            "{time} to try again after {}: {}",
+            error.code(),
+            error.message()
+        ),
+    };
+    Failure::new(code::DEADLINE_REACHED, message)
+}
