@@ -64,7 +64,7 @@ async fn a_configured_endpoint_is_called_over_a_real_socket() {
 fn a_wrong_value_stops_the_cold_start_and_is_named() {
     for (variable, value, expected) in [
         ("FAN_OUT_ASSETS", "99", "a whole number from 100 to 25000"),
-        ("MAX_CONCURRENCY", "many", "a whole number from 1 to 64"),
+        ("CALL_CONCURRENCY", "many", "a whole number from 1 to 64"),
         (
             "DEAD_LETTER_QUEUE_URL",
             "dead-letters",

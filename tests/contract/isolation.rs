@@ -33,7 +33,11 @@ const SLOW: [&str; 3] = ["stall", "stall-after", "stall-body"];
 /// A function, and the project of ten messages of ten assets, of which the
 /// service fails on some.
 fn failing_on(failing: &[usize], how: &str) -> Rig {
-    let rig = Rig::with_assets(0..100);
+    let rig = Rig::new(Settings {
+        latency: Duration::from_millis(50),
+        ..Settings::default()
+    });
+    rig.simulator.add_project(&project(1), assets(0..100));
     for number in failing {
         rig.fault(&format!("disassociate:asset={}:{how}", asset(*number)));
     }
@@ -76,11 +80,12 @@ async fn deliveries(rig: &Rig, at_fault: &BTreeSet<usize>, has_other: bool) -> u
 async fn what_fails_at_once_is_found_within_three_deliveries() {
     for how in FAST {
         for failing in [vec![0], vec![23], vec![42], vec![99], vec![20, 25]] {
-            for has_other in [false, true] {
-                let rig = failing_on(&failing, how);
+            for (has_other, concurrency) in [(false, 1), (false, 8), (true, 1), (true, 8)] {
+                let mut rig = failing_on(&failing, how);
+                rig.function.call_concurrency = concurrency;
                 let at_fault = failing.iter().map(|asset| asset / 10).collect();
                 let deliveries = deliveries(&rig, &at_fault, has_other).await;
-                let case = format!("{how} {failing:?} {has_other}: {deliveries} deliveries");
+                let case = format!("{how} {failing:?} {has_other} {concurrency}: {deliveries}");
                 assert!(deliveries <= 3, "{case}");
             }
         }
@@ -231,30 +236,27 @@ async fn a_large_message_of_gone_assets_does_not_starve_a_small_one() {
 /// Assets that are refused and still listed are sought breadth first.
 #[tokio::test(start_paused = true)]
 async fn a_large_message_of_refused_assets_does_not_starve_a_small_one() {
-    for refusal in REFUSALS {
-        for large_first in [false, true] {
-            for small_project in [1, 2] {
-                let rig = Rig::new(Settings {
-                    latency: Duration::from_millis(50),
-                    ..Settings::default()
-                });
-                rig.simulator.add_project(&project(1), assets(0..1000));
-                rig.simulator
-                    .add_project(&project(small_project), assets(2000..2020));
-                rig.refuse((0..990).chain([2007]), refusal);
-                let large = record("m-0", &request(1, &assets(0..1000)));
-                let small = record("m-1", &request(small_project, &assets(2000..2020)));
-                let event = if large_first {
-                    [large, small]
-                } else {
-                    [small, large]
-                };
-                let left = failed_numbers(&rig.answer(&records(event)).await);
-                assert!(
-                    !left.contains(&1),
-                    "{large_first} {small_project}: {left:?}"
-                );
-            }
+    for large_first in [false, true] {
+        for small_project in [1, 2] {
+            let mut rig = Rig::new(Settings {
+                latency: Duration::from_millis(50),
+                ..Settings::default()
+            });
+            rig.time_left = Duration::from_secs(12);
+            rig.simulator.add_project(&project(1), assets(0..1000));
+            rig.simulator
+                .add_project(&project(small_project), assets(2000..2020));
+            rig.refuse((0..990).chain([2007]), REFUSALS[small_project - 1]);
+            let large = record("m-0", &request(1, &assets(0..1000)));
+            let small = record("m-1", &request(small_project, &assets(2000..2020)));
+            let event = if large_first {
+                [large, small]
+            } else {
+                [small, large]
+            };
+            let left = failed_numbers(&rig.answer(&records(event)).await);
+            assert_eq!(left, [0], "{large_first} {small_project}");
+            assert_eq!(rig.lettered_assets(), [[asset(2007)]]);
         }
     }
 }

@@ -40,18 +40,16 @@ async fn the_assets_at_fault_are_rejected_and_the_others_go_ahead() {
 
 #[tokio::test(start_paused = true)]
 async fn one_bad_asset_of_a_hundred_costs_at_most_24_requests_wherever_it_is() {
-    for refusal in REFUSALS {
-        for concurrency in [1, 8] {
-            for place in 0..100 {
-                let mut rig = Rig::with_assets(0..100);
-                rig.function.call_concurrency = concurrency;
-                rig.refuse([place], refusal);
-                let event = records([record("m-1", &request(1, &assets(0..100)))]);
-                assert_eq!(rig.answer(&event).await, failed([]));
-                assert_eq!(rig.lettered_assets(), [[asset(place)]]);
-                let requests = rig.requests().len();
-                assert!(requests <= 24, "{requests} requests, {place}");
-            }
+    for concurrency in [1, 8] {
+        for place in 0..100 {
+            let mut rig = Rig::with_assets(0..100);
+            rig.function.call_concurrency = concurrency;
+            rig.refuse([place], REFUSALS[place % 2]);
+            let event = records([record("m-1", &request(1, &assets(0..100)))]);
+            assert_eq!(rig.answer(&event).await, failed([]));
+            assert_eq!(rig.lettered_assets(), [[asset(place)]]);
+            let requests = rig.requests().len();
+            assert!(requests <= 24, "{requests} requests, {place}");
         }
     }
 }

@@ -67,18 +67,32 @@ fn unreadable() -> Vec<Unreadable> {
         ("status=429", "HTTP 429"),
         ("status=401", "HTTP 401"),
         ("status=403", "HTTP 403"),
-        ("status=403:type=AccessDeniedException", "AccessDeniedException"),
-        ("status=400:type=ExpiredTokenException", "ExpiredTokenException"),
+        (
+            "status=403:type=AccessDeniedException",
+            "AccessDeniedException",
+        ),
+        (
+            "status=400:type=ExpiredTokenException",
+            "ExpiredTokenException",
+        ),
         ("status=409", "HTTP 409"),
         ("status=302", "HTTP 302"),
-        ("status=500:type=InternalFailureException", "InternalFailureException"),
+        (
+            "status=500:type=InternalFailureException",
+            "InternalFailureException",
+        ),
         ("status=500", "HTTP 500"),
         ("status=503", "HTTP 503"),
         ("reset", "ConnectionFailed"),
         ("reset-after", "ConnectionFailed"),
         ("truncate", "MalformedResponse"),
         ("garbage", "MalformedResponse"),
-        ("status=200:type=InternalFailureException", "InternalFailureException"),
+        // a 200 with nothing in it
+        ("status=200", "MalformedResponse"),
+        (
+            "status=200:type=InternalFailureException",
+            "InternalFailureException",
+        ),
         ("stall", "Timeout"),
         ("stall-body", "Timeout"),
     ]
@@ -94,16 +108,37 @@ struct Scene {
 }
 
 const SCENES: [Scene; 4] = [
-    Scene { reason: "a list", target: "list", members: 10 },
-    Scene { reason: "a list's second page", target: "list:after=1", members: 300 },
-    Scene { reason: "the second reading", target: "list:after=2", members: 300 },
-    Scene { reason: "the project of an empty list", target: "describe", members: 0 },
+    Scene {
+        reason: "a list",
+        target: "list",
+        members: 10,
+    },
+    Scene {
+        reason: "a list's second page",
+        target: "list:after=1",
+        members: 300,
+    },
+    Scene {
+        reason: "the second reading",
+        target: "list:after=2",
+        members: 300,
+    },
+    Scene {
+        reason: "the project of an empty list",
+        target: "describe",
+        members: 0,
+    },
 ];
 
 #[tokio::test(start_paused = true)]
 async fn where_membership_cannot_be_read_the_assets_are_unfinished_with_the_reads_code() {
     for Unreadable { how, code } in unreadable() {
-        for Scene { reason, target, members } in SCENES {
+        for Scene {
+            reason,
+            target,
+            members,
+        } in SCENES
+        {
             for error in [None, Some("NOT_IN_PROJECT")] {
                 let mut settings = refusing();
                 if let Some(code) = error {
@@ -141,8 +176,14 @@ async fn where_membership_cannot_be_read_the_assets_are_unfinished_with_the_read
 #[tokio::test(start_paused = true)]
 async fn a_refused_list_of_a_project_that_exists_leaves_its_assets_unfinished() {
     for (how, code) in [
-        ("status=404:type=ResourceNotFoundException", "ResourceNotFoundException"),
-        ("status=400:type=InvalidRequestException", "InvalidRequestException"),
+        (
+            "status=404:type=ResourceNotFoundException",
+            "ResourceNotFoundException",
+        ),
+        (
+            "status=400:type=InvalidRequestException",
+            "InvalidRequestException",
+        ),
     ] {
         for members in [0, 10] {
             let rig = Rig::new(refusing());
@@ -183,7 +224,10 @@ async fn any_other_refusal_of_a_projects_description_rejects_nothing() {
 async fn what_an_unreadable_list_is_not_asked_about_is_done() {
     for Unreadable { how, .. } in unreadable() {
         let rig = Rig::with_assets(0..100);
-        let error = format!("disassociate:asset={}:asset-error=INTERNAL_FAILURE", asset(3));
+        let error = format!(
+            "disassociate:asset={}:asset-error=INTERNAL_FAILURE",
+            asset(3)
+        );
         rig.fault(&error);
         rig.fault(&format!("reads:{how}"));
         let report = rig.answer(&request(1, &assets(0..100))).await;
@@ -239,17 +283,18 @@ async fn a_list_without_an_end_is_unfinished_in_time() {
     rig.simulator.add_project(&project(1), assets(100..110));
     rig.fault("list:latency=50ms");
     let endless = json!({"assetIds": assets(100..110), "nextToken": "again"});
-    rig.simulator.fault(
-        "list:status=200"
-            .parse::<Fault>()
-            .expect("a fault")
-            .action(Action::Reply {
-                status: 200,
-                error_type: None,
-                headers: Vec::new(),
-                body: endless.to_string(),
-            }),
-    );
+    rig.simulator
+        .fault(
+            "list:status=200"
+                .parse::<Fault>()
+                .expect("a fault")
+                .action(Action::Reply {
+                    status: 200,
+                    error_type: None,
+                    headers: Vec::new(),
+                    body: endless.to_string(),
+                }),
+        );
     let start = Instant::now();
     let event = records([record("m-1", &request(1, &assets(0..3)))]);
     assert_eq!(rig.answer(&event).await, failed(["m-1"]));
