@@ -236,28 +236,30 @@ async fn a_large_message_of_gone_assets_does_not_starve_a_small_one() {
 /// Assets that are refused and still listed are sought breadth first.
 #[tokio::test(start_paused = true)]
 async fn a_large_message_of_refused_assets_does_not_starve_a_small_one() {
-    for large_first in [false, true] {
-        for small_project in [1, 2] {
-            let mut rig = Rig::new(Settings {
-                latency: Duration::from_millis(50),
-                ..Settings::default()
-            });
-            rig.time_left = Duration::from_secs(12);
-            rig.simulator.add_project(&project(1), assets(0..1000));
-            rig.simulator
-                .add_project(&project(small_project), assets(2000..2020));
-            rig.refuse((0..990).chain([2007]), REFUSALS[small_project - 1]);
-            let large = record("m-0", &request(1, &assets(0..1000)));
-            let small = record("m-1", &request(small_project, &assets(2000..2020)));
-            let event = if large_first {
-                [large, small]
-            } else {
-                [small, large]
-            };
-            let left = failed_numbers(&rig.answer(&records(event)).await);
-            assert_eq!(left, [0], "{large_first} {small_project}");
-            assert_eq!(rig.lettered_assets(), [[asset(2007)]]);
-        }
+    for (large_first, refusal) in [(false, REFUSALS[0]), (true, REFUSALS[1])] {
+        let mut rig = Rig::new(Settings {
+            latency: Duration::from_millis(50),
+            ..Settings::default()
+        });
+        rig.time_left = Duration::from_secs(8);
+        rig.simulator.add_project(&project(1), assets(0..1000));
+        rig.simulator.add_project(&project(2), assets(2000..2020));
+        rig.refuse([2007], refusal);
+        let (status, error_type) = refusal;
+        let project_1 = project(1);
+        rig.fault(&format!(
+            "disassociate:project={project_1}:status={status}:type={error_type}"
+        ));
+        let large = record("m-0", &request(1, &assets(0..1000)));
+        let small = record("m-1", &request(2, &assets(2000..2020)));
+        let event = if large_first {
+            [large, small]
+        } else {
+            [small, large]
+        };
+        let left = failed_numbers(&rig.answer(&records(event)).await);
+        assert_eq!(left, [0], "{large_first}");
+        assert_eq!(rig.lettered_assets(), [[asset(2007)]]);
     }
 }
 
