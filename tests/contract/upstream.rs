@@ -218,7 +218,6 @@ fn rows() -> Vec<Row> {
         row("200, an error's type once", faults(["disassociate:first=1:status=200:type=NewException"]), 2, Done),
         // a 200 that names assets
         row("200, its asset, no code", ok(&json!({"errors": [{"assetId": asset(0), "message": "no"}]}).to_string()), 3, Letter("HTTP 200")),
-        row("200, its asset, nothing else", ok(&json!({"errors": [{"assetId": asset(0)}]}).to_string()), 3, Letter("HTTP 200")),
         row("200, its asset", asset_error(&asset(0), "INTERNAL_FAILURE"), 3, Letter("INTERNAL_FAILURE")),
         row("200, its asset, new code", asset_error(&asset(0), "NEW"), 3, Letter("NEW")),
         row("200, another asset", asset_error(&asset(7), "INTERNAL_FAILURE"), 1, Again(MALFORMED)),
