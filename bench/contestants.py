@@ -79,13 +79,13 @@ class Contestant:
 
 
 def concurrency():
-    """The calls that our function may have in flight: MAX_CONCURRENCY, else the
+    """The calls that our function may have in flight: CALL_CONCURRENCY, else the
     function's own default."""
     config = (ROOT / "src" / "config.rs").read_text()
-    default = re.search(r"\bDEFAULT_MAX_CONCURRENCY: usize = (\d+);", config)
+    default = re.search(r"\bDEFAULT_CALL_CONCURRENCY: usize = (\d+);", config)
     if not default:
-        raise Failed("src/config.rs has no DEFAULT_MAX_CONCURRENCY any more")
-    return int(os.environ.get("MAX_CONCURRENCY") or default[1])
+        raise Failed("src/config.rs has no DEFAULT_CALL_CONCURRENCY any more")
+    return int(os.environ.get("CALL_CONCURRENCY") or default[1])
 
 
 def build(authority):
@@ -120,7 +120,7 @@ def ours(authority):
         [str(bootstrap)],
         {"bootstrap": bootstrap},
         {
-            "MAX_CONCURRENCY": str(concurrency()),
+            "CALL_CONCURRENCY": str(concurrency()),
             "SSL_CERT_FILE": trust_file("amazon", amazon_roots(), authority),
         },
     )

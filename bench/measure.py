@@ -180,7 +180,7 @@ class Bench:
         return found
 
     def concurrency_sweep(self):
-        """Our function over MAX_CONCURRENCY: ten records of 1,000 assets."""
+        """Our function over CALL_CONCURRENCY: ten records of 1,000 assets."""
         job = Job([1_000] * 10)
         found = collections.defaultdict(lambda: collections.defaultdict(list))
         ours = self.contestants["ours"]
@@ -189,7 +189,7 @@ class Bench:
             for _ in range(max(1, self.rounds // 5)):
                 for number in CONCURRENCIES:
                     of = found[str(number)]
-                    environment = {**trust, "MAX_CONCURRENCY": str(number)}
+                    environment = {**trust, "CALL_CONCURRENCY": str(number)}
                     with self.start(ours, slow, **environment) as function:
                         idle = function.memory("VmRSS")
                         self.work(function, SMALL, slow)

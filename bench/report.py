@@ -56,12 +56,12 @@ def table(found):
     if "wall" in found:
         wall = column("wall", "ms")
         calls = {name: values[0] for name, values in column("wall", "calls").items()}
-        floor = math.ceil(calls["ours"] / found["max_concurrency"]) * LATENCY_MS
+        floor = math.ceil(calls["ours"] / found["call_concurrency"]) * LATENCY_MS
         row(
             f"10 messages of 250 assets, 10 projects, {LATENCY_MS} ms a call, ms",
             {name: f"{spread(values)}, {calls[name]} calls" for name, values in wall.items()},
             f"{median(wall['ours']) / floor:.2f} × {floor} ms",
-            f"≤ 1.3 × ⌈calls ÷ {found['max_concurrency']} at a time⌉ × {LATENCY_MS} ms",
+            f"≤ 1.3 × ⌈calls ÷ {found['call_concurrency']} at a time⌉ × {LATENCY_MS} ms",
         )
     if "cpu" in found:
         figure("CPU per 1,000 assets over TLS, ms", column("cpu", "tls_ms"))
@@ -110,7 +110,7 @@ def scale_rows(scale, row, figure):
 
 
 def concurrency_table(found):
-    columns = ["MAX_CONCURRENCY", "first event, ms", "next event, ms", "× floor"]
+    columns = ["CALL_CONCURRENCY", "first event, ms", "next event, ms", "× floor"]
     columns += ["CPU of the next, ms", "peak above idle, MB"]
     lines = [line(columns), line(["---"] * len(columns))]
     for value, of in found.items():

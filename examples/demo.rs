@@ -152,7 +152,7 @@ fn function(simulator: &Simulator, url: &str, fan_out: usize, concurrency: usize
         dead_letter_queue: queue(DEAD_LETTERS),
         work_queue: queue(WORK),
         fan_out_assets: fan_out,
-        max_concurrency: concurrency,
+        call_concurrency: concurrency,
         pace: Arc::default(),
         now: SystemTime::now,
     }

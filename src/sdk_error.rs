@@ -15,7 +15,7 @@ use aws_smithy_runtime_api::client::result::{ConnectorError, SdkError};
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::config_bag::ConfigBag;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
-use serde::Deserialize;
+use serde_json::{Map, Value};
 use thiserror::Error;
 
 use crate::outcome::{Failure, code};
@@ -90,8 +90,10 @@ impl CallFailure {
             }
             SdkError::ResponseError(_) => {
                 let source = error.source();
-                let named = source.and_then(|source| source.downcast_ref::<ErrorInSuccess>());
-                let code = named.map_or(code::MALFORMED_RESPONSE, |error| &error.0);
+                let code = match source.and_then(|source| source.downcast_ref::<FalseSuccess>()) {
+                    Some(FalseSuccess::ErrorType(name)) => name,
+                    _ => code::MALFORMED_RESPONSE,
+                };
                 Self::new(FailureClass::Transient, Failure::new(code, causes(error)))
             }
             SdkError::ServiceError(service) => {
@@ -158,40 +160,51 @@ fn bare_name(error_type: &str) -> Option<&str> {
     name.rsplit('#').next().filter(|name| !name.is_empty())
 }
 
-/// A 200 that carries an error type, with the error's name. To the SDK it is a
-/// success.
+/// A success that is none, though the SDK takes it for one.
 #[derive(Debug, Error)]
-#[error("the answer is a success that carries the error type {0}")]
-struct ErrorInSuccess(String);
+enum FalseSuccess {
+    /// It carries an error type.
+    #[error("the response is a success that carries the error type {0}")]
+    ErrorType(String),
+    /// It lacks a member that the service model requires.
+    #[error("the response is a success without {0}")]
+    Missing(&'static str),
+}
 
-impl ErrorInSuccess {
-    /// Finds an error type where errors have it: in the header, or as the
-    /// body's `__type`.
-    fn find(response: &HttpResponse) -> Option<Self> {
-        #[derive(Deserialize)]
-        struct Body {
-            __type: Option<String>,
-        }
-        let in_header = response.headers().get(ERROR_TYPE).and_then(bare_name);
-        if let Some(name) = in_header {
-            return Some(Self(name.to_owned()));
-        }
-        let body = response.body().bytes()?;
+/// Makes a failure of a success that carries an error type, or that lacks a
+/// member.
+#[derive(Debug)]
+pub(crate) struct CheckSuccess {
+    /// The member that the body must have.
+    pub(crate) required: Option<&'static str>,
+}
+
+impl CheckSuccess {
+    fn check(&self, response: &HttpResponse) -> Result<(), FalseSuccess> {
+        let body = response.body().bytes().unwrap_or_default();
         // Most bodies are not worth reading a second time.
-        body.windows(6).find(|part| part == b"__type")?;
-        let body: Body = serde_json::from_slice(body).ok()?;
-        Some(Self(bare_name(&body.__type?)?.to_owned()))
+        let is_read = self.required.is_some() || body.windows(6).any(|part| part == b"__type");
+        let members: Map<String, Value> = if is_read {
+            serde_json::from_slice(body).unwrap_or_default()
+        } else {
+            Map::new()
+        };
+        let in_header = response.headers().get(ERROR_TYPE);
+        let in_body = members.get("__type").and_then(Value::as_str);
+        if let Some(name) = in_header.or(in_body).and_then(bare_name) {
+            return Err(FalseSuccess::ErrorType(name.to_owned()));
+        }
+        match self.required {
+            Some(name) if !members.contains_key(name) => Err(FalseSuccess::Missing(name)),
+            _ => Ok(()),
+        }
     }
 }
 
-/// Makes a failure of a success that carries an error type.
-#[derive(Debug)]
-pub(crate) struct RefuseErrorInSuccess;
-
 #[dyn_dispatch_hint]
-impl Intercept for RefuseErrorInSuccess {
+impl Intercept for CheckSuccess {
     fn name(&self) -> &'static str {
-        "refuse an error in a success"
+        "check a success"
     }
 
     fn modify_before_attempt_completion(
@@ -200,8 +213,8 @@ impl Intercept for RefuseErrorInSuccess {
         _: &RuntimeComponents,
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        let found = context.response().and_then(ErrorInSuccess::find);
-        if let (Some(error), Some(output @ Ok(_))) = (found, context.output_or_error_mut()) {
+        let checked = context.response().map(|response| self.check(response));
+        if let (Some(Err(error)), Some(output @ Ok(_))) = (checked, context.output_or_error_mut()) {
             *output = Err(OrchestratorError::response(error.into()));
         }
         Ok(())

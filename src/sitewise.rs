@@ -28,7 +28,7 @@ use crate::attempts::{Attempts, CountAttempts};
 use crate::outcome::{Failure, code};
 use crate::request::{AssetId, ClientToken, ProjectId};
 use crate::retry::{self, RetryByClass};
-use crate::sdk_error::{CallFailure, FailureClass, RefuseErrorInSuccess};
+use crate::sdk_error::{CallFailure, CheckSuccess, FailureClass};
 
 /// Longest wait for a connection. (The SDK's own default is 3.1 s.)
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -78,7 +78,7 @@ impl SiteWise {
             .retry_partition(retry::quota("sitewise"))
             .retry_classifier(RetryByClass(metadata))
             .interceptor(PlainConfiguredEndpoint)
-            .interceptor(RefuseErrorInSuccess)
+            .interceptor(CheckSuccess { required: None })
             .interceptor(attempts.clone())
             .build();
         Self {
@@ -160,6 +160,10 @@ impl SiteWise {
             .project_id(project.to_string())
             .max_results(PAGE_SIZE)
             .set_next_token(token.map(ToOwned::to_owned))
+            .customize()
+            .interceptor(CheckSuccess {
+                required: Some("assetIds"),
+            })
             .send()
             .await
             .map_err(|error| CallFailure::of(&error))?;
@@ -187,7 +191,14 @@ impl SiteWise {
     /// Anything but a 200 that can be read; see [`CallFailure::is_not_found`].
     pub async fn describe(&self, project: ProjectId) -> Result<(), CallFailure> {
         let request = self.client.describe_project();
-        match request.project_id(project.to_string()).send().await {
+        let described = request
+            .project_id(project.to_string())
+            .customize()
+            .interceptor(CheckSuccess {
+                required: Some("projectId"),
+            })
+            .send();
+        match described.await {
             Ok(_) => Ok(()),
             Err(error) => Err(CallFailure::of(&error)),
         }

@@ -29,7 +29,6 @@ from wire import Reader, Recorder  # noqa: E402
 
 STACK_NAME = "decommissioning"
 ACCOUNT = "123456789012"
-DISASSOCIATE = "iotsitewise:BatchDisassociateProjectAssets"
 READERS = {service: Reader(service, REGION, CREDENTIALS) for service in ("iotsitewise", "sqs")}
 
 
@@ -211,9 +210,10 @@ class Deployed(emulated.EmulatedFunction):
     def tearDown(self):
         """Whatever a test is about, all that the function has sent was right, and
         its role permits it."""
-        for _, parameters in self.read("iotsitewise"):
+        for operation, parameters in self.read("iotsitewise"):
             arn = f"arn:aws:iotsitewise:{REGION}:{ACCOUNT}:project/{parameters['projectId']}"
-            self.assertTrue(self.stack.permits(DISASSOCIATE, arn), arn)
+            action = f"iotsitewise:{operation}"
+            self.assertTrue(self.stack.permits(action, arn), f"{action} {arn}")
         for operation, parameters in self.read("sqs"):
             arn = self.stack.queue_attributes(parameters["QueueUrl"])["QueueArn"]
             # IAM has no actions of batches: they take the right to a single one.
@@ -508,9 +508,17 @@ class DefaultStack(Deployed):
         done = {project(number): [] for number in range(1, 6)}
         self.assertEqual(self.projects(), {**done, project(2): [broken]})
         self.assert_counts(work=0, dead_letters=6)
+        self.assertEqual(
+            [
+                operation
+                for operation, parameters in self.read("iotsitewise")
+                if parameters["projectId"] == project(9)
+            ],
+            ["BatchDisassociateProjectAssets", "ListProjectAssets", "DescribeProject"],
+        )
 
         expected = "expected a lowercase UUID such as 1f2e3d4c-5b6a-4798-8796-a5b4c3d2e1f0"
-        absent = f"Project {project(9)} can't be found."
+        missing = f"Project {project(9)} can't be found."
         letters = self.letters()
         # How an unreadable message is worded is not part of the contract.
         for name in "text", "no request", "bad project":
@@ -534,7 +542,7 @@ class DefaultStack(Deployed):
                 ids["no such project"]: self.letter(
                     9,
                     ids["no such project"],
-                    *((asset, "ResourceNotFoundException", absent) for asset in assets(90, 91)),
+                    *((asset, "ResourceNotFoundException", missing) for asset in assets(90, 91)),
                 ),
             },
         )
@@ -559,37 +567,6 @@ class DefaultStack(Deployed):
         self.assertEqual(self.mapping.answers()[3:], [{"batchItemFailures": []}])
         self.assert_projects_are_empty()
         self.assert_counts(work=0, dead_letters=0)
-
-    def test_throttled_messages_are_visible_again_while_others_are_done(self):
-        # The function gives SQS a second for it: one call, and a warm connection.
-        self.send("decommission line 3")
-        self.mapping.deliver_all()
-        self.assert_counts(work=0, dead_letters=1)
-
-        # The first message is done; then nothing is let through any more.
-        for number in range(11):
-            self.seed(request(number, assets(number)))
-            if number > 0:
-                self.fault(f"disassociate:project={project(number)}:throttle")
-        ids = self.send(*(request(number, assets(number)) for number in range(11)))
-        self.mapping.deliver_all()
-        self.assertEqual(self.mapping.failed_ids(1), set(ids[1:]))
-        self.assertEqual(self.messages(self.work), [])
-        [(_, letter), (operation, change)] = self.read("sqs")
-        self.assertEqual(letter["QueueUrl"], self.dead_letters)
-        self.assertEqual(operation, "ChangeMessageVisibilityBatch")
-        self.assertEqual(change["QueueUrl"], self.work)
-        timeouts = [entry["VisibilityTimeout"] for entry in change["Entries"]]
-        self.assertEqual(timeouts, [10] * 10)
-
-        self.clear_faults()
-        # No time is let pass but the real one: far less than the queue's own timeout.
-        time.sleep(11)
-        self.mapping.deliver_all()
-
-        self.assertEqual(self.mapping.answers()[2:], [{"batchItemFailures": []}])
-        self.assert_projects_are_empty()
-        self.assert_counts(work=0, dead_letters=1)
 
     def test_5000_assets_are_done_in_parts_through_the_work_queue(self):
         wanted = assets(*range(5000))
@@ -682,10 +659,12 @@ class DefaultStack(Deployed):
 
     def test_the_reader_tells_what_is_wrong(self):
         # Else what it lets pass would prove nothing.
-        self.seed(request(1, assets(1, 2)))
-        self.send(request(1, assets(1, 2, 1) + ["PUMP-7"]))
+        # The third is not in the project, so that a read follows the call; the
+        # fourth stays, so that the list says enough.
+        self.seed(request(1, assets(1, 2, 4)))
+        self.send(request(1, assets(1, 2, 1, 3) + ["PUMP-7"]))
         self.mapping.deliver_all()
-        [call] = self.wire["iotsitewise"].requests
+        [call, read] = self.wire["iotsitewise"].requests
         [letter] = self.wire["sqs"].requests
         body = json.loads(call.body)
         entries = json.loads(letter.body)["Entries"]
@@ -726,6 +705,11 @@ class DefaultStack(Deployed):
         )
         wrong("iotsitewise", call, "clientToken: length 4", body=with_body(clientToken="four"))
         wrong("iotsitewise", call, "Invalid type", body=with_body(clientToken=7))
+        page = read.path.replace("maxResults=250", "maxResults=251")
+        wrong("iotsitewise", read, "maxResults: value 251", path=page)
+        wrong("iotsitewise", read, "unknown ..force", path=f"{read.path}&force=true")
+        wrong("iotsitewise", read, "signature .* not", path=f"{read.path}&nextToken=t")
+        wrong("iotsitewise", read, "a GET with a body", body=b"{}")
         missing = json.dumps({"clientToken": body["clientToken"]}).encode()
         wrong("iotsitewise", call, 'Missing required .*: "assetIds"', body=missing)
         eleven = json.dumps({"QueueUrl": self.dead_letters, "Entries": entries * 11}).encode()

@@ -83,6 +83,7 @@ LEAST_RESERVE = 0.3
 SHORTEST_CALL = 0.4
 
 BATCH_SIZE = 5
+LATENCY_MS = 40
 FAN_OUT_ASSETS = 150
 
 FIGURES = []
@@ -195,13 +196,13 @@ class Letters:
                 self.as_they_came.add((source, body))
 
 
-def wrongs(messages, left, letters, bystanders, is_gone_forgiven):
+def wrongs(messages, left, letters, bystanders):
     """All that has become of messages, by their ids, against the contract:
-    every asset is out of its project or named in a dead letter.
+    every asset is out of its project or named in a dead letter, and no dead
+    letter names one that is out of it.
 
     `left` are the projects with their assets, `bystanders` what of it nobody
-    asked for. `is_gone_forgiven` is whether SiteWise refuses an asset that is
-    gone, so that a dead letter may name what is out of its project."""
+    asked for."""
     left = {name: set(ids) for name, ids in left.items()}
     letters = Letters(letters)
     asked, bad_ids = collections.defaultdict(set), collections.defaultdict(set)
@@ -221,7 +222,7 @@ def wrongs(messages, left, letters, bystanders, is_gone_forgiven):
     for name, named in letters.of_project.items():
         for asset in named - asked[name] - bad_ids[name]:
             yield f"a dead letter names {asset} of {name}: nobody asked"
-        if name in left and not is_gone_forgiven:
+        if name in left:
             for asset in (named & asked[name]) - left[name]:
                 yield f"a dead letter names {asset} of {name}, which is gone from it"
     known = {(key, message.body) for key, message in messages.items() if not message.project}
@@ -254,10 +255,8 @@ class TheCheck(unittest.TestCase):
         body = {"projectId": name, "assetIds": ids, "deadLetteredAt": ""}
         return json.dumps(body), {"SourceMessageId": source}
 
-    def wrongs(self, is_gone_forgiven=False):
-        return list(
-            wrongs(self.messages, self.left, self.letters, self.bystanders, is_gone_forgiven)
-        )
+    def wrongs(self):
+        return list(wrongs(self.messages, self.left, self.letters, self.bystanders))
 
     def test_it_is_silent_when_all_is_well(self):
         self.assertEqual(self.wrongs(), [])
@@ -286,7 +285,6 @@ class TheCheck(unittest.TestCase):
         self.letters.append(self.letter("m-1", project(1), *assets(1)))
         [wrong] = self.wrongs()
         self.assertIn("gone from it", wrong)
-        self.assertEqual(self.wrongs(is_gone_forgiven=True), [])
 
 
 # -------------------------------------------------------------------- the parts
@@ -450,32 +448,27 @@ class Kills(Bootstrap):
         "MaxReceiveCount": 1000,
     }
 
-    def work_off(
-        self, messages, kills, *arguments, latency_ms=40, mapping=deployed.EventSourceMapping
-    ):
+    def work_off(self, messages, kills, *arguments, mapping=deployed.EventSourceMapping):
         """Sends so many messages, kills the runtime so often in an invocation
         while they are worked off, and returns what is wrong in the end.
 
-        The latency is SiteWise's before it does something, and once more on the
+        SiteWise takes its time before it does something, and once more on the
         way back: so long a kill finds a call under way, or done and not
         answered."""
         started = time.monotonic()
-        is_gone_refused = "not-found" in arguments
         sender = Sender(self.dice)
         planned = sender.messages(messages)
         self.start_simulator(
-            "--latency-ms", str(latency_ms), *arguments, reply_delay=latency_ms / 1000
+            "--latency-ms", str(LATENCY_MS), *arguments, reply_delay=LATENCY_MS / 1000
         )
         self.seed_all(sender.bystanders)
         self.seed_all(sender.seeds)
         for asset in sender.doomed:
             self.fault(f"disassociate:asset={asset}:asset-error=INTERNAL_FAILURE")
         for fault in "status=500", "throttle", "reset-after", "truncate":
-            self.fault(f"disassociate:probability=0.02:{fault}")
-        # Not tried again at once, so that messages come back. Where each asset
-        # that is gone costs a call, most would come back for ever.
-        if not is_gone_refused:
-            self.fault("disassociate:probability=0.03:status=403")
+            self.fault(f"sitewise:probability=0.02:{fault}")
+        # Not tried again at once, so that messages come back.
+        self.fault("sitewise:probability=0.03:status=403")
         self.start_function()
         sent = dict(zip(self.send(*(message.body for message in planned)), planned, strict=True))
 
@@ -517,7 +510,7 @@ class Kills(Bootstrap):
             f"dead letters; {time.monotonic() - started:.0f} s"
         )
         self.assertEqual(killer.left, 0)
-        return list(wrongs(sent, self.projects(), letters, sender.bystanders, is_gone_refused))
+        return list(wrongs(sent, self.projects(), letters, sender.bystanders))
 
     def test_nothing_is_lost(self):
         found = self.work_off(SIZES.messages, SIZES.kills, "--tokens", "all")
@@ -528,8 +521,6 @@ class Kills(Bootstrap):
             SIZES.refused_messages,
             SIZES.refused_kills,
             *("--tokens", "successes", "--asset-not-in-project", "not-found"),
-            # Each asset that is gone already may cost a call.
-            latency_ms=10,
         )
         self.assertEqual(found, [])
 
@@ -726,7 +717,7 @@ class Case:
             for body, attributes in letters[self.queue]
             if attributes["SourceMessageId"] in messages
         ]
-        return wrongs(messages, projects, theirs, {}, is_gone_forgiven=False)
+        return wrongs(messages, projects, theirs, {})
 
 
 # -------------------------------------------------------------- freeze and thaw
@@ -860,7 +851,7 @@ class Freezes(emulated.EmulatedFunction):
             (letter["body"], letter["attributes"])
             for letter in emulated.http("GET", f"{self.simulator}/_simulator/queues/{Frozen.QUEUE}")
         ]
-        self.assertEqual(list(wrongs(messages, self.projects(), letters, {}, False)), [])
+        self.assertEqual(list(wrongs(messages, self.projects(), letters, {})), [])
         self.calls()
         self.assertEqual(sum(frozen.without_connection for frozen in processes), 0)
         # To SiteWise and to SQS, one at least.

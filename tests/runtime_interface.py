@@ -76,6 +76,7 @@ class Bootstrap(emulated.EmulatedFunction):
                             "requested": 3,
                             "duplicates": 0,
                             "disassociated": 3,
+                            "absent": 0,
                             "rejected": 0,
                             "unfinished": 0,
                             "queued": 0,

@@ -219,11 +219,29 @@ class Signals(emulated.EmulatedFunction):
                 "AssetsRejected": 2,
                 # 100 and the two tails' 21, and the failing asset twice more
                 "Calls": 4,
+                # The project's assets, after each call that failed for one
+                "Reads": 3,
                 "DeadLetters": 3,
                 "ColdStart": 1,
             },
         )
-        self.assertEqual(len(self.latencies), 4)
+        self.assertEqual(len(self.latencies), 7)
+
+    def test_an_asset_that_is_not_in_its_project_is_told_of_as_absent(self):
+        self.cold_start()
+        self.seed(json.dumps(request(1, [asset(1), asset(3)])))
+        self.assertEqual(
+            self.told_metrics(sqs(record(1, request(1, [asset(1), asset(2)])))),
+            {
+                "MessagesReceived": 1,
+                "AssetsRequested": 2,
+                "AssetsDisassociated": 1,
+                "AssetsAbsent": 1,
+                "Calls": 1,
+                "Reads": 1,
+                "ColdStart": 1,
+            },
+        )
 
     def test_a_cold_start_is_told_of_once(self):
         self.cold_start()
@@ -295,7 +313,7 @@ class Signals(emulated.EmulatedFunction):
         )
 
     def test_every_latency_is_told_of_though_a_document_has_room_for_a_hundred(self):
-        self.cold_start(MAX_CONCURRENCY="64", FAN_OUT_ASSETS="25000")
+        self.cold_start(CALL_CONCURRENCY="64", FAN_OUT_ASSETS="25000")
         ids = [asset(number) for number in range(12_000)]
         self.seed(json.dumps(request(1, ids)))
         lines = self.told(request(1, ids))

@@ -147,28 +147,41 @@ class Reader:
         return operation, json_object(request.body)
 
     def _rest_json_operation(self, request):
+        path, _, query = request.path.partition("?")
         for name in self.model.operation_names:
             operation = self.model.operation_model(name)
             pattern = re.sub(
                 r"\\{(\w+)\\}", r"(?P<\1>[^/]+)", re.escape(operation.http["requestUri"])
             )
-            match = re.fullmatch(pattern, request.path)
+            match = re.fullmatch(pattern, path)
             if match and request.method == operation.http["method"]:
                 break
         else:
             raise ValueError(f"{request.method} {request.path}: no operation of {self._service}")
-        expect_content_type(request, "application/json")
-        in_path = {key: urllib.parse.unquote(value) for key, value in match.groupdict().items()}
-        in_body = json_object(request.body)
+        body = {}
+        if request.method != "GET":
+            expect_content_type(request, "application/json")
+            body = json_object(request.body)
+        elif request.body:
+            raise ValueError("a GET with a body")
+        sources = {
+            "uri": {key: urllib.parse.unquote(value) for key, value in match.groupdict().items()},
+            "querystring": dict(urllib.parse.parse_qsl(query, strict_parsing=bool(query))),
+            None: body,
+        }
         parameters = {}
         for key, member in operation.input_shape.members.items():
-            source = in_path if member.serialization.get("location") == "uri" else in_body
+            source = sources[member.serialization.get("location")]
             wire_name = member.serialization.get("name", key)
             if wire_name in source:
                 parameters[key] = source.pop(wire_name)
+                # A query has text only.
+                if source is sources["querystring"] and member.type_name == "integer":
+                    parameters[key] = int(parameters[key])
         # Nothing but the input's members, each in its own place.
-        if in_body or in_path:
-            raise ValueError(f"{operation.name}: unknown {[*in_body, *in_path]}")
+        unknown = [key for source in sources.values() for key in source]
+        if unknown:
+            raise ValueError(f"{operation.name}: unknown {unknown}")
         return operation, parameters
 
     def _against_signature(self, request):
@@ -232,20 +245,22 @@ def violations(value, shape, name):
             yield from violations(key, shape.key, f"{name}, a key")
             yield from violations(part, shape.value, f"{name}.{key}")
     elif shape.type_name == "list" and isinstance(value, list):
-        yield from off_limits(value, shape, name)
+        yield from off_limits("length", len(value), shape, name)
         for at, part in enumerate(value):
             yield from violations(part, shape.member, f"{name}[{at}]")
     elif shape.type_name == "string" and isinstance(value, str):
-        yield from off_limits(value, shape, name)
+        yield from off_limits("length", len(value), shape, name)
         pattern = shape.metadata.get("pattern")
         if pattern and not re.fullmatch(pattern, value):
             yield f"{name}: {value!r} does not match {pattern}"
+    elif shape.type_name == "integer" and isinstance(value, int):
+        yield from off_limits("value", value, shape, name)
 
 
-def off_limits(value, shape, name):
+def off_limits(what, number, shape, name):
     least, most = (shape.metadata.get(limit) for limit in ("min", "max"))
-    if least is not None and len(value) < least or most is not None and len(value) > most:
-        yield f"{name}: length {len(value)}, allowed are {least} to {most}"
+    if least is not None and number < least or most is not None and number > most:
+        yield f"{name}: {what} {number}, allowed are {least} to {most}"
 
 
 def against_sqs_quotas(parameters):

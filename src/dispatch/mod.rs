@@ -104,13 +104,10 @@ pub async fn dispatch(
     let Run {
         requests, state, ..
     } = run;
-    let outcomes = state
-        .into_inner()
-        .unwrap_or_else(PoisonError::into_inner)
-        .outcomes;
+    let state = state.into_inner().unwrap_or_else(PoisonError::into_inner);
     let (calls, reads) = requests.counts();
     Dispatched {
-        outcomes,
+        outcomes: state.into_outcomes(),
         calls,
         reads,
     }
@@ -126,6 +123,8 @@ struct Attempt {
     round: u32,
     /// whether it is the batch as it was planned
     is_whole: bool,
+    /// how many calls the service had answered when it was split off
+    answers_before: usize,
 }
 
 impl Attempt {
@@ -135,6 +134,7 @@ impl Attempt {
             positions: (0..).take(batches[batch].assets.len()).collect(),
             round: 0,
             is_whole: true,
+            answers_before: 0,
         }
     }
 
@@ -197,7 +197,6 @@ impl<'a> Run<'a> {
         // letter, whatever order the messages came in.
         assets.sort_unstable();
         let token = batch.token(&assets, attempt.round);
-        let answers_before = self.state().answers;
         let result = self
             .requests
             .disassociate(batch.project, &assets, &token)
@@ -231,7 +230,7 @@ impl<'a> Run<'a> {
                 state.answered()
             }
             FailureClass::Transient | FailureClass::Unexpected if state.is_shared(&attempt) => {
-                if state.answers > answers_before {
+                if state.answers > attempt.answers_before {
                     return state.split(&attempt, FAILED_PARTS);
                 }
                 state.deferred.push(attempt);
@@ -329,6 +328,24 @@ impl<'a> State<'a> {
             overlaps: None,
             answers: 0,
         }
+    }
+
+    /// Returns the final outcomes. Where several batches have an asset, it is
+    /// done for all of them once it is for one.
+    fn into_outcomes(mut self) -> Vec<Vec<Outcome>> {
+        for places in self.overlaps.into_iter().flat_map(HashMap::into_values) {
+            for done in [Outcome::Absent, Outcome::Disassociated] {
+                let is_done = |(batch, position): &(usize, u8)| {
+                    self.outcomes[*batch][usize::from(*position)] == done
+                };
+                if places.iter().any(is_done) {
+                    for (batch, position) in &places {
+                        self.outcomes[*batch][usize::from(*position)] = done.clone();
+                    }
+                }
+            }
+        }
+        self.outcomes
     }
 
     fn conclude(&mut self, batch: usize, positions: &[u8], outcome: &Outcome) {
@@ -491,7 +508,11 @@ impl<'a> State<'a> {
                 .map(<[u8]>::to_vec)
                 .collect()
         };
-        parts.into_iter().map(|part| attempt.part(part)).collect()
+        let part = |positions| Attempt {
+            answers_before: self.answers,
+            ..attempt.part(positions)
+        };
+        parts.into_iter().map(part).collect()
     }
 
     fn is_shared(&self, attempt: &Attempt) -> bool {
