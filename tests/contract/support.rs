@@ -8,7 +8,7 @@ use aws_sdk_sqs::config::{Credentials, SharedCredentialsProvider};
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
-use simulator::{Action, Call, Fault, Message, Operation, Settings, Simulator};
+use simulator::{Absent, Action, Call, Fault, Message, Names, Operation, Settings, Simulator};
 use sitewise_disassociator::handler::{Function, Invocation};
 use sitewise_disassociator::queue::{Queue, Sqs};
 use sitewise_disassociator::sitewise::SiteWise;
@@ -91,6 +91,32 @@ pub(crate) fn failed_numbers(answer: &Value) -> Vec<usize> {
         number.expect("a record with a number")
     })
     .collect()
+}
+
+/// A service that complains so about absent assets.
+pub(crate) fn complaining(absent: &Absent, names: Names) -> Settings {
+    Settings {
+        asset_not_in_project: absent.clone(),
+        unknown_asset: absent.clone(),
+        not_found_names: names,
+        ..Settings::default()
+    }
+}
+
+/// Every way in which a service may complain about absent assets.
+pub(crate) fn complaints() -> [Absent; 3] {
+    let error = Absent::AssetError {
+        code: "NOT_IN_PROJECT".to_owned(),
+        message: "not in project".to_owned(),
+    };
+    [Absent::NotFound, Absent::Invalid, error]
+}
+
+/// How many assets a report counts as disassociated, absent, rejected and
+/// unfinished.
+pub(crate) fn counts(report: &Value) -> [&Value; 4] {
+    let counts = &report["assets"];
+    ["disassociated", "absent", "rejected", "unfinished"].map(|name| &counts[name])
 }
 
 /// The process's SDK configuration, over `http_client`.
