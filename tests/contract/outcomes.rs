@@ -1,12 +1,11 @@
 //! Section 4: what happens to a call, and where its assets lead.
 
 use serde_json::{Value, json};
-use simulator::{Action, Fault, Operation, Settings};
+use simulator::{Action, Fault, Operation};
 use sitewise_disassociator::dispatch::ROUND_PAUSE;
 
 use crate::support::{
-    DEAD_LETTERS, Rig, WORK, asset, assets, failed, project, record, records, request, rule_event,
-    topic_event,
+    Rig, asset, assets, failed, record, records, request, rule_event, topic_event,
 };
 
 fn refuse(status: u16, error_type: &str) -> Action {
