@@ -216,3 +216,22 @@ async fn one_read_serves_every_answer_that_came_before_its_first_page() {
         .collect();
     assert_eq!(milliseconds, [10, 1010]);
 }
+
+/// The second refusal comes between the first page and the second.
+#[tokio::test(start_paused = true)]
+async fn a_read_serves_no_answer_that_came_after_its_first_page() {
+    let rig = Rig::new(complaining(&Absent::NotFound, Names::Nothing));
+    rig.simulator.add_project(&project(1), assets(5_000..5_300));
+    rig.fault("list:latency=1000ms");
+    for (batch, latency) in [(0, 10), (100, 500)] {
+        let slow = asset(batch);
+        rig.fault(&format!("disassociate:asset={slow}:latency={latency}ms"));
+    }
+    let report = rig.answer(&request(1, &assets(0..200))).await;
+    assert_eq!(counts(&report), [0, 200, 0, 0]);
+    assert_eq!(
+        rig.reads().len(),
+        2 * 4,
+        "two reads of two pages, twice each"
+    );
+}
