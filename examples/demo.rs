@@ -16,10 +16,10 @@ use aws_sdk_sqs::config::{Credentials, SharedCredentialsProvider};
 use clap::Parser;
 use serde_json::value::RawValue;
 use simulator::{Call, Fault, Operation, Settings, Simulator, Throttle};
+use sitewise_disassociator::aws::sitewise::SiteWise;
+use sitewise_disassociator::aws::sqs::{Queue, Sqs};
 use sitewise_disassociator::event::{self, Event};
 use sitewise_disassociator::handler::{Function, Invocation};
-use sitewise_disassociator::queue::{Queue, Sqs};
-use sitewise_disassociator::sitewise::SiteWise;
 use tokio::time::Instant;
 
 const DEAD_LETTERS: &str = "dead-letters";

@@ -54,6 +54,26 @@ impl Origin {
             Self::Direct => "aws:lambda",
         }
     }
+
+    /// Returns who keeps a message that is not settled.
+    pub fn keeper(self) -> Keeper {
+        match self {
+            Self::Sqs => Keeper::Queue,
+            Self::EventBridge | Self::Sns => Keeper::Lambda,
+            Self::Direct => Keeper::Caller,
+        }
+    }
+}
+
+/// Who keeps a message that is not settled.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Keeper {
+    /// The queue: it delivers the message again, whole.
+    Queue,
+    /// Lambda: it invokes the function again, and has a dead-letter queue.
+    Lambda,
+    /// The caller, who is told.
+    Caller,
 }
 
 /// What carried one request here.

@@ -1,27 +1,25 @@
 //! Removes assets from AWS IoT SiteWise Monitor projects, reliably and at
 //! scale: the library behind the Lambda function.
 //!
-//! The way of the data, one direction, no way back up:
+//! The flow of data, in one direction:
 //!
 //! ```text
-//! payload ─ event ─► messages ─ request ─► requests ─ plan ─► batches ─ dispatch ─► outcomes ─ settle ─┬─► dead_letter, part ─ queue ─► SQS
-//!                                                                       │                              └─► answer ─► Lambda
-//!                                                                       └── sitewise (one API call)
+//! payload ─ event ─► messages ─ request ─► requests ─ plan ─► batches ─ dispatch ─► outcomes ─ settle ─┬─► outbox ─► SQS
+//!                                                                     │                               └─► response ─► Lambda
+//!                                                                     └── sitewise: disassociate, list, describe
 //! ```
 //!
-//! - [`event`]: what a payload is; [`request`]: what is asked for, read with
-//!   [`strict_json`]
-//! - [`plan`]: which calls to make
-//! - [`dispatch`]: runs them through [`sitewise`], as fast as the [`pace`]
-//!   allows; [`sdk_error`]: what a failed call means; [`retry`]: what the SDK
-//!   tries again; [`outcome`]: what became of an asset; [`connections`]: what the calls go over
-//! - [`settle`]: what becomes of each message
-//! - [`dead_letter`] and [`part`]: what is put in a [`queue`]
-//! - [`answer`]: what Lambda is told
-//! - [`handler`]: the order of all this; [`config`]: its setting; [`trust`]:
-//!   the roots of its TLS
-//! - [`telemetry`]: what is logged of it; [`metrics`]: its numbers;
-//!   [`attempts`]: those of the calls
+//! - [`handler`]: one invocation, the order of the steps; [`config`]: the
+//!   environment; [`deadline`]: how the time is divided
+//! - [`event`]: what a payload is; [`request`]: what it asks for
+//! - [`plan`]: which calls to make; [`token`]: their client tokens
+//! - [`dispatch`]: makes them, no faster than its rate limiter allows, and reads
+//!   projects where a call fails; [`outcome`]: what became of an asset
+//! - [`settle`]: where everything goes that is not done
+//! - [`output`]: dead letters, parts and their way into the queues; the response
+//! - [`aws`]: the clients of SiteWise and SQS, what their errors mean, what the
+//!   SDK retries, its connections and root certificates
+//! - [`telemetry`]: the log and the metrics
 //!
 //! Everything left of [`dispatch`], and [`settle`], is pure: no clock, no
 //! network, no environment.
@@ -32,25 +30,17 @@ compile_error!(
      whose own default for release builds is abort"
 );
 
-pub mod answer;
-pub mod attempts;
+pub mod aws;
 pub mod config;
-pub mod connections;
-pub mod dead_letter;
+pub mod deadline;
 pub mod dispatch;
 pub mod event;
 pub mod handler;
-pub mod metrics;
 pub mod outcome;
-pub mod pace;
-pub mod part;
+pub mod output;
 pub mod plan;
-pub mod queue;
 pub mod request;
-pub mod retry;
-pub mod sdk_error;
 pub mod settle;
-pub mod sitewise;
 pub mod strict_json;
 pub mod telemetry;
-pub mod trust;
+pub mod token;

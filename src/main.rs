@@ -1,22 +1,21 @@
 //! The Lambda function's process: one cold start, then `run`.
 
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use aws_config::environment::EnvironmentVariableCredentialsProvider;
+use aws_config::retry::RetryConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_smithy_http_client::Builder;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
 use serde_json::value::RawValue;
-use sitewise_disassociator::answer::Answer;
+use sitewise_disassociator::aws::connections::Connections;
 use sitewise_disassociator::config::{Config, DEFAULT_SERVICE_NAME};
-use sitewise_disassociator::connections::Connections;
-use sitewise_disassociator::handler::{Function, HandlerError, Invocation, time_left};
-use sitewise_disassociator::queue::{Queue, Sqs};
-use sitewise_disassociator::sitewise::SiteWise;
-use sitewise_disassociator::telemetry::{self, Voice};
+use sitewise_disassociator::deadline::time_left;
+use sitewise_disassociator::handler::{Function, HandlerError, Invocation};
+use sitewise_disassociator::output::response::Response;
+use sitewise_disassociator::telemetry::{self, TelemetryConfig};
 use tokio::time::Instant;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
@@ -25,7 +24,7 @@ async fn main() -> ExitCode {
     let config = match Config::from_env() {
         Ok(config) => config,
         Err(error) => {
-            telemetry::init(Voice {
+            telemetry::init(TelemetryConfig {
                 service: DEFAULT_SERVICE_NAME.to_owned(),
                 filter: Targets::new().with_default(LevelFilter::INFO),
                 metrics_namespace: None,
@@ -37,8 +36,8 @@ async fn main() -> ExitCode {
     };
     let connections = connections(&config);
     let sdk_config = sdk_config(&config, connections.clone()).await;
-    let function = function(&config, &sdk_config);
-    telemetry::init(config.voice);
+    let function = Function::new(&sdk_config, config.function, SystemTime::now);
+    telemetry::init(config.telemetry);
     let handler = service_fn(|event: LambdaEvent<Box<RawValue>>| {
         let (function, connections) = (&function, &connections);
         async move {
@@ -57,7 +56,7 @@ async fn main() -> ExitCode {
 }
 
 fn connections(config: &Config) -> Connections {
-    let tls_context = config.roots.tls_context();
+    let tls_context = config.tls_roots.tls_context();
     Connections::new(move |most_idle| {
         Builder::new()
             .tls_provider(Provider::Rustls(CryptoMode::Ring))
@@ -68,7 +67,12 @@ fn connections(config: &Config) -> Connections {
 }
 
 async fn sdk_config(config: &Config, connections: Connections) -> SdkConfig {
-    let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(connections);
+    let mut loader = aws_config::defaults(BehaviorVersion::latest())
+        .http_client(connections)
+        // Each client has a retry configuration of its own. Without one here the
+        // loader panics at values of AWS_RETRY_MODE and AWS_MAX_ATTEMPTS that it
+        // does not support.
+        .retry_config(RetryConfig::standard());
     if let Some(region) = &config.region {
         loader = loader.region(Region::new(region.clone()));
     }
@@ -78,25 +82,11 @@ async fn sdk_config(config: &Config, connections: Connections) -> SdkConfig {
     loader.load().await
 }
 
-fn function(config: &Config, sdk_config: &SdkConfig) -> Function {
-    let sqs = Sqs::new(sdk_config);
-    let queue = |url: &Option<String>| url.clone().map(|url| Queue::new(sqs.clone(), url));
-    Function {
-        sitewise: SiteWise::new(sdk_config),
-        dead_letter_queue: queue(&config.dead_letter_queue_url),
-        work_queue: queue(&config.work_queue_url),
-        fan_out_assets: config.fan_out_assets,
-        call_concurrency: config.call_concurrency,
-        pace: Arc::default(),
-        now: SystemTime::now,
-    }
-}
-
 async fn handle(
     function: &Function,
     event: LambdaEvent<Box<RawValue>>,
-) -> Result<Answer, HandlerError> {
-    telemetry::enter(
+) -> Result<Response, HandlerError> {
+    telemetry::begin_invocation(
         &event.context.request_id,
         event.context.xray_trace_id.as_deref(),
     );

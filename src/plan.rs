@@ -1,15 +1,13 @@
 //! Which calls to make: batches of at most 100 assets of one project.
 //!
-//! Owns full batches, shared tails and client tokens. Pure: the same requests
-//! give the same plan. It must not await.
+//! Owns full batches, shared tails and the order of first attempts. Pure: the
+//! same requests give the same plan.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fmt::Write as _;
-
-use sha2::{Digest, Sha256};
 
 use crate::request::{AssetId, ClientToken, DisassociateRequest, ProjectId};
+use crate::token::Derivation;
 
 /// Most assets in one call (service model, shape
 /// `BatchDisassociateProjectAssetsRequest$assetIds`: 1 to 100 items).
@@ -18,7 +16,7 @@ pub const BATCH_LIMIT: usize = 100;
 /// One request to plan for, with the id of the message that carried it: the
 /// same id at every delivery of that message, so that its tokens are the same.
 #[derive(Clone, Copy, Debug)]
-pub struct Ask<'a> {
+pub struct PlanInput<'a> {
     /// what is asked for
     pub request: &'a DisassociateRequest,
     /// the id of the message it came in
@@ -35,18 +33,18 @@ pub struct Batch {
     /// 1 to [`BATCH_LIMIT`] distinct assets.
     pub assets: Vec<AssetId>,
     /// The requests that asked for these assets, at least one. Each asset has
-    /// at least one owner.
-    pub owners: Vec<Owner>,
+    /// at least one share.
+    pub shares: Vec<Share>,
     own_token: Option<OwnToken>,
 }
 
 /// A request's share of a batch.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Owner {
-    /// The request's place among those planned for.
+pub struct Share {
+    /// The request's position among those planned for.
     pub request: usize,
-    /// For each asset of the share, its place in the batch.
-    pub places: Vec<u8>,
+    /// For each asset of the share, its position in the batch.
+    pub positions: Vec<u8>,
     /// How often the request's message was delivered, this time included.
     pub receives: u32,
     message_id: String,
@@ -76,16 +74,16 @@ impl Batch {
             return derivation.call(self.project, assets, round);
         }
         let mut messages: Vec<&str> = self
-            .owners
+            .shares
             .iter()
-            .filter(|owner| {
+            .filter(|share| {
                 assets.len() == self.assets.len()
-                    || owner
-                        .places
+                    || share
+                        .positions
                         .iter()
-                        .any(|place| assets.contains(&self.assets[usize::from(*place)]))
+                        .any(|position| assets.contains(&self.assets[usize::from(*position)]))
             })
-            .map(|owner| owner.message_id.as_str())
+            .map(|share| share.message_id.as_str())
             .collect();
         messages.sort_unstable();
         messages.dedup();
@@ -97,75 +95,23 @@ impl Batch {
     }
 }
 
-/// Derives a client token: SHA-256 over length-prefixed fields, in
-/// hexadecimal, which is 64 characters, as long as a token may be.
-pub(crate) struct Derivation(Sha256);
-
-impl Derivation {
-    pub(crate) fn new(purpose: &str) -> Self {
-        let mut derivation = Self(Sha256::new());
-        derivation.text(purpose);
-        derivation
-    }
-
-    pub(crate) fn text(&mut self, text: &str) {
-        self.number(text.len());
-        self.0.update(text.as_bytes());
-    }
-
-    pub(crate) fn number(&mut self, number: usize) {
-        self.0.update((number as u64).to_be_bytes());
-    }
-
-    /// Adds assets as a set: their order makes no difference.
-    pub(crate) fn assets(&mut self, assets: &[AssetId]) {
-        let mut sorted = assets.to_vec();
-        sorted.sort_unstable();
-        self.number(sorted.len());
-        for asset in sorted {
-            self.0.update(asset.as_bytes());
-        }
-    }
-
-    pub(crate) fn project(&mut self, project: ProjectId) {
-        self.0.update(project.as_bytes());
-    }
-
-    fn call(mut self, project: ProjectId, assets: &[AssetId], round: u32) -> ClientToken {
-        self.number(round as usize);
-        self.project(project);
-        self.assets(assets);
-        self.finish()
-    }
-
-    pub(crate) fn finish(self) -> ClientToken {
-        let mut token = String::with_capacity(64);
-        for byte in self.0.finalize() {
-            write!(token, "{byte:02x}").expect("writing to a String cannot fail");
-        }
-        token
-            .parse()
-            .expect("64 hexadecimal digits are a client token")
-    }
-}
-
-/// Plans the calls for `asks`.
+/// Plans the calls for `inputs`.
 ///
 /// Each request's assets are cut into full batches of its own; what remains is
 /// its tail. Tails for the same project share batches, first fit by decreasing
 /// size, and are never split; an asset in two tails of one batch is sent once.
 /// A request with its own client token shares nothing.
-pub fn plan(asks: &[Ask<'_>]) -> Vec<Batch> {
+pub fn plan(inputs: &[PlanInput<'_>]) -> Vec<Batch> {
     let mut batches = Vec::new();
     let mut tails: Vec<Tail<'_>> = Vec::new();
 
-    for (index, ask) in asks.iter().enumerate() {
-        let request = ask.request;
+    for (index, input) in inputs.iter().enumerate() {
+        let request = input.request;
         let chunks = request.assets.chunks(BATCH_LIMIT);
         let is_whole_request = chunks.len() == 1;
         for assets in chunks {
             let tail = Tail {
-                ask: *ask,
+                input: *input,
                 request: index,
                 assets,
             };
@@ -190,7 +136,7 @@ pub fn plan(asks: &[Ask<'_>]) -> Vec<Batch> {
     let mut shared: HashMap<ProjectId, SharedBatches> = HashMap::new();
     let mut projects = Vec::new();
     for tail in &tails {
-        let project = tail.ask.request.project;
+        let project = tail.input.request.project;
         let batches = shared.entry(project).or_insert_with(|| {
             projects.push(project);
             SharedBatches::default()
@@ -213,56 +159,57 @@ pub fn plan(asks: &[Ask<'_>]) -> Vec<Batch> {
 pub fn first_attempts(batches: &[Batch]) -> Vec<usize> {
     let mut first_batches: HashMap<usize, usize> = HashMap::new();
     for (index, batch) in batches.iter().enumerate() {
-        for owner in &batch.owners {
-            first_batches.entry(owner.request).or_insert(index);
+        for share in &batch.shares {
+            first_batches.entry(share.request).or_insert(index);
         }
     }
     let mut order: Vec<usize> = (0..batches.len()).collect();
     order.sort_by_cached_key(|index| {
-        let owners = &batches[*index].owners;
-        let is_first_of_new = owners
+        let shares = &batches[*index].shares;
+        let is_first_of_new = shares
             .iter()
-            .any(|owner| owner.receives <= 1 && first_batches[&owner.request] == *index);
-        let receives = owners.iter().map(|owner| owner.receives).max();
-        let request = owners.iter().map(|owner| owner.request).min();
+            .any(|share| share.receives <= 1 && first_batches[&share.request] == *index);
+        let receives = shares.iter().map(|share| share.receives).max();
+        let request = shares.iter().map(|share| share.request).min();
         (!is_first_of_new, Reverse(receives), request)
     });
     order
 }
 
-/// Hands what became of each batch's assets back to those who asked: for each
-/// ask one value for each of its assets, in their order.
+/// Gives the results of each batch's assets back to the requests that share it:
+/// for each input one result for each of its assets, in their order.
 ///
 /// `batches` are in the order of [`plan`], which has a request's full batches
 /// in their order and its tail behind them. `results` holds, for each batch,
-/// one value for each of its assets.
-pub fn distribute<T: Clone>(
-    asks: &[Ask<'_>],
+/// one result for each of its assets.
+pub fn scatter<T: Clone>(
+    inputs: &[PlanInput<'_>],
     batches: &[Batch],
     results: &[Vec<T>],
 ) -> Vec<Vec<T>> {
-    let mut told: Vec<Vec<T>> = asks
+    let mut scattered: Vec<Vec<T>> = inputs
         .iter()
-        .map(|ask| Vec::with_capacity(ask.request.assets.len()))
+        .map(|input| Vec::with_capacity(input.request.assets.len()))
         .collect();
     for (batch, results) in batches.iter().zip(results) {
-        for owner in &batch.owners {
-            let share = owner.places.iter();
-            told[owner.request].extend(share.map(|place| results[usize::from(*place)].clone()));
+        for share in &batch.shares {
+            let positions = share.positions.iter();
+            let results = positions.map(|position| results[usize::from(*position)].clone());
+            scattered[share.request].extend(results);
         }
     }
-    told
+    scattered
 }
 
 struct Tail<'a> {
-    ask: Ask<'a>,
+    input: PlanInput<'a>,
     request: usize,
     assets: &'a [AssetId],
 }
 
 struct OpenBatch {
     batch: Batch,
-    places: HashMap<AssetId, u8>,
+    positions: HashMap<AssetId, u8>,
 }
 
 impl OpenBatch {
@@ -271,10 +218,10 @@ impl OpenBatch {
             batch: Batch {
                 project,
                 assets: Vec::new(),
-                owners: Vec::new(),
+                shares: Vec::new(),
                 own_token: None,
             },
-            places: HashMap::new(),
+            positions: HashMap::new(),
         }
     }
 
@@ -284,28 +231,29 @@ impl OpenBatch {
 
     /// Tells whether the assets that the batch lacks fit in it.
     fn has_room_for(&self, tail: &Tail<'_>) -> bool {
-        let is_new = |asset: &&AssetId| !self.places.contains_key(asset);
+        let is_new = |asset: &&AssetId| !self.positions.contains_key(asset);
         tail.assets.iter().filter(is_new).count() <= self.room()
     }
 
     fn add(&mut self, tail: &Tail<'_>) {
         let assets = &mut self.batch.assets;
-        let places = tail
+        let positions = tail
             .assets
             .iter()
             .map(|asset| {
-                *self.places.entry(*asset).or_insert_with(|| {
-                    let place = u8::try_from(assets.len()).expect("a batch has at most 100 assets");
+                *self.positions.entry(*asset).or_insert_with(|| {
+                    let position =
+                        u8::try_from(assets.len()).expect("a batch has at most 100 assets");
                     assets.push(*asset);
-                    place
+                    position
                 })
             })
             .collect();
-        self.batch.owners.push(Owner {
+        self.batch.shares.push(Share {
             request: tail.request,
-            places,
-            receives: tail.ask.receives,
-            message_id: tail.ask.message_id.to_owned(),
+            positions,
+            receives: tail.input.receives,
+            message_id: tail.input.message_id.to_owned(),
         });
     }
 }
@@ -340,7 +288,8 @@ impl SharedBatches {
                     .copied()
             })
             .unwrap_or_else(|| {
-                self.batches.push(OpenBatch::new(tail.ask.request.project));
+                self.batches
+                    .push(OpenBatch::new(tail.input.request.project));
                 self.batches.len() - 1
             });
         let batch = &mut self.batches[index];
@@ -392,11 +341,11 @@ mod tests {
         }
     }
 
-    fn asks<'a>(requests: &'a [DisassociateRequest], ids: &'a [String]) -> Vec<Ask<'a>> {
+    fn inputs<'a>(requests: &'a [DisassociateRequest], ids: &'a [String]) -> Vec<PlanInput<'a>> {
         requests
             .iter()
             .zip(ids)
-            .map(|(request, message_id)| Ask {
+            .map(|(request, message_id)| PlanInput {
                 request,
                 message_id,
                 receives: 1,
@@ -411,7 +360,7 @@ mod tests {
     }
 
     fn planned(requests: &[DisassociateRequest]) -> Vec<Batch> {
-        plan(&asks(requests, &ids(requests.len())))
+        plan(&inputs(requests, &ids(requests.len())))
     }
 
     fn sizes(batches: &[Batch]) -> Vec<usize> {
@@ -450,24 +399,24 @@ mod tests {
         let batches = planned(&requests);
         // the full hundred; 70 + 30; 60 + 40; the other project
         assert_eq!(sizes(&batches), [100, 100, 100, 10]);
-        let owners: Vec<Vec<usize>> = batches
+        let shares: Vec<Vec<usize>> = batches
             .iter()
-            .map(|batch| batch.owners.iter().map(|owner| owner.request).collect())
+            .map(|batch| batch.shares.iter().map(|share| share.request).collect())
             .collect();
-        assert_eq!(owners, [vec![2], vec![4, 2], vec![0, 3], vec![1]]);
+        assert_eq!(shares, [vec![2], vec![4, 2], vec![0, 3], vec![1]]);
     }
 
     #[test]
     fn an_asset_in_two_tails_of_a_batch_is_sent_once_and_both_are_told() {
         let requests = [request(0, [1, 2, 3]), request(0, [3, 4])];
         let ids = ids(2);
-        let asks = asks(&requests, &ids);
-        let batches = plan(&asks);
+        let inputs = inputs(&requests, &ids);
+        let batches = plan(&inputs);
         assert_eq!(sizes(&batches), [4]);
         let results = vec![batches[0].assets.clone()];
-        let told = distribute(&asks, &batches, &results);
-        assert_eq!(told[0], requests[0].assets);
-        assert_eq!(told[1], requests[1].assets);
+        let results = scatter(&inputs, &batches, &results);
+        assert_eq!(results[0], requests[0].assets);
+        assert_eq!(results[1], requests[1].assets);
     }
 
     #[test]
@@ -518,7 +467,7 @@ mod tests {
         let tokens = [token(&several[0], 0), token(&several[1], 0)];
         assert_ne!(tokens[0], own);
         assert_ne!(tokens[0], tokens[1]);
-        let elsewhere = plan(&[Ask {
+        let elsewhere = plan(&[PlanInput {
             request: &with_token(request(0, 0..200)),
             message_id: "another message",
             receives: 1,
@@ -546,7 +495,7 @@ mod tests {
         let reversed = planned(&[request(0, (0..100).rev())]);
         assert_eq!(token(&reversed[0], 0), first, "the assets are a set");
 
-        let other_message = plan(&[Ask {
+        let other_message = plan(&[PlanInput {
             request: &request(0, 0..100),
             message_id: "message-7",
             receives: 1,
@@ -619,26 +568,26 @@ mod tests {
 
     fn check(requests: &[DisassociateRequest]) {
         let ids = ids(requests.len());
-        let asks = asks(requests, &ids);
-        let batches = plan(&asks);
+        let inputs = inputs(requests, &ids);
+        let batches = plan(&inputs);
 
         for batch in &batches {
             let distinct: BTreeSet<AssetId> = batch.assets.iter().copied().collect();
             assert_eq!(distinct.len(), batch.assets.len(), "no repeat");
             assert!((1..=BATCH_LIMIT).contains(&batch.assets.len()));
             let owned: BTreeSet<u8> = batch
-                .owners
+                .shares
                 .iter()
-                .flat_map(|owner| owner.places.iter().copied())
+                .flat_map(|share| share.positions.iter().copied())
                 .collect();
-            assert_eq!(owned.len(), batch.assets.len(), "each asset has an owner");
-            for owner in &batch.owners {
-                assert_eq!(requests[owner.request].project, batch.project);
-                let shares = batch.owners.len() > 1;
-                assert!(!(shares && requests[owner.request].client_token.is_some()));
-                let tail = requests[owner.request].assets.len() % BATCH_LIMIT;
+            assert_eq!(owned.len(), batch.assets.len(), "each asset has an share");
+            for share in &batch.shares {
+                assert_eq!(requests[share.request].project, batch.project);
+                let shares = batch.shares.len() > 1;
+                assert!(!(shares && requests[share.request].client_token.is_some()));
+                let tail = requests[share.request].assets.len() % BATCH_LIMIT;
                 assert!(
-                    [BATCH_LIMIT, tail].contains(&owner.places.len()),
+                    [BATCH_LIMIT, tail].contains(&share.positions.len()),
                     "full batches, and tails that are never split"
                 );
             }
@@ -654,15 +603,15 @@ mod tests {
                     .collect()
             })
             .collect();
-        let told = distribute(&asks, &batches, &results);
-        for (request, told) in requests.iter().zip(told) {
+        let results = scatter(&inputs, &batches, &results);
+        for (request, results) in requests.iter().zip(results) {
             let expected: Vec<_> = request
                 .assets
                 .iter()
                 .map(|asset| (request.project, *asset))
                 .collect();
             assert_eq!(
-                told, expected,
+                results, expected,
                 "every asset has the outcome of its own call"
             );
         }
@@ -671,7 +620,7 @@ mod tests {
             .iter()
             .map(|batch| batch.token(&batch.assets, 0).as_str().to_owned())
             .collect();
-        let again: BTreeSet<String> = plan(&asks)
+        let again: BTreeSet<String> = plan(&inputs)
             .iter()
             .map(|batch| batch.token(&batch.assets, 0).as_str().to_owned())
             .collect();

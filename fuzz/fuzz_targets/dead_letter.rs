@@ -7,10 +7,10 @@ use std::time::{Duration, SystemTime};
 use libfuzzer_sys::fuzz_target;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
-use sitewise_disassociator::dead_letter::{NamedAsset, Source, as_it_came, letters};
+use sitewise_disassociator::output::dead_letter::{NamedAsset, Source, as_it_came, letters};
 use sitewise_disassociator::event::{self, Event};
 use sitewise_disassociator::outcome::Failure;
-use sitewise_disassociator::queue::{MESSAGE_LIMIT, Parcel};
+use sitewise_disassociator::aws::sqs::{MESSAGE_LIMIT, Parcel};
 use sitewise_disassociator::request::DisassociateRequest;
 
 /// Bytes of letters that are enough for several.

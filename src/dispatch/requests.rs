@@ -1,8 +1,9 @@
 //! Makes requests to SiteWise: when each may start, and until when.
 //!
-//! Owns the wait for the pace of all requests, the repetition of throttled ones,
-//! and the stop before the deadline. It must not know what a request is for.
+//! Owns the wait for the rate limiter, the repetition of throttled requests, and
+//! the stop before the deadline. It must not know what a request is for.
 
+use std::cell::RefCell;
 use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,11 +13,11 @@ use futures_util::FutureExt as _;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
+use super::rate_limiter::{RateLimiter, RequestKind};
+use crate::aws::error::{CallFailure, FailureClass};
+use crate::aws::sitewise::SiteWise;
 use crate::outcome::{Failure, code};
-use crate::pace::{Kind, Pace};
 use crate::request::{AssetId, ClientToken, ProjectId};
-use crate::sdk_error::{CallFailure, FailureClass};
-use crate::sitewise::SiteWise;
 
 /// A request is not started with less time than this before the stop: no
 /// attempt over a new connection would be likely to finish.
@@ -25,13 +26,13 @@ pub const SHORTEST_CALL: Duration = Duration::from_millis(400);
 /// The requests of one invocation.
 pub(super) struct Requests<'a> {
     sitewise: &'a SiteWise,
-    pace: &'a Mutex<Pace>,
+    rate_limiter: &'a Mutex<RateLimiter>,
     stop: Instant,
     /// Held by the request that is the next to start; the others queue for it.
     next: tokio::sync::Mutex<()>,
     /// Notified of each answer: it may change when the next request may start.
     answered: Notify,
-    state: Mutex<State>,
+    state: RefCell<State>,
 }
 
 /// By kind.
@@ -43,20 +44,24 @@ struct State {
 }
 
 impl<'a> Requests<'a> {
-    pub(super) fn new(sitewise: &'a SiteWise, pace: &'a Mutex<Pace>, stop: Instant) -> Self {
+    pub(super) fn new(
+        sitewise: &'a SiteWise,
+        rate_limiter: &'a Mutex<RateLimiter>,
+        stop: Instant,
+    ) -> Self {
         Self {
             sitewise,
-            pace,
+            rate_limiter,
             stop,
             next: tokio::sync::Mutex::default(),
             answered: Notify::new(),
-            state: Mutex::default(),
+            state: RefCell::default(),
         }
     }
 
     /// Returns how many calls and reads were started.
     pub(super) fn counts(&self) -> (usize, usize) {
-        let [calls, reads] = self.state().started;
+        let [calls, reads] = self.state.borrow().started;
         (calls, reads)
     }
 
@@ -73,7 +78,7 @@ impl<'a> Requests<'a> {
         token: &ClientToken,
     ) -> Result<Vec<(AssetId, Failure)>, CallFailure> {
         let call = || self.sitewise.disassociate(project, assets, token);
-        self.request(Kind::Call, call).await
+        self.request(RequestKind::Call, call).await
     }
 
     /// Reads which assets a project has. `on_first_page` is called whenever its
@@ -93,7 +98,7 @@ impl<'a> Requests<'a> {
             let mut next: Option<String> = None;
             let mut pages = 0;
             while pages == 0 || next.is_some() {
-                let page = self.request(Kind::Read, || {
+                let page = self.request(RequestKind::Read, || {
                     if is_first_pass && pages == 0 {
                         on_first_page();
                     }
@@ -122,19 +127,19 @@ impl<'a> Requests<'a> {
     }
 
     async fn describe(&self, project: ProjectId) -> Result<(), CallFailure> {
-        self.request(Kind::Read, || self.sitewise.describe(project))
+        self.request(RequestKind::Read, || self.sitewise.describe(project))
             .await
     }
 
     /// Makes a request when it may start, and again while it is throttled.
-    async fn request<T, F>(&self, kind: Kind, send: impl Fn() -> F) -> Result<T, CallFailure>
+    async fn request<T, F>(&self, kind: RequestKind, send: impl Fn() -> F) -> Result<T, CallFailure>
     where
         F: Future<Output = Result<T, CallFailure>>,
     {
         let mut throttled = None;
         loop {
             let Some(started) = self.wait_for_start(kind).await else {
-                let given_up = self.state().given_up[kind as usize].clone();
+                let given_up = self.state.borrow().given_up[kind as usize].clone();
                 let failure = throttled.or(given_up).unwrap_or_else(|| too_late(None));
                 return Err(CallFailure::new(FailureClass::Throttled, failure));
             };
@@ -159,7 +164,7 @@ impl<'a> Requests<'a> {
                 }
                 Err(error) if error.class != FailureClass::Refused => return Err(error),
                 answered => {
-                    self.pace().accepted(kind, started, Instant::now());
+                    self.rate_limiter().accepted(kind, started, Instant::now());
                     self.answered.notify_one();
                     return answered;
                 }
@@ -169,17 +174,17 @@ impl<'a> Requests<'a> {
 
     /// Waits until a request may start, and returns when it does; `None` where
     /// all of its kind are given up, or there is no time.
-    async fn wait_for_start(&self, kind: Kind) -> Option<Instant> {
+    async fn wait_for_start(&self, kind: RequestKind) -> Option<Instant> {
         let _next = self.next.lock().await;
         loop {
             let now = Instant::now();
-            let start = self.pace().next_start(now);
-            if self.is_too_late(start) || self.state().given_up[kind as usize].is_some() {
+            let start = self.rate_limiter().next_start(now);
+            if self.is_too_late(start) || self.state.borrow().given_up[kind as usize].is_some() {
                 return None;
             }
             if start <= now {
-                self.pace().started(now, fastrand::f64());
-                self.state().started[kind as usize] += 1;
+                self.rate_limiter().started(now, fastrand::f64());
+                self.state.borrow_mut().started[kind as usize] += 1;
                 return Some(now);
             }
             // Either way it is looked at again.
@@ -187,22 +192,20 @@ impl<'a> Requests<'a> {
         }
     }
 
-    fn throttled(&self, kind: Kind, started: Instant, error: &CallFailure) {
-        let (mut pace, now) = (self.pace(), Instant::now());
-        pace.throttled(kind, started, now, error.pause);
-        if pace.is_hopeless(kind, now) {
-            self.state().given_up[kind as usize] = Some(error.failure.clone());
+    fn throttled(&self, kind: RequestKind, started: Instant, error: &CallFailure) {
+        let (mut rate_limiter, now) = (self.rate_limiter(), Instant::now());
+        rate_limiter.throttled(kind, started, now, error.pause);
+        if rate_limiter.should_give_up(kind, now) {
+            self.state.borrow_mut().given_up[kind as usize] = Some(error.failure.clone());
         }
-        drop(pace);
+        drop(rate_limiter);
         self.answered.notify_one();
     }
 
-    fn pace(&self) -> MutexGuard<'a, Pace> {
-        self.pace.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn rate_limiter(&self) -> MutexGuard<'a, RateLimiter> {
+        self.rate_limiter
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -5,19 +5,19 @@
 //! one, and does not send it.
 
 use std::borrow::Cow;
-use std::io;
-use std::ops::Range;
+use std::iter;
 use std::time::SystemTime;
 
 use aws_smithy_types::DateTime;
 use aws_smithy_types::date_time::Format;
 use serde::Serialize;
+use serde_json::value::RawValue;
 
+use crate::aws::sqs::{MESSAGE_LIMIT, OutgoingMessage, escape_refused};
 use crate::event::Message;
 use crate::outcome::Failure;
-use crate::plan::Derivation;
-use crate::queue::{MESSAGE_LIMIT, Parcel, escape_refused};
 use crate::request::ProjectId;
+use crate::token::Derivation;
 
 /// Longest `ErrorMessage` attribute, in bytes, as Lambda's own dead letters
 /// have it ("the first 1 KB of the error message").
@@ -50,20 +50,20 @@ impl Source<'_> {
         self.message.id.as_deref()
     }
 
-    fn parcel(
+    fn outgoing(
         &self,
         body: String,
         project: Option<&str>,
         failure: &Failure,
         deduplication: Derivation,
-    ) -> Parcel {
+    ) -> OutgoingMessage {
         let body = escape_refused(body);
         let attribute = |name, value: &str| {
             let value = escape_refused(value.to_owned());
             let end = value.floor_char_boundary(ERROR_MESSAGE_LIMIT);
             (end > 0).then(|| (name, value[..end].to_owned()))
         };
-        Parcel {
+        OutgoingMessage {
             deduplication: deduplication.finish().as_str().to_owned(),
             group: self
                 .message
@@ -85,6 +85,33 @@ impl Source<'_> {
         }
     }
 
+    /// Writes a dead letter that names `assets`, with this failure in its
+    /// attributes, however large it gets.
+    fn naming(
+        &self,
+        project: &str,
+        failure: &Failure,
+        assets: &[NamedAsset<'_>],
+    ) -> OutgoingMessage {
+        let body = Body {
+            project_id: project,
+            asset_ids: assets.iter().map(|named| &*named.id).collect(),
+            errors: assets.iter().map(|named| &*named.error).collect(),
+            source: SourceBody {
+                event_source: self.message.origin.as_str(),
+                message_id: self.message_id(),
+                request_id: self.request_id,
+            },
+            dead_lettered_at: &self.written_at(),
+        };
+        let body = serde_json::to_string(&body).expect("strings and lists of strings are JSON");
+        let mut deduplication = self.deduplication();
+        for named in assets {
+            deduplication.text(named.id.get());
+        }
+        self.outgoing(body, Some(project), failure, deduplication)
+    }
+
     /// What was not done of a message is, at each of its deliveries, the same
     /// letter to a FIFO queue.
     fn deduplication(&self) -> Derivation {
@@ -94,65 +121,12 @@ impl Source<'_> {
     }
 }
 
-/// An asset to name in a letter.
-#[derive(Clone, Debug)]
-pub struct NamedAsset<'a> {
-    /// its id as it came, valid or not
-    pub asset: Cow<'a, str>,
-    /// why it was not disassociated
-    pub failure: &'a Failure,
-}
-
-impl NamedAsset<'_> {
-    fn error(&self) -> AssetErrorBody<'_> {
-        AssetErrorBody {
-            asset_id: &self.asset[..self.asset.floor_char_boundary(REPEATED_ID_LIMIT)],
-            code: self.failure.code(),
-            message: self.failure.message(),
-        }
-    }
-
-    /// Returns the bytes that it takes in a body, without the commas.
-    fn size(&self) -> usize {
-        json_size(&self.asset) + json_size(&self.error())
-    }
-}
-
-/// Returns the bytes of a value's JSON.
-fn json_size(value: &impl Serialize) -> usize {
-    struct Count(usize);
-
-    impl io::Write for Count {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0 += bytes.len();
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    let mut count = Count(0);
-    serde_json::to_writer(&mut count, value).expect("strings are JSON");
-    count.0
-}
-
-/// A letter, and which of the assets it was written for it names.
-#[derive(Debug)]
-pub struct Letter {
-    /// the message to store
-    pub parcel: Parcel,
-    /// the places of its assets
-    pub names: Range<usize>,
-}
-
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Body<'a> {
     project_id: &'a str,
-    asset_ids: Vec<&'a str>,
-    errors: Vec<AssetErrorBody<'a>>,
+    asset_ids: Vec<&'a RawValue>,
+    errors: Vec<&'a RawValue>,
     source: SourceBody<'a>,
     dead_lettered_at: &'a str,
 }
@@ -174,121 +148,91 @@ struct SourceBody<'a> {
     request_id: &'a str,
 }
 
-/// Writes the letters for one request: one, or as many as it takes to keep
-/// each within what SQS stores. Each is written when it is asked for, of assets
-/// that are read no sooner.
-pub fn letters<'a, I>(source: Source<'a>, project: ProjectId, assets: I) -> Letters<'a, I::IntoIter>
-where
-    I: IntoIterator<Item = NamedAsset<'a>>,
-{
-    Letters {
-        source,
-        project: project.to_string(),
-        written_at: source.written_at(),
-        assets: assets.into_iter(),
-        pending: Vec::new(),
-        named: 0,
-    }
-}
-
-/// The letters for one request; see [`letters`].
+/// A dead letter, and how many assets it names.
 #[derive(Debug)]
-pub struct Letters<'a, I> {
+pub struct DeadLetter {
+    /// the message to store
+    pub message: OutgoingMessage,
+    /// how many assets it names: the next ones of those it was written for
+    pub names: usize,
+}
+
+/// An asset as a dead letter names it: in JSON, without characters that SQS
+/// refuses.
+struct NamedAsset<'a> {
+    id: Box<RawValue>,
+    error: Box<RawValue>,
+    failure: &'a Failure,
+}
+
+impl<'a> NamedAsset<'a> {
+    fn new(id: &str, failure: &'a Failure) -> Self {
+        Self {
+            id: raw(&id),
+            error: raw(&AssetErrorBody {
+                asset_id: &id[..id.floor_char_boundary(REPEATED_ID_LIMIT)],
+                code: failure.code(),
+                message: failure.message(),
+            }),
+            failure,
+        }
+    }
+
+    /// Returns the bytes that it takes in a body, without commas.
+    fn size(&self) -> usize {
+        self.id.get().len() + self.error.get().len()
+    }
+}
+
+fn raw(value: &impl Serialize) -> Box<RawValue> {
+    let json = serde_json::to_string(value).expect("strings are JSON");
+    RawValue::from_string(escape_refused(json)).expect("escaped JSON is JSON")
+}
+
+/// Writes the dead letters for one request: one, or as many as it takes to keep
+/// each within what SQS stores. Each is written when it is asked for, of assets
+/// that are taken no sooner.
+pub fn dead_letters<'a>(
     source: Source<'a>,
-    project: String,
-    written_at: String,
-    assets: I,
-    /// assets that are read and not named yet
-    pending: Vec<NamedAsset<'a>>,
-    /// how many are named
-    named: usize,
+    project: ProjectId,
+    assets: impl Iterator<Item = (Cow<'a, str>, &'a Failure)>,
+) -> impl Iterator<Item = DeadLetter> {
+    let project = project.to_string();
+    let mut assets = assets
+        .map(|(id, failure)| NamedAsset::new(&id, failure))
+        .peekable();
+    const COMMAS: usize = 2;
+    iter::from_fn(move || {
+        let first = assets.next()?;
+        let mut size = source.naming(&project, first.failure, &[]).size() + first.size();
+        let mut named = vec![first];
+        // An asset alone is stored, or refused by the queue.
+        while let Some(next) = assets.next_if(|next| size + COMMAS + next.size() <= MESSAGE_LIMIT) {
+            size += COMMAS + next.size();
+            named.push(next);
+        }
+        let message = source.naming(&project, named[0].failure, &named);
+        Some(DeadLetter {
+            message: with_attributes_that_fit(message),
+            names: named.len(),
+        })
+    })
 }
 
-impl<'a, I: Iterator<Item = NamedAsset<'a>>> Iterator for Letters<'a, I> {
-    type Item = Letter;
-
-    fn next(&mut self) -> Option<Letter> {
-        let mut count = self.read_what_fits();
-        let failure = self.pending.first()?.failure;
-        let mut parcel = self.parcel(failure, &self.pending[..count]);
-        // The sizes do not count what SQS alone has escaped. An asset alone is
-        // stored or refused by the queue.
-        while count > 1 && parcel.size() > MESSAGE_LIMIT {
-            count /= 2;
-            parcel = self.parcel(failure, &self.pending[..count]);
-        }
-        self.pending.drain(..count);
-        let names = self.named..self.named + count;
-        self.named = names.end;
-        let parcel = with_attributes_that_fit(parcel);
-        Some(Letter { parcel, names })
-    }
-}
-
-impl<'a, I: Iterator<Item = NamedAsset<'a>>> Letters<'a, I> {
-    /// Reads assets up to the first for which the next letter has no room, and
-    /// returns how many it has room for: at least one, where one is left.
-    fn read_what_fits(&mut self) -> usize {
-        const COMMAS: usize = 2;
-        let mut count = 0;
-        let mut size = 0;
-        loop {
-            if count == self.pending.len() {
-                match self.assets.next() {
-                    Some(named) => self.pending.push(named),
-                    None => return count,
-                }
-            }
-            let named = &self.pending[count];
-            if count == 0 {
-                size = self.parcel(named.failure, &[]).size() + named.size();
-            } else {
-                size += COMMAS + named.size();
-                if size > MESSAGE_LIMIT {
-                    return count;
-                }
-            }
-            count += 1;
-        }
-    }
-
-    /// Writes a letter that names `assets`, the first of which has this
-    /// failure, however large it gets.
-    fn parcel(&self, failure: &Failure, assets: &[NamedAsset<'a>]) -> Parcel {
-        let body = Body {
-            project_id: &self.project,
-            asset_ids: assets.iter().map(|named| named.asset.as_ref()).collect(),
-            errors: assets.iter().map(NamedAsset::error).collect(),
-            source: SourceBody {
-                event_source: self.source.message.origin.as_str(),
-                message_id: self.source.message_id(),
-                request_id: self.source.request_id,
-            },
-            dead_lettered_at: &self.written_at,
-        };
-        let body = serde_json::to_string(&body).expect("strings and lists of strings are JSON");
-        let mut deduplication = self.source.deduplication();
-        for named in assets {
-            deduplication.text(&named.asset);
-        }
-        self.source
-            .parcel(body, Some(&self.project), failure, deduplication)
-    }
-}
-
-/// Writes the letter for a message that cannot be read: the message as it came.
-pub fn as_it_came(source: Source<'_>, project: Option<&str>, failure: &Failure) -> Parcel {
+/// Writes the dead letter for a message that cannot be read: the message as it
+/// came.
+pub fn as_it_came(source: Source<'_>, project: Option<&str>, failure: &Failure) -> OutgoingMessage {
     let body = source.message.as_it_came().to_owned();
     let mut deduplication = source.deduplication();
     deduplication.text(&body);
-    with_attributes_that_fit(source.parcel(body, project, failure, deduplication))
+    with_attributes_that_fit(source.outgoing(body, project, failure, deduplication))
 }
 
 /// Leaves the last attributes out where there is no room for all: the body
 /// counts more than what is told about it.
-fn with_attributes_that_fit(mut parcel: Parcel) -> Parcel {
-    while parcel.size() > MESSAGE_LIMIT && parcel.attributes.pop().is_some() {}
-    parcel
+fn with_attributes_that_fit(mut message: OutgoingMessage) -> OutgoingMessage {
+    while message.size() > MESSAGE_LIMIT && message.attributes.pop().is_some() {}
+    message
 }
 
 #[cfg(test)]
@@ -297,7 +241,6 @@ mod tests {
     use crate::event::{Event, read};
     use serde_json::value::RawValue;
     use std::cell::Cell;
-    use std::iter;
     use std::time::Duration;
 
     const PROJECT: &str = "1f2e3d4c-5b6a-4798-8796-a5b4c3d2e1f0";
@@ -318,26 +261,21 @@ mod tests {
         })
     }
 
-    fn letters_of(source: Source<'_>, assets: &[NamedAsset<'_>]) -> Vec<Letter> {
+    /// An asset id, and why it is in a letter.
+    type Named<'a> = (Cow<'a, str>, &'a Failure);
+
+    fn letters_of<'a>(source: Source<'a>, assets: &[Named<'a>]) -> Vec<DeadLetter> {
         let project = PROJECT.parse().expect("an id");
-        letters(source, project, assets.iter().cloned()).collect()
+        dead_letters(source, project, assets.iter().cloned()).collect()
     }
 
     #[test]
     fn a_letter_has_the_contracts_form() {
         let failure = Failure::new("INTERNAL_FAILURE", "try later");
-        let letters = with_message("{}", |source| {
-            letters_of(
-                source,
-                &[NamedAsset {
-                    asset: "a".into(),
-                    failure: &failure,
-                }],
-            )
-        });
+        let letters = with_message("{}", |source| letters_of(source, &[("a".into(), &failure)]));
         assert_eq!(letters.len(), 1);
         let body: serde_json::Value =
-            serde_json::from_str(&letters[0].parcel.body).expect("a JSON body");
+            serde_json::from_str(&letters[0].message.body).expect("a JSON body");
         assert_eq!(
             body,
             serde_json::json!({
@@ -349,7 +287,7 @@ mod tests {
             })
         );
         let attributes: Vec<(&str, &str)> = letters[0]
-            .parcel
+            .message
             .attributes
             .iter()
             .map(|(name, value)| (*name, value.as_str()))
@@ -369,22 +307,19 @@ mod tests {
     #[test]
     fn letters_are_split_to_fit_and_name_every_asset_once() {
         let failure = Failure::new("X", "m".repeat(1024));
-        let named: Vec<NamedAsset<'_>> = (0..5000)
-            .map(|number| NamedAsset {
-                asset: format!("{number:036}").into(),
-                failure: &failure,
-            })
+        let named: Vec<Named<'_>> = (0..5000)
+            .map(|number| (format!("{number:036}").into(), &failure))
             .collect();
         let letters = with_message("{}", |source| letters_of(source, &named));
         assert!(letters.len() > 4);
         let mut next = 0;
         for letter in &letters {
-            assert!(letter.parcel.size() <= MESSAGE_LIMIT);
-            assert_eq!(letter.names.start, next);
-            next = letter.names.end;
+            assert!(letter.message.size() <= MESSAGE_LIMIT);
+            let names = next..next + letter.names;
+            next = names.end;
             let body: serde_json::Value =
-                serde_json::from_str(&letter.parcel.body).expect("a JSON body");
-            let ids: Vec<String> = letter.names.clone().map(|n| format!("{n:036}")).collect();
+                serde_json::from_str(&letter.message.body).expect("a JSON body");
+            let ids: Vec<String> = names.map(|n| format!("{n:036}")).collect();
             assert_eq!(body["assetIds"], serde_json::json!(ids));
             assert_eq!(body["errors"].as_array().map(Vec::len), Some(ids.len()));
         }
@@ -395,23 +330,20 @@ mod tests {
     fn letters_are_split_rather_than_told_less_about_and_only_past_the_limit() {
         let failure = Failure::new("InvalidAssetId", "bad");
         let written = |length: usize| {
-            let named = ["x".to_owned(), "y".repeat(length)].map(|asset| NamedAsset {
-                asset: asset.into(),
-                failure: &failure,
-            });
+            let named = ["x".to_owned(), "y".repeat(length)].map(|asset| (asset.into(), &failure));
             with_message("{}", |source| letters_of(source, &named))
         };
-        let full = 1000 + MESSAGE_LIMIT - written(1000)[0].parcel.size();
-        for (length, expected) in [(full, vec![0..2]), (full + 1, vec![0..1, 1..2])] {
+        let full = 1000 + MESSAGE_LIMIT - written(1000)[0].message.size();
+        for (length, expected) in [(full, vec![2]), (full + 1, vec![1, 1])] {
             let letters = written(length);
-            let names: Vec<_> = letters.iter().map(|letter| letter.names.clone()).collect();
+            let names: Vec<_> = letters.iter().map(|letter| letter.names).collect();
             assert_eq!(names, expected);
             for letter in &letters {
-                assert!(letter.parcel.size() <= MESSAGE_LIMIT);
-                assert_eq!(letter.parcel.attributes.len(), 5);
+                assert!(letter.message.size() <= MESSAGE_LIMIT);
+                assert_eq!(letter.message.attributes.len(), 5);
             }
         }
-        assert_eq!(written(full)[0].parcel.size(), MESSAGE_LIMIT);
+        assert_eq!(written(full)[0].message.size(), MESSAGE_LIMIT);
     }
 
     #[test]
@@ -431,30 +363,29 @@ mod tests {
                 _ => format!("\"\u{8}\\{number}"),
             })
             .collect();
-        let named: Vec<NamedAsset<'_>> = ids
+        let named: Vec<Named<'_>> = ids
             .iter()
             .enumerate()
-            .map(|(number, id)| NamedAsset {
-                asset: id.into(),
-                failure: &failures[number / 2 % 2 + usize::from(with_refused.contains(&number))],
+            .map(|(number, id)| {
+                (
+                    id.into(),
+                    &failures[number / 2 % 2 + usize::from(with_refused.contains(&number))],
+                )
             })
             .collect();
         with_message("{}", |source| {
             let letters = letters_of(source, &named);
             let mut next = 0;
             for letter in &letters {
-                assert!(letter.parcel.size() <= MESSAGE_LIMIT);
-                assert_eq!(letter.parcel.attributes.len(), 5);
-                assert_eq!(letter.names.start, next);
-                next = letter.names.end;
+                assert!(letter.message.size() <= MESSAGE_LIMIT);
+                assert_eq!(letter.message.attributes.len(), 5);
+                let names = next..next + letter.names;
+                next = names.end;
                 let body: serde_json::Value =
-                    serde_json::from_str(&letter.parcel.body).expect("a JSON body");
+                    serde_json::from_str(&letter.message.body).expect("a JSON body");
                 // A failure must not print a megabyte.
-                assert!(body["assetIds"] == serde_json::json!(ids[letter.names.clone()]));
-                assert_eq!(
-                    body["errors"].as_array().map(Vec::len),
-                    Some(letter.names.len())
-                );
+                assert!(body["assetIds"] == serde_json::json!(ids[names]));
+                assert_eq!(body["errors"].as_array().map(Vec::len), Some(letter.names));
             }
             assert_eq!(next, named.len());
         });
@@ -466,20 +397,27 @@ mod tests {
             Failure::new("InvalidAssetId", "bad"),
             Failure::new("\"X\"", "\"\\\n\u{0}é".repeat(100)),
         ];
-        let named: Vec<NamedAsset<'_>> = (0..8000)
-            .map(|number| NamedAsset {
-                asset: format!("\u{0}\"é\\{}", "x".repeat(number % 500)).into(),
-                failure: &failures[number / 3 % 2],
+        let named: Vec<Named<'_>> = (0..8000)
+            .map(|number| {
+                (
+                    format!("\u{0}\"é\\{}", "x".repeat(number % 500)).into(),
+                    &failures[number / 3 % 2],
+                )
             })
             .collect();
         with_message("{}", |source| {
             let letters = letters_of(source, &named);
             assert!(letters.len() > 3, "{}", letters.len());
-            let writer = super::letters(source, PROJECT.parse().expect("an id"), []);
+            let mut start = 0;
             for letter in &letters[..letters.len() - 1] {
-                let and_the_next = &named[letter.names.start..=letter.names.end];
-                let parcel = writer.parcel(and_the_next[0].failure, and_the_next);
-                assert!(parcel.size() > MESSAGE_LIMIT);
+                let end = start + letter.names;
+                let and_the_next: Vec<NamedAsset<'_>> = named[start..=end]
+                    .iter()
+                    .map(|(id, failure)| NamedAsset::new(id, failure))
+                    .collect();
+                let message = source.naming(PROJECT, and_the_next[0].failure, &and_the_next);
+                assert!(message.size() > MESSAGE_LIMIT);
+                start = end;
             }
         });
     }
@@ -491,16 +429,14 @@ mod tests {
         with_message("{}", |source| {
             let endless = iter::repeat_with(|| {
                 read.set(read.get() + 1);
-                NamedAsset {
-                    asset: "abc".into(),
-                    failure: &failure,
-                }
+                ("abc".into(), &failure)
             });
-            let mut letters = letters(source, PROJECT.parse().expect("an id"), endless);
+            let mut letters = dead_letters(source, PROJECT.parse().expect("an id"), endless);
             assert_eq!(read.get(), 0);
+            let mut named = 0;
             for _ in 0..3 {
-                let letter = letters.next().expect("a letter");
-                assert_eq!(read.get(), letter.names.end + 1, "one does not fit");
+                named += letters.next().expect("a letter").names;
+                assert_eq!(read.get(), named + 1, "one does not fit");
             }
         });
     }
@@ -510,17 +446,11 @@ mod tests {
         let failure = Failure::new("InvalidAssetId", "bad");
         let huge = "é".repeat(400_000);
         let letters = with_message("{}", |source| {
-            letters_of(
-                source,
-                &[NamedAsset {
-                    asset: huge.as_str().into(),
-                    failure: &failure,
-                }],
-            )
+            letters_of(source, &[(huge.as_str().into(), &failure)])
         });
-        assert!(letters[0].parcel.size() <= MESSAGE_LIMIT);
+        assert!(letters[0].message.size() <= MESSAGE_LIMIT);
         let body: serde_json::Value =
-            serde_json::from_str(&letters[0].parcel.body).expect("a JSON body");
+            serde_json::from_str(&letters[0].message.body).expect("a JSON body");
         assert_eq!(body["assetIds"][0], serde_json::json!(huge));
         assert_eq!(
             body["errors"][0]["assetId"],

@@ -4,22 +4,20 @@
 //! Owns the part's form (contract, section 5). It must not decide what is cut,
 //! and does not send it.
 
-use std::ops::Range;
-
 use serde::Serialize;
 
-use crate::event::Message;
-use crate::plan::Derivation;
-use crate::queue::Parcel;
+use crate::aws::sqs::OutgoingMessage;
 use crate::request::{AssetId, ClientToken, DisassociateRequest};
+use crate::settle::Received;
+use crate::token::Derivation;
 
 /// A part, and which of the assets it was cut from it holds.
 #[derive(Debug)]
 pub struct Part {
     /// the message to store
-    pub parcel: Parcel,
-    /// the places of its assets
-    pub holds: Range<usize>,
+    pub message: OutgoingMessage,
+    /// how many assets it has: the next ones of those that were cut
+    pub holds: usize,
 }
 
 #[derive(Serialize)]
@@ -28,31 +26,29 @@ struct Body<'a> {
     project_id: String,
     asset_ids: Vec<String>,
     client_token: &'a str,
-    part: Place<'a>,
+    part: Marker<'a>,
 }
 
-/// The mark of a part, [`crate::request::PART_FIELD`].
+/// Marks a part, [`crate::request::PART_FIELD`].
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Place<'a> {
+struct Marker<'a> {
     of: &'a str,
     number: usize,
     count: usize,
 }
 
-/// Cuts `assets` of a request into parts of at most `size`.
-///
-/// `message_id` is the message's id, the same at every delivery: a repeated
-/// cut gives the same parts with the same tokens.
+/// Cuts `assets` of a request into parts of at most `size`. A repeated cut gives
+/// the same parts with the same tokens.
 pub fn cut(
-    message: &Message<'_>,
-    message_id: &str,
+    received: &Received<'_>,
     request: &DisassociateRequest,
     assets: &[AssetId],
     size: usize,
 ) -> Vec<Part> {
     let project = request.project.to_string();
-    let group = message.fifo_group.as_deref().unwrap_or(&project);
+    let message_id = &*received.id;
+    let group = received.message.fifo_group.as_deref().unwrap_or(&project);
     let count = assets.len().div_ceil(size);
     assets
         .chunks(size)
@@ -63,22 +59,21 @@ pub fn cut(
                 project_id: project.clone(),
                 asset_ids: chunk.iter().map(AssetId::to_string).collect(),
                 client_token: token.as_str(),
-                part: Place {
+                part: Marker {
                     of: message_id,
                     number: index + 1,
                     count,
                 },
             };
             let body = serde_json::to_string(&body).expect("strings and numbers are JSON");
-            let start = index * size;
             Part {
-                parcel: Parcel {
-                    body: crate::queue::escape_refused(body),
+                message: OutgoingMessage {
+                    body: crate::aws::sqs::escape_refused(body),
                     attributes: Vec::new(),
                     group: group.to_owned(),
                     deduplication: token.as_str().to_owned(),
                 },
-                holds: start..start + chunk.len(),
+                holds: chunk.len(),
             }
         })
         .collect()

@@ -1,8 +1,9 @@
-//! What the function answers: a partial batch response, or a report.
+//! What Lambda is given back: a partial batch response, or a report.
 //!
-//! Owns the answers' forms (contract, section 3). It must not decide what
+//! Owns the forms of both (contract, section 3). It must not decide what
 //! became of anything.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::iter::Sum;
 
@@ -10,16 +11,16 @@ use aws_lambda_events::event::sqs::SqsBatchResponse;
 use serde::Serialize;
 
 use crate::outcome::Failure;
-use crate::settle::{Destination, Rest, Settlement, Subject};
+use crate::settle::{Destination, Item, Settlement};
 
-/// Largest answer, in bytes: Lambda's limit is 6 MB for a synchronous
+/// Largest response, in bytes: Lambda's limit is 6 MB for a synchronous
 /// invocation (Lambda quotas), and a larger one would be an error instead.
-pub const ANSWER_LIMIT: usize = 6_000_000;
+pub const RESPONSE_LIMIT: usize = 6_000_000;
 
 /// What is given back to Lambda.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
-pub enum Answer {
+pub enum Response {
     /// The records that SQS must deliver again.
     PartialBatch(SqsBatchResponse),
     /// What became of one request.
@@ -30,7 +31,7 @@ pub enum Answer {
 
 /// A record that must be redelivered has no `messageId` to name it by.
 #[derive(Debug)]
-pub struct Nameless;
+pub struct MissingMessageId;
 
 /// Names the records to deliver again, each once.
 ///
@@ -40,11 +41,11 @@ pub struct Nameless;
 /// worse than failing the whole invocation, by which Lambda keeps every record.
 pub fn partial_batch<'a>(
     redelivered: impl Iterator<Item = Option<&'a str>>,
-) -> Result<SqsBatchResponse, Nameless> {
+) -> Result<SqsBatchResponse, MissingMessageId> {
     let mut response = SqsBatchResponse::default();
     let mut named = HashSet::new();
     for id in redelivered {
-        let id = id.ok_or(Nameless)?;
+        let id = id.ok_or(MissingMessageId)?;
         if named.insert(id) {
             response.add_failure(id);
         }
@@ -106,20 +107,20 @@ pub struct Counts {
 
 impl Counts {
     /// Counts the assets of a settlement that has been carried out.
-    pub fn of(settlement: &Settlement, duplicates: usize) -> Self {
+    pub fn of(settlement: &Settlement<'_>) -> Self {
         let mut counts = Self {
-            duplicates,
+            duplicates: settlement.received.duplicates(),
             disassociated: settlement.disassociated,
             absent: settlement.absent,
             ..Self::default()
         };
-        for rest in &settlement.rest {
-            if rest.subject == Subject::Message {
+        for one in &settlement.unresolved {
+            if one.item == Item::Message {
                 continue;
             }
-            if is_queued(rest) {
+            if one.is_stored_in(Destination::WorkQueue) {
                 counts.queued += 1;
-            } else if rest.retryable {
+            } else if one.retryable {
                 counts.unfinished += 1;
             } else {
                 counts.rejected += 1;
@@ -164,37 +165,25 @@ pub struct ReportedFailure {
     pub dead_lettered: bool,
     /// whether the work queue has them
     pub queued: bool,
-    /// how many more assets failed so, where the answer has no room for them
+    /// how many more assets failed so, where the response has no room for them
     #[serde(skip_serializing_if = "Option::is_none")]
     pub omitted: Option<usize>,
 }
 
-/// What a report tells that the settlement does not know.
-#[derive(Clone, Debug)]
-pub struct Heading<'a> {
-    /// the Lambda request id
-    pub request_id: &'a str,
-    /// the project as the request gives it
-    pub project: Option<String>,
-    /// ids that repeat an earlier one
-    pub duplicates: usize,
-    /// calls made
-    pub calls: usize,
-}
-
 impl Report {
-    /// Reports a settlement that has been carried out.
-    pub fn new(heading: Heading<'_>, settlement: &Settlement) -> Self {
-        let counts = Counts::of(settlement, heading.duplicates);
+    /// Reports a settlement that has been carried out. `calls` are those of the
+    /// whole invocation.
+    pub fn new(settlement: &Settlement<'_>, request_id: &str, calls: usize) -> Self {
+        let counts = Counts::of(settlement);
         let mut report = Self {
-            request_id: heading.request_id.to_owned(),
-            project_id: heading.project,
+            request_id: request_id.to_owned(),
+            project_id: settlement.received.project(),
             status: status(&counts, settlement),
             assets: counts,
-            calls: heading.calls,
+            calls,
             failures: failures(settlement),
         };
-        report.shrink(ANSWER_LIMIT);
+        report.shrink(RESPONSE_LIMIT);
         report
     }
 
@@ -239,15 +228,9 @@ impl Report {
     }
 }
 
-fn is_queued(rest: &Rest) -> bool {
-    rest.is_kept && rest.destination == Destination::WorkQueue
-}
-
-fn status(counts: &Counts, settlement: &Settlement) -> Status {
-    let failed_whole = settlement
-        .rest
-        .iter()
-        .any(|rest| rest.subject == Subject::Message);
+fn status(counts: &Counts, settlement: &Settlement<'_>) -> Status {
+    let mut unresolved = settlement.unresolved.iter();
+    let failed_whole = unresolved.any(|one| one.item == Item::Message);
     if failed_whole || counts.disassociated + counts.absent + counts.queued == 0 {
         Status::Failed
     } else if counts.rejected + counts.unfinished > 0 {
@@ -260,32 +243,31 @@ fn status(counts: &Counts, settlement: &Settlement) -> Status {
 }
 
 /// Groups what failed by its reason, in the order of first mention.
-fn failures(settlement: &Settlement) -> Vec<ReportedFailure> {
+fn failures(settlement: &Settlement<'_>) -> Vec<ReportedFailure> {
     let mut failures: Vec<ReportedFailure> = Vec::new();
     let mut known: HashMap<(&Failure, bool, bool, bool), usize> = HashMap::new();
-    for rest in &settlement.rest {
-        let Some(failure) = &rest.failure else {
+    for one in &settlement.unresolved {
+        let Some(failure) = &one.failure else {
             continue;
         };
-        let queued = is_queued(rest);
-        let dead_lettered = rest.is_kept && rest.destination == Destination::DeadLetter;
+        let queued = one.is_stored_in(Destination::WorkQueue);
+        let dead_lettered = one.is_stored_in(Destination::DeadLetterQueue);
         let index = *known
-            .entry((failure, rest.retryable, dead_lettered, queued))
+            .entry((failure, one.retryable, dead_lettered, queued))
             .or_insert_with(|| {
                 failures.push(ReportedFailure {
                     asset_ids: Vec::new(),
                     code: failure.code().to_owned(),
                     message: failure.message().to_owned(),
-                    retryable: rest.retryable,
+                    retryable: one.retryable,
                     dead_lettered,
                     queued,
                     omitted: None,
                 });
                 failures.len() - 1
             });
-        if rest.subject != Subject::Message {
-            failures[index].asset_ids.push(rest.subject.to_string());
-        }
+        let asset_id = one.item.asset_id().map(Cow::into_owned);
+        failures[index].asset_ids.extend(asset_id);
     }
     failures
 }

@@ -1,27 +1,56 @@
-//! From outcomes to what becomes of each message.
+//! Decides where everything goes that is not done.
 //!
 //! Owns the table of where each failure leads (contract, section 4). Pure: it
-//! must not await; what it decides is carried out by `handler`.
+//! must not await; [`outbox`](crate::output::outbox) carries out what it decides.
+
+mod fifo;
 
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
-use std::fmt;
+use std::collections::HashMap;
 
-use crate::event::Origin;
+use crate::event::{Keeper, Message};
 use crate::outcome::{Failure, Outcome, code};
 use crate::request::{AssetId, DisassociateRequest, InvalidId, InvalidRequest};
 
-/// What is known of a message when its work is over.
+pub use fifo::{hold_back_groups, needs_redelivery};
+
+/// A message, and the request that was read from it.
 #[derive(Debug)]
-pub enum Worked<'a> {
-    /// It was read; its valid assets have outcomes.
-    Dispatched(&'a DisassociateRequest, Vec<Outcome>),
-    /// It was read, and is large enough to be cut into parts.
-    FannedOut(&'a DisassociateRequest),
+pub struct Received<'a> {
+    /// The message.
+    pub message: &'a Message<'a>,
+    /// The message's id, or one derived from the invocation's: the same at every
+    /// delivery.
+    pub id: Cow<'a, str>,
+    /// The request, or why there is none.
+    pub request: Result<DisassociateRequest, ReadError>,
+}
+
+/// Why a message has no request.
+#[derive(Debug)]
+pub enum ReadError {
     /// It is no valid request.
-    Malformed(&'a InvalidRequest),
-    /// A defect of this function kept it from being read.
-    Unread,
+    Malformed(InvalidRequest),
+    /// A defect of this function: reading it panicked.
+    Panicked,
+}
+
+impl Received<'_> {
+    /// Returns the project as the request gives it, valid or not.
+    pub fn project(&self) -> Option<String> {
+        match &self.request {
+            Ok(request) => Some(request.project.to_string()),
+            Err(ReadError::Malformed(error)) => error.project.clone(),
+            Err(ReadError::Panicked) => None,
+        }
+    }
+
+    /// Returns how many of its ids repeat an earlier one.
+    pub fn duplicates(&self) -> usize {
+        self.request
+            .as_ref()
+            .map_or(0, |request| request.duplicates)
+    }
 }
 
 /// The queues that the function is configured with. A work queue requires a
@@ -38,35 +67,37 @@ pub enum Queues {
 }
 
 /// What becomes of one message.
-#[derive(Debug, Eq, PartialEq)]
-pub struct Settlement {
+#[derive(Debug)]
+pub struct Settlement<'a> {
+    /// The message.
+    pub received: Received<'a>,
     /// How many of its assets are disassociated.
     pub disassociated: usize,
     /// How many its project does not list.
     pub absent: usize,
     /// Everything else.
-    pub rest: Vec<Rest>,
+    pub unresolved: Vec<Unresolved>,
 }
 
 /// Something of a message that is not done.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Rest {
+pub struct Unresolved {
     /// What it is.
-    pub subject: Subject,
-    /// Why it is not done; `None` for an asset that was never tried because
-    /// its request is cut into parts.
+    pub item: Item,
+    /// Why it is not done; `None` for an asset that was never tried because its
+    /// request is cut into parts.
     pub failure: Option<Failure>,
     /// Whether another try later may help.
     pub retryable: bool,
-    /// Where it is to be kept.
+    /// Where it is to be stored.
     pub destination: Destination,
-    /// Whether the queue has confirmed that it is.
-    pub is_kept: bool,
+    /// Whether the queue has confirmed that it is stored.
+    pub is_stored: bool,
 }
 
 /// What can fail.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Subject {
+pub enum Item {
     /// an asset
     Asset(AssetId),
     /// an asset id that the pattern refuses
@@ -75,230 +106,175 @@ pub enum Subject {
     Message,
 }
 
-impl Subject {
-    /// Returns the id, as it came; nothing for a message.
-    pub fn text(&self) -> Cow<'_, str> {
+impl Item {
+    /// Returns the asset id as it came; `None` for a message.
+    pub fn asset_id(&self) -> Option<Cow<'_, str>> {
         match self {
-            Self::Asset(asset) => Cow::Owned(asset.to_string()),
-            Self::InvalidId(invalid) => Cow::Borrowed(invalid.text()),
-            Self::Message => Cow::Borrowed(""),
+            Self::Asset(asset) => Some(Cow::Owned(asset.to_string())),
+            Self::InvalidId(invalid) => Some(Cow::Borrowed(invalid.text())),
+            Self::Message => None,
         }
     }
 }
 
-impl fmt::Display for Subject {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text())
-    }
-}
-
-/// Where something that is not done is to be kept.
+/// Where something that is not done is to be stored.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Destination {
     /// Where it came from: the record's own queue, Lambda's retries, the caller.
     Source,
-    /// A dead letter.
-    DeadLetter,
-    /// A part in the work queue.
+    /// The dead-letter queue, in a dead letter.
+    DeadLetterQueue,
+    /// The work queue, in a part.
     WorkQueue,
 }
 
-impl Settlement {
-    /// Tells whether something of the message is not safe elsewhere, so that
-    /// its source must keep it.
-    pub fn must_stay(&self) -> bool {
-        self.rest.iter().any(|rest| !rest.is_kept)
+impl Unresolved {
+    fn rejected(item: Item, failure: Failure) -> Self {
+        Self {
+            item,
+            failure: Some(failure),
+            retryable: false,
+            destination: Destination::Source,
+            is_stored: false,
+        }
     }
 
-    /// Tells whether something of the message is to be kept by its source.
-    fn stays(&self) -> bool {
-        let mut destinations = self.rest.iter().map(|rest| rest.destination);
-        destinations.any(|destination| destination == Destination::Source)
+    fn unfinished(item: Item, failure: Option<Failure>) -> Self {
+        Self {
+            item,
+            failure,
+            retryable: true,
+            destination: Destination::Source,
+            is_stored: false,
+        }
+    }
+
+    /// Tells whether it is stored in that queue.
+    pub fn is_stored_in(&self, destination: Destination) -> bool {
+        self.is_stored && self.destination == destination
+    }
+}
+
+impl Settlement<'_> {
+    /// Tells whether something of the message is not stored elsewhere, so that
+    /// its source must keep it.
+    pub fn must_be_kept(&self) -> bool {
+        self.unresolved.iter().any(|one| !one.is_stored)
     }
 
     /// Leaves everything where it came from.
     fn hold_back(&mut self) {
-        for rest in &mut self.rest {
-            rest.destination = Destination::Source;
+        for one in &mut self.unresolved {
+            one.destination = Destination::Source;
         }
     }
 
-    /// Leaves what belongs in the work queue where it came from, unless all its
-    /// dead letters are stored. Otherwise each delivery would store it again.
+    /// Leaves what belongs in the work queue where it came from, unless all the
+    /// message's dead letters are stored: else each delivery would store its
+    /// parts again.
     pub fn hold_back_parts(&mut self) {
-        let mut letters = self.rest.iter();
-        let unstored =
-            letters.find(|rest| rest.destination == Destination::DeadLetter && !rest.is_kept);
-        let Some(reason) = unstored.and_then(|rest| rest.failure.clone()) else {
+        let mut unresolved = self.unresolved.iter();
+        let not_stored = unresolved
+            .find(|one| one.destination == Destination::DeadLetterQueue && !one.is_stored);
+        let Some(reason) = not_stored.and_then(|one| one.failure.clone()) else {
             return;
         };
-        for rest in &mut self.rest {
-            if rest.destination == Destination::WorkQueue {
-                rest.destination = Destination::Source;
-                rest.failure.get_or_insert_with(|| reason.clone());
+        for one in &mut self.unresolved {
+            if one.destination == Destination::WorkQueue {
+                one.destination = Destination::Source;
+                one.failure.get_or_insert_with(|| reason.clone());
             }
         }
     }
 }
 
-/// Decides where everything of a message goes that is not done.
-pub fn settle(origin: Origin, worked: Worked<'_>, queues: Queues) -> Settlement {
+/// Decides where everything of a message goes that is not done. `outcomes` are
+/// those of its assets, in their order; `None` where they were not tried because
+/// the request is cut into parts.
+pub fn settle(
+    received: Received<'_>,
+    outcomes: Option<Vec<Outcome>>,
+    queues: Queues,
+) -> Settlement<'_> {
     let mut settlement = Settlement {
         disassociated: 0,
         absent: 0,
-        rest: Vec::new(),
+        unresolved: Vec::new(),
+        received,
     };
-    let may_queue = match worked {
-        Worked::Malformed(error) => {
-            settlement.rest.push(malformed(error));
-            false
+    let unresolved = &mut settlement.unresolved;
+    let mut is_part = false;
+    match &settlement.received.request {
+        Err(ReadError::Malformed(error)) => {
+            let failure = Failure::new(code::INVALID_REQUEST, error.to_string());
+            unresolved.push(Unresolved::rejected(Item::Message, failure));
         }
-        Worked::Unread => {
-            settlement.rest.push(unread());
-            false
+        Err(ReadError::Panicked) => {
+            let message = "the function failed while it read this message";
+            let failure = Failure::new(code::INTERNAL_ERROR, message);
+            unresolved.push(Unresolved::unfinished(Item::Message, Some(failure)));
         }
-        Worked::FannedOut(request) => {
-            let untried = request.assets.iter().map(|asset| unfinished(*asset, None));
-            settlement.rest = invalid_ids(request).chain(untried).collect();
-            true
-        }
-        Worked::Dispatched(request, outcomes) => {
-            settlement.rest.extend(invalid_ids(request));
-            for (asset, outcome) in request.assets.iter().zip(outcomes) {
-                match outcome {
-                    Outcome::Disassociated => settlement.disassociated += 1,
-                    Outcome::Absent => settlement.absent += 1,
-                    Outcome::Rejected(failure) => {
-                        let rejected = rejected(Subject::Asset(*asset), failure);
-                        settlement.rest.push(rejected);
+        Ok(request) => {
+            is_part = request.is_part;
+            unresolved.extend(invalid_ids(request));
+            let mut outcomes = outcomes.map(Vec::into_iter);
+            for asset in request.assets.iter().copied().map(Item::Asset) {
+                let outcome = outcomes.as_mut().map(Iterator::next);
+                match outcome.flatten() {
+                    Some(Outcome::Disassociated) => settlement.disassociated += 1,
+                    Some(Outcome::Absent) => settlement.absent += 1,
+                    Some(Outcome::Rejected(failure)) => {
+                        unresolved.push(Unresolved::rejected(asset, failure));
                     }
-                    Outcome::Unfinished(failure) => {
-                        settlement.rest.push(unfinished(*asset, Some(failure)));
+                    Some(Outcome::Unfinished(failure)) => {
+                        unresolved.push(Unresolved::unfinished(asset, Some(failure)));
                     }
+                    None => unresolved.push(Unresolved::unfinished(asset, None)),
                 }
             }
-            !request.is_part
         }
-    };
-    let is_tried_and_unfinished = |rest: &Rest| rest.retryable && rest.failure.is_some();
-    if origin == Origin::Sqs && settlement.rest.iter().any(is_tried_and_unfinished) {
-        // Redelivered whole: nothing is written down twice.
+    }
+    let was_tried = |one: &Unresolved| one.retryable && one.failure.is_some();
+    let keeper = settlement.received.message.origin.keeper();
+    if keeper == Keeper::Queue && unresolved.iter().any(was_tried) {
+        // Redelivered whole: nothing is stored twice.
         return settlement;
     }
-    for rest in &mut settlement.rest {
-        let is_defect = rest.subject == Subject::Message && rest.retryable;
-        rest.destination = match queues {
+    for one in unresolved {
+        let is_defect = one.item == Item::Message && one.retryable;
+        one.destination = match queues {
             _ if is_defect => Destination::Source,
-            Queues::Both if rest.retryable && may_queue => Destination::WorkQueue,
-            Queues::Both | Queues::DeadLetters => Destination::DeadLetter,
+            Queues::Both if one.retryable && !is_part => Destination::WorkQueue,
+            Queues::Both | Queues::DeadLetters => Destination::DeadLetterQueue,
             Queues::None => Destination::Source,
         };
     }
     settlement
 }
 
-/// Keeps the order of FIFO message groups: behind a message that stays, every
-/// later one of its group stays too, and writes nothing. `settlements` and
-/// `groups` go in the order of the records.
-pub fn hold_back_fifo<G: AsRef<str>>(settlements: &mut [Settlement], groups: &[Option<G>]) {
-    let stays: Vec<bool> = settlements.iter().map(Settlement::stays).collect();
-    for (settlement, is_behind) in settlements.iter_mut().zip(behind(&stays, groups)) {
-        if is_behind {
-            settlement.hold_back();
-        }
-    }
-}
-
-/// Tells, for each record, whether it must be redelivered: because something
-/// of it stays, or because an earlier record of its FIFO group does.
-pub fn redelivered<G: AsRef<str>>(settlements: &[Settlement], groups: &[Option<G>]) -> Vec<bool> {
-    let stays: Vec<bool> = settlements.iter().map(Settlement::must_stay).collect();
-    stays
-        .iter()
-        .zip(behind(&stays, groups))
-        .map(|(stays, is_behind)| *stays || is_behind)
-        .collect()
-}
-
-/// Tells, for each record, whether an earlier one of its group stays.
-fn behind<G: AsRef<str>>(stays: &[bool], groups: &[Option<G>]) -> Vec<bool> {
-    let mut blocked: HashSet<&str> = HashSet::new();
-    stays
-        .iter()
-        .zip(groups)
-        .map(|(stays, group)| {
-            let Some(group) = group.as_ref().map(AsRef::as_ref) else {
-                return false;
-            };
-            let is_behind = blocked.contains(group);
-            if *stays {
-                blocked.insert(group);
-            }
-            is_behind
-        })
-        .collect()
-}
-
-fn rejected(subject: Subject, failure: Failure) -> Rest {
-    Rest {
-        subject,
-        failure: Some(failure),
-        retryable: false,
-        destination: Destination::Source,
-        is_kept: false,
-    }
-}
-
-fn unfinished(asset: AssetId, failure: Option<Failure>) -> Rest {
-    Rest {
-        subject: Subject::Asset(asset),
-        failure,
-        retryable: true,
-        destination: Destination::Source,
-        is_kept: false,
-    }
-}
-
 /// Rejects the bad ids of a request. Those of one kind share one failure: a
 /// message may carry some 175,000 of them.
-fn invalid_ids(request: &DisassociateRequest) -> impl Iterator<Item = Rest> {
+fn invalid_ids(request: &DisassociateRequest) -> impl Iterator<Item = Unresolved> {
     let mut failures: HashMap<&str, Failure> = HashMap::new();
     request.invalid.iter().map(move |invalid| {
         let expected = invalid.expected();
         let failure = failures
             .entry(expected)
             .or_insert_with(|| Failure::new(code::INVALID_ASSET_ID, expected));
-        rejected(Subject::InvalidId(invalid.clone()), failure.clone())
+        Unresolved::rejected(Item::InvalidId(invalid.clone()), failure.clone())
     })
-}
-
-fn malformed(error: &InvalidRequest) -> Rest {
-    rejected(
-        Subject::Message,
-        Failure::new(code::INVALID_REQUEST, error.to_string()),
-    )
-}
-
-fn unread() -> Rest {
-    Rest {
-        retryable: true,
-        ..rejected(
-            Subject::Message,
-            Failure::new(
-                code::INTERNAL_ERROR,
-                "the function failed while it read this message",
-            ),
-        )
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::outcome::Outcome::{Disassociated, Rejected, Unfinished};
-    use Destination::{DeadLetter, Source, WorkQueue};
+    use crate::event::{Origin, read};
+    use crate::outcome::Outcome::{Absent, Disassociated, Rejected, Unfinished};
+    use Destination::{DeadLetterQueue, Source, WorkQueue};
     use Queues::{Both, DeadLetters};
     use proptest::prelude::*;
+    use serde_json::json;
+    use serde_json::value::RawValue;
 
     const ORIGINS: [Origin; 4] = [
         Origin::Sqs,
@@ -306,6 +282,23 @@ mod tests {
         Origin::Sns,
         Origin::Direct,
     ];
+
+    /// A message of an origin, or a record of a FIFO queue's message group.
+    fn message(origin: Origin, group: Option<&str>) -> &'static Message<'static> {
+        let event = match origin {
+            Origin::Sqs => json!([{
+                "eventSource": "aws:sqs", "body": "{}",
+                "eventSourceARN": if group.is_some() { "arn:work.fifo" } else { "arn:work" },
+                "attributes": {"MessageGroupId": group},
+            }]),
+            Origin::EventBridge => json!({"detail-type": "t", "source": "s", "detail": {}}),
+            Origin::Sns => json!({"Records": [{"EventSource": "aws:sns"}]}),
+            Origin::Direct => json!({"projectId": ""}),
+        };
+        let event = RawValue::from_string(event.to_string()).expect("JSON");
+        let event = read(Box::leak(event)).expect("an event");
+        &Box::leak(Box::new(event)).messages()[0]
+    }
 
     fn request(assets: usize, invalid: &[&str]) -> DisassociateRequest {
         let mut ids: Vec<String> = (1..=assets)
@@ -319,35 +312,47 @@ mod tests {
         .expect("a request")
     }
 
+    fn received(
+        origin: Origin,
+        request: Result<DisassociateRequest, ReadError>,
+    ) -> Received<'static> {
+        Received {
+            message: message(origin, None),
+            id: "m".into(),
+            request,
+        }
+    }
+
+    fn settled(
+        origin: Origin,
+        request: DisassociateRequest,
+        outcomes: &[Outcome],
+        queues: Queues,
+    ) -> Settlement<'static> {
+        settle(
+            received(origin, Ok(request)),
+            Some(outcomes.to_vec()),
+            queues,
+        )
+    }
+
     fn failure() -> Failure {
         Failure::new("CODE", "message")
     }
 
-    fn destinations(settlement: &Settlement) -> Vec<Destination> {
-        settlement
-            .rest
-            .iter()
-            .map(|rest| rest.destination)
-            .collect()
+    fn destinations(settlement: &Settlement<'_>) -> Vec<Destination> {
+        let unresolved = settlement.unresolved.iter();
+        unresolved.map(|one| one.destination).collect()
     }
 
     #[test]
     fn a_finished_message_leaves_nothing() {
         for origin in ORIGINS {
-            let settlement = settle(
-                origin,
-                Worked::Dispatched(&request(2, &[]), vec![Disassociated, Disassociated]),
-                Queues::None,
-            );
-            assert_eq!(
-                settlement,
-                Settlement {
-                    disassociated: 2,
-                    absent: 0,
-                    rest: vec![]
-                }
-            );
-            assert!(!settlement.must_stay());
+            let outcomes = [Disassociated, Absent, Disassociated];
+            let settlement = settled(origin, request(3, &[]), &outcomes, Queues::None);
+            assert_eq!((settlement.disassociated, settlement.absent), (2, 1));
+            assert_eq!(settlement.unresolved, []);
+            assert!(!settlement.must_be_kept());
         }
     }
 
@@ -358,31 +363,43 @@ mod tests {
         let both = [Rejected(failure()), Unfinished(failure())];
         let reported = [Origin::EventBridge, Origin::Sns, Origin::Direct];
         for (queues, outcomes, sqs, others) in [
-            (Both, &rejected, vec![DeadLetter], vec![DeadLetter]),
-            (DeadLetters, &rejected, vec![DeadLetter], vec![DeadLetter]),
+            (
+                Both,
+                &rejected,
+                vec![DeadLetterQueue],
+                vec![DeadLetterQueue],
+            ),
+            (
+                DeadLetters,
+                &rejected,
+                vec![DeadLetterQueue],
+                vec![DeadLetterQueue],
+            ),
+            (Queues::None, &rejected, vec![Source], vec![Source]),
             (Both, &unfinished, vec![Source], vec![WorkQueue]),
-            (DeadLetters, &unfinished, vec![Source], vec![DeadLetter]),
+            (
+                DeadLetters,
+                &unfinished,
+                vec![Source],
+                vec![DeadLetterQueue],
+            ),
             (Queues::None, &unfinished, vec![Source], vec![Source]),
             // an unfinished asset brings the whole record back: no letter yet
             (
                 Both,
                 &both,
                 vec![Source, Source],
-                vec![DeadLetter, WorkQueue],
+                vec![DeadLetterQueue, WorkQueue],
             ),
             (
                 DeadLetters,
                 &both,
                 vec![Source, Source],
-                vec![DeadLetter; 2],
+                vec![DeadLetterQueue; 2],
             ),
             (Queues::None, &both, vec![Source, Source], vec![Source; 2]),
         ] {
-            let request = request(2, &[]);
-            let to = |origin| {
-                let worked = Worked::Dispatched(&request, outcomes.to_vec());
-                destinations(&settle(origin, worked, queues))
-            };
+            let to = |origin| destinations(&settled(origin, request(2, &[]), outcomes, queues));
             assert_eq!(to(Origin::Sqs), sqs, "{queues:?} {outcomes:?}");
             for origin in reported {
                 assert_eq!(to(origin), others, "{origin:?} {queues:?} {outcomes:?}");
@@ -392,24 +409,25 @@ mod tests {
 
     #[test]
     fn a_malformed_request_goes_whole_to_a_dead_letter() {
-        let error = DisassociateRequest::parse("{}").expect_err("malformed");
         for origin in ORIGINS {
             for (queues, destination) in [
-                (Both, DeadLetter),
-                (DeadLetters, DeadLetter),
+                (Both, DeadLetterQueue),
+                (DeadLetters, DeadLetterQueue),
                 (Queues::None, Source),
             ] {
+                let error = DisassociateRequest::parse("{}").expect_err("malformed");
+                let malformed = received(origin, Err(ReadError::Malformed(error)));
                 assert_eq!(
-                    settle(origin, Worked::Malformed(&error), queues).rest,
-                    [Rest {
-                        subject: Subject::Message,
+                    settle(malformed, None, queues).unresolved,
+                    [Unresolved {
+                        item: Item::Message,
                         failure: Some(Failure::new(
                             "InvalidRequest",
                             "projectId: missing; assetIds: missing"
                         )),
                         retryable: false,
                         destination,
-                        is_kept: false,
+                        is_stored: false,
                     }]
                 );
             }
@@ -418,23 +436,19 @@ mod tests {
 
     #[test]
     fn a_bad_id_goes_alone_to_a_dead_letter() {
-        let settlement = settle(
-            Origin::Sqs,
-            Worked::Dispatched(&request(1, &["nope"]), vec![Disassociated]),
-            Both,
-        );
+        let settlement = settled(Origin::Sqs, request(1, &["nope"]), &[Disassociated], Both);
         assert_eq!(settlement.disassociated, 1);
         assert_eq!(
-            settlement.rest,
-            [Rest {
-                subject: Subject::InvalidId(InvalidId::Form("nope".into())),
+            settlement.unresolved,
+            [Unresolved {
+                item: Item::InvalidId(InvalidId::Form("nope".into())),
                 failure: Some(Failure::new(
                     "InvalidAssetId",
                     "expected a lowercase UUID such as 1f2e3d4c-5b6a-4798-8796-a5b4c3d2e1f0"
                 )),
                 retryable: false,
-                destination: DeadLetter,
-                is_kept: false,
+                destination: DeadLetterQueue,
+                is_stored: false,
             }]
         );
     }
@@ -442,73 +456,74 @@ mod tests {
     #[test]
     fn a_large_request_goes_to_the_work_queue_and_its_bad_ids_to_a_letter() {
         for origin in ORIGINS {
-            let settlement = settle(origin, Worked::FannedOut(&request(2, &["nope"])), Both);
+            let large = received(origin, Ok(request(2, &["nope"])));
+            let settlement = settle(large, None, Both);
             assert_eq!(
                 destinations(&settlement),
-                [DeadLetter, WorkQueue, WorkQueue]
+                [DeadLetterQueue, WorkQueue, WorkQueue]
             );
-            assert_eq!(settlement.rest[1].failure, None);
+            assert_eq!(settlement.unresolved[1].failure, None);
         }
     }
 
     #[test]
     fn a_part_is_never_put_in_the_work_queue_again() {
-        let part = DisassociateRequest {
-            is_part: true,
-            ..request(1, &[])
-        };
         for origin in [Origin::EventBridge, Origin::Sns, Origin::Direct] {
-            let worked = Worked::Dispatched(&part, vec![Unfinished(failure())]);
-            assert_eq!(destinations(&settle(origin, worked, Both)), [DeadLetter]);
+            let part = DisassociateRequest {
+                is_part: true,
+                ..request(1, &[])
+            };
+            let settlement = settled(origin, part, &[Unfinished(failure())], Both);
+            assert_eq!(destinations(&settlement), [DeadLetterQueue]);
         }
     }
 
     #[test]
     fn a_message_that_a_defect_kept_from_being_read_stays() {
         for origin in ORIGINS {
-            assert_eq!(
-                destinations(&settle(origin, Worked::Unread, Both)),
-                [Source]
-            );
+            let settlement = settle(received(origin, Err(ReadError::Panicked)), None, Both);
+            assert_eq!(destinations(&settlement), [Source]);
         }
-    }
-
-    fn fifo(stays: bool) -> Settlement {
-        let outcome = if stays {
-            Unfinished(failure())
-        } else {
-            Rejected(failure())
-        };
-        settle(
-            Origin::Sqs,
-            Worked::Dispatched(&request(1, &[]), vec![outcome]),
-            Both,
-        )
     }
 
     #[test]
     fn behind_a_record_that_stays_its_fifo_group_stays_too() {
-        let groups = [Some("a"), Some("b"), Some("a"), Some("a"), None, Some("b")];
-        let mut settlements = [false, false, true, false, true, false].map(fifo);
-        hold_back_fifo(&mut settlements, &groups);
+        let records = [
+            (Some("a"), Rejected(failure())),
+            (Some("b"), Rejected(failure())),
+            (Some("a"), Unfinished(failure())),
+            (Some("a"), Rejected(failure())),
+            (None, Unfinished(failure())),
+            (Some("b"), Rejected(failure())),
+        ];
+        let mut settlements: Vec<Settlement<'_>> = records
+            .into_iter()
+            .map(|(group, outcome)| {
+                let received = Received {
+                    message: message(Origin::Sqs, group),
+                    id: "m".into(),
+                    request: Ok(request(1, &[])),
+                };
+                settle(received, Some(vec![outcome]), Both)
+            })
+            .collect();
+        hold_back_groups(&mut settlements);
         let first: Vec<Destination> = settlements.iter().flat_map(destinations).collect();
-        assert_eq!(
-            first,
-            [DeadLetter, DeadLetter, Source, Source, Source, DeadLetter]
-        );
+        let letter = DeadLetterQueue;
+        assert_eq!(first, [letter, letter, Source, Source, Source, letter]);
         for settlement in &mut settlements {
-            for rest in &mut settlement.rest {
-                rest.is_kept = rest.destination == DeadLetter;
+            for one in &mut settlement.unresolved {
+                one.is_stored = one.destination == letter;
             }
         }
         assert_eq!(
-            redelivered(&settlements, &groups),
+            needs_redelivery(&settlements),
             [false, false, true, true, true, false]
         );
         // A letter that could not be stored holds its group back as well.
-        settlements[1].rest[0].is_kept = false;
+        settlements[1].unresolved[0].is_stored = false;
         assert_eq!(
-            redelivered(&settlements, &groups),
+            needs_redelivery(&settlements),
             [false, true, true, true, true, true]
         );
     }
@@ -516,15 +531,15 @@ mod tests {
     #[test]
     fn parts_are_sent_only_where_all_dead_letters_are_stored() {
         for (is_stored, expected) in [
-            (true, [DeadLetter, WorkQueue]),
-            (false, [DeadLetter, Source]),
+            (true, [DeadLetterQueue, WorkQueue]),
+            (false, [DeadLetterQueue, Source]),
         ] {
-            let request = request(1, &["nope"]);
-            let mut settlement = settle(Origin::Sqs, Worked::FannedOut(&request), Both);
-            settlement.rest[0].is_kept = is_stored;
+            let large = received(Origin::Sqs, Ok(request(1, &["nope"])));
+            let mut settlement = settle(large, None, Both);
+            settlement.unresolved[0].is_stored = is_stored;
             settlement.hold_back_parts();
             assert_eq!(destinations(&settlement), expected);
-            let reason = settlement.rest[1].failure.as_ref().map(Failure::code);
+            let reason = settlement.unresolved[1].failure.as_ref().map(Failure::code);
             assert_eq!(reason, (!is_stored).then_some("InvalidAssetId"));
         }
     }
@@ -532,7 +547,7 @@ mod tests {
     fn any_outcome() -> impl Strategy<Value = Outcome> {
         prop_oneof![
             Just(Disassociated),
-            Just(Outcome::Absent),
+            Just(Absent),
             Just(Rejected(failure())),
             Just(Unfinished(failure())),
         ]
@@ -551,20 +566,18 @@ mod tests {
             let bad: Vec<String> = (0..invalid).map(|number| format!("bad-{number}")).collect();
             let bad: Vec<&str> = bad.iter().map(String::as_str).collect();
             let request = DisassociateRequest { is_part, ..request(outcomes.len(), &bad) };
-            let settlement = settle(
-                origin,
-                Worked::Dispatched(&request, outcomes.clone()),
-                queues,
-            );
+            let assets = request.assets.clone();
+            let settlement = settled(origin, request, &outcomes, queues);
 
-            let done = outcomes.iter().filter(|outcome| **outcome == Disassociated).count();
-            prop_assert_eq!(settlement.disassociated, done);
-            let absent = outcomes.iter().filter(|outcome| **outcome == Outcome::Absent).count();
-            prop_assert_eq!(settlement.absent, absent);
-            let mut named: Vec<String> =
-                settlement.rest.iter().map(|rest| rest.subject.to_string()).collect();
-            let mut expected: Vec<String> = request
-                .assets
+            let count = |wanted| outcomes.iter().filter(|outcome| **outcome == wanted).count();
+            prop_assert_eq!(settlement.disassociated, count(Disassociated));
+            prop_assert_eq!(settlement.absent, count(Absent));
+            let mut named: Vec<String> = settlement
+                .unresolved
+                .iter()
+                .map(|one| one.item.asset_id().expect("an asset").into_owned())
+                .collect();
+            let mut expected: Vec<String> = assets
                 .iter()
                 .zip(&outcomes)
                 .filter(|(_, outcome)| matches!(outcome, Rejected(_) | Unfinished(_)))
@@ -576,11 +589,11 @@ mod tests {
             prop_assert_eq!(named, expected, "named once each");
 
             let unfinished = outcomes.iter().any(|outcome| matches!(outcome, Unfinished(_)));
-            for rest in &settlement.rest {
-                prop_assert!(!rest.is_kept, "nothing is kept before a queue says so");
-                match rest.destination {
-                    DeadLetter => prop_assert!(queues != Queues::None),
-                    WorkQueue => prop_assert!(queues == Both && rest.retryable && !is_part),
+            for one in &settlement.unresolved {
+                prop_assert!(!one.is_stored, "nothing is stored before a queue says so");
+                match one.destination {
+                    DeadLetterQueue => prop_assert!(queues != Queues::None),
+                    WorkQueue => prop_assert!(queues == Both && one.retryable && !is_part),
                     Source => prop_assert!(
                         (origin == Origin::Sqs && unfinished) || queues == Queues::None
                     ),

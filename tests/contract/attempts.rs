@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use simulator::Settings;
-use sitewise_disassociator::attempts::Attempts;
+use sitewise_disassociator::aws::attempts::Attempts;
 use sitewise_disassociator::request::{AssetId, ClientToken, ProjectId};
 
 use crate::support::{Rig, asset, project};

@@ -9,8 +9,8 @@ use std::thread;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use simulator::{Absent, Settings};
+use sitewise_disassociator::aws::sqs::escape_refused;
 use sitewise_disassociator::handler::Invocation;
-use sitewise_disassociator::queue::escape_refused;
 use tokio::time::Instant;
 
 use crate::support::{

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use simulator::{Action, Fault, Operation};
+use sitewise_disassociator::deadline::{LEAST_RESERVE, RESERVE};
 use sitewise_disassociator::dispatch::SHORTEST_CALL;
-use sitewise_disassociator::handler::{LEAST_RESERVE, RESERVE};
 use tokio::time::Instant;
 
 use crate::support::{Rig, asset, assets, failed, project, record, records, request};

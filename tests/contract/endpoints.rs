@@ -4,8 +4,8 @@ use std::process::Command;
 
 use aws_smithy_http_client::Builder;
 use simulator::{Action, Fault, Settings, Simulator};
-use sitewise_disassociator::queue::{Queue, Sqs};
-use sitewise_disassociator::sitewise::SiteWise;
+use sitewise_disassociator::aws::sitewise::SiteWise;
+use sitewise_disassociator::aws::sqs::{Queue, Sqs};
 
 use crate::support::{
     DEAD_LETTERS, Rig, asset, failed, project, record, records, request, sdk_config,
@@ -62,40 +62,109 @@ async fn a_configured_endpoint_is_called_over_a_real_socket() {
 
 #[test]
 fn a_wrong_value_stops_the_cold_start_and_is_named() {
+    let log_level = "one of TRACE, DEBUG, INFO, WARN, ERROR, FATAL";
+    let url = "a URL with http or https";
     for (variable, value, expected) in [
         ("FAN_OUT_ASSETS", "99", "a whole number from 100 to 25000"),
         ("CALL_CONCURRENCY", "many", "a whole number from 1 to 64"),
-        (
-            "DEAD_LETTER_QUEUE_URL",
-            "dead-letters",
-            "a URL with http or https",
-        ),
-        ("WORK_QUEUE_URL", "work", "a URL with http or https"),
-        (
-            "AWS_ENDPOINT_URL_IOTSITEWISE",
-            "localhost",
-            "a URL with http or https",
-        ),
-        (
-            "AWS_LAMBDA_LOG_LEVEL",
-            "LOUD",
-            "one of TRACE, DEBUG, INFO, WARN, ERROR, FATAL",
-        ),
+        ("DEAD_LETTER_QUEUE_URL", "dead-letters", url),
+        ("WORK_QUEUE_URL", "work", url),
+        ("AWS_ENDPOINT_URL_IOTSITEWISE", "localhost", url),
+        ("AWS_LAMBDA_LOG_LEVEL", "LOUD", log_level),
     ] {
-        let output = Command::new(env!("CARGO_BIN_EXE_sitewise-disassociator"))
-            .env_clear()
-            .env(variable, value)
-            .output()
-            .expect("the function's binary");
-        assert!(!output.status.success());
-        let log = String::from_utf8(output.stdout).expect("UTF-8");
-        let line: serde_json::Value = serde_json::from_str(&log).expect("one JSON line");
-        assert_eq!(line["message"], "wrong configuration");
         assert_eq!(
-            line["error"],
-            format!("{variable}: expected {expected}, found {value:?}")
+            cold_start_error([(variable, value)]),
+            format!("wrong configuration: {variable}: expected {expected}, found {value:?}")
         );
     }
+}
+
+/// The AWS SDK panics at these values where it reads them.
+#[test]
+fn a_retry_setting_of_the_sdk_does_not_stop_the_cold_start() {
+    for (variable, value) in [
+        ("AWS_RETRY_MODE", "legacy"),
+        ("AWS_MAX_ATTEMPTS", "0"),
+        ("AWS_MAX_ATTEMPTS", "ten"),
+    ] {
+        assert_eq!(cold_start_error([(variable, value)]), NO_RUNTIME_API);
+    }
+}
+
+#[test]
+fn one_place_with_a_root_certificate_is_enough() {
+    let folder = empty_folder("empty-beside-a-root");
+    for variables in [
+        [("SSL_CERT_FILE", ROOT), ("SSL_CERT_DIR", &folder)],
+        [("SSL_CERT_FILE", ROOT), ("SSL_CERT_DIR", "/nowhere")],
+        [("SSL_CERT_FILE", "/nowhere"), ("SSL_CERT_DIR", ROOTS)],
+        [("SSL_CERT_FILE", ""), ("SSL_CERT_DIR", ROOTS)],
+        [("AWS_CA_BUNDLE", ROOT), ("SSL_CERT_DIR", &folder)],
+        [("AWS_CA_BUNDLE", ""), ("SSL_CERT_FILE", ROOT)],
+    ] {
+        assert_eq!(cold_start_error(variables), NO_RUNTIME_API, "{variables:?}");
+    }
+}
+
+#[test]
+fn a_place_without_a_root_certificate_stops_the_cold_start_and_is_named() {
+    let folder = empty_folder("empty-alone");
+    let no_certificate = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+    for (variable, value, reason) in [
+        ("AWS_CA_BUNDLE", "/nowhere", "No such file"),
+        ("AWS_CA_BUNDLE", no_certificate, "none found"),
+        ("AWS_CA_BUNDLE", ROOTS, "Is a directory"),
+        ("SSL_CERT_FILE", "/nowhere", "No such file"),
+        ("SSL_CERT_FILE", no_certificate, "none found"),
+        ("SSL_CERT_DIR", "/nowhere", "No such file"),
+        ("SSL_CERT_DIR", &folder, "none found"),
+    ] {
+        let error = cold_start_error([(variable, value)]);
+        let start = format!(
+            "wrong configuration: {variable}: expected a path to root certificates in PEM format ("
+        );
+        assert!(error.starts_with(&start), "{error}");
+        assert!(error.contains(reason), "{error}");
+        assert!(error.ends_with(&format!("), found {value:?}")), "{error}");
+    }
+}
+
+/// What stops a cold start without fault: there is no Lambda here.
+const NO_RUNTIME_API: &str = "the Lambda runtime stopped: client error (Connect)";
+
+const ROOTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/aws/tls_roots");
+const ROOT: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/src/aws/tls_roots/amazon-root-ca-1.pem"
+);
+
+/// Starts the function's binary, and returns the one line that it logs.
+fn cold_start_error<const N: usize>(variables: [(&str, &str); N]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_sitewise-disassociator"))
+        .env_clear()
+        .envs([
+            ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "256"),
+            ("AWS_LAMBDA_FUNCTION_NAME", "sitewise-disassociator"),
+            ("AWS_LAMBDA_FUNCTION_VERSION", "1"),
+            ("AWS_LAMBDA_LOG_GROUP_NAME", "group"),
+            ("AWS_LAMBDA_LOG_STREAM_NAME", "stream"),
+            ("AWS_LAMBDA_RUNTIME_API", "127.0.0.1:1"),
+            ("AWS_REGION", "eu-west-1"),
+        ])
+        .envs(variables)
+        .output()
+        .expect("the function's binary");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let line: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one JSON line");
+    let text = |field: &str| line[field].as_str().expect("text").to_owned();
+    format!("{}: {}", text("message"), text("error"))
+}
+
+/// Creates a folder without files, and returns its path.
+fn empty_folder(name: &str) -> String {
+    let path = format!("{}/{name}", env!("CARGO_TARGET_TMPDIR"));
+    std::fs::create_dir_all(&path).expect("a folder");
+    path
 }
 
 /// Over a socket the SDK tells a broken connection in another way than the

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use simulator::{Action, Fault};
-use sitewise_disassociator::queue::{Queue, Sqs};
+use sitewise_disassociator::aws::sqs::{Queue, Sqs};
 
 use crate::support::{Rig, asset, assets, failed, project, records, request, sdk_config};
 

@@ -9,9 +9,9 @@ use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use simulator::{Absent, Action, Call, Fault, Message, Names, Operation, Settings, Simulator};
+use sitewise_disassociator::aws::sitewise::SiteWise;
+use sitewise_disassociator::aws::sqs::{Queue, Sqs};
 use sitewise_disassociator::handler::{Function, Invocation};
-use sitewise_disassociator::queue::{Queue, Sqs};
-use sitewise_disassociator::sitewise::SiteWise;
 use tokio::time::Instant;
 
 pub(crate) const REQUEST_ID: &str = "8476a536-e9f4-11e8-9739-2dfe598c3fcd";
@@ -154,7 +154,7 @@ impl Rig {
             work_queue: queue(WORK),
             fan_out_assets: 1000,
             call_concurrency: 8,
-            pace: Arc::default(),
+            rate_limiter: Arc::default(),
             now: || SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_407_660),
         };
         Self {
@@ -177,7 +177,7 @@ impl Rig {
         let config = sdk_config(self.simulator.http_client()).build();
         let function = Function {
             sitewise: SiteWise::new(&config),
-            pace: Arc::default(),
+            rate_limiter: Arc::default(),
             ..self.function.clone()
         };
         Self {

@@ -14,7 +14,7 @@ use aws_smithy_http_client::Builder;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use simulator::{Action, Fault, Operation};
-use sitewise_disassociator::sitewise::SiteWise;
+use sitewise_disassociator::aws::sitewise::SiteWise;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;

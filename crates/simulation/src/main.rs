@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use rig::job::Job;
+use simulation::job::Job;
 
 /// Runs seeds, each a life of the function with much that can go wrong in it.
 #[derive(Parser)]
@@ -37,7 +37,7 @@ struct Options {
 
 #[expect(clippy::print_stdout, reason = "printing is what the program is for")]
 fn main() -> ExitCode {
-    rig::silence_requested_panics();
+    simulation::silence_requested_panics();
     let options = Options::parse();
     let is_whole = if !options.jobs.is_empty() {
         println!(
@@ -58,7 +58,7 @@ fn main() -> ExitCode {
             took.left == 0 && took.given_up == 0
         })
     } else if let Some(seed) = options.seed {
-        let run = rig::run(seed);
+        let run = simulation::run(seed);
         println!("{}", run.history.join("\n"));
         match &run.result {
             Ok(tally) => println!("{tally:?}"),
@@ -66,7 +66,7 @@ fn main() -> ExitCode {
         }
         run.result.is_ok()
     } else {
-        let summary = rig::run_all(options.from..options.from + options.seeds, options.stop);
+        let summary = simulation::run_all(options.from..options.from + options.seeds, options.stop);
         for (fault, seeds) in &summary.faults {
             println!("{seeds:>8} seeds with: {fault}");
         }

@@ -2,18 +2,18 @@
 
 use std::time::Duration;
 
-use rig::job::Job;
+use simulation::job::Job;
 
 /// Seeds of every run of the tests. The program runs more of them.
 const SEEDS: u64 = 1_000;
 
 #[test]
 fn every_invariant_holds_in_every_history() {
-    rig::silence_requested_panics();
-    let summary = rig::run_all(0..SEEDS, false);
+    simulation::silence_requested_panics();
+    let summary = simulation::run_all(0..SEEDS, false);
     assert!(
         summary.broken.is_empty(),
-        "see `cargo run --package rig -- --seed SEED`: {:#?}",
+        "see `cargo run --package simulation -- --seed SEED`: {:#?}",
         summary.broken
     );
     assert!(
@@ -36,11 +36,11 @@ fn every_invariant_holds_in_every_history() {
 
 #[test]
 fn one_seed_gives_one_history() {
-    rig::silence_requested_panics();
+    simulation::silence_requested_panics();
     for seed in 0..20 {
         assert_eq!(
-            rig::run(seed).history,
-            rig::run(seed).history,
+            simulation::run(seed).history,
+            simulation::run(seed).history,
             "seed {seed}"
         );
     }

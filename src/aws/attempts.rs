@@ -15,8 +15,8 @@ use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::config_bag::{ConfigBag, Storable, StoreReplace};
 use tokio::time::Instant;
 
-use crate::retry::{Metadata, class_of};
-use crate::sdk_error::FailureClass;
+use crate::aws::error::FailureClass;
+use crate::aws::retry::{Metadata, class_of};
 
 /// The attempts of some calls. The SDK makes several for a call that it retries.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]

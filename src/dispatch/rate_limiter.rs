@@ -1,30 +1,30 @@
-//! How fast calls may follow each other under a service's throttling.
+//! Limits the rate of requests to one service to what it lets through.
 //!
-//! Owns what throttled and accepted calls say of the service's rate. Pure: it
-//! is told the time, and neither waits nor calls.
+//! Owns what throttled and accepted requests say of the service's rate. Pure: it
+//! is given the time, and neither waits nor sends.
 //!
 //! SiteWise's request rate is not documented, and whoever else calls it uses
-//! some of it up. So nothing is assumed, and nothing limited, until a call is
+//! some of it up. So nothing is assumed, and nothing limited, until a request is
 //! throttled. Then:
 //!
-//! 1. *Search.* The first call goes after [`FIRST_PROBE`]. Each one throttled
-//!    halves the rate, each one accepted raises it by a quarter, until one is
-//!    throttled after others were accepted. While none is, calls go one at a
-//!    time, however long an answer takes.
-//! 2. *Measure.* A token bucket throttles when it is empty. Between two such
-//!    moments it has let through exactly what flowed in: the accepted calls by
-//!    the time are this caller's share of the rate.
-//! 3. *Follow.* From then on the rate starts at four fifths of the share, is
-//!    back at it after a cycle of calls, and goes on growing, for the service
-//!    may have more by now, until a call is throttled and all is measured anew.
-//!    Calls throttled one after the other lower it by steps, for it may have
-//!    less.
+//! 1. *Search.* The next request goes after [`FIRST_PAUSE`]. Each throttled one
+//!    halves the rate, each accepted one raises it by a quarter, until one is
+//!    throttled after others were accepted. While none is accepted, requests go
+//!    one at a time, however long a response takes.
+//! 2. *Estimate.* A token bucket throttles when it is empty. Between two such
+//!    moments it has let through exactly what flowed in: the accepted requests
+//!    divided by the time are the rate that this caller gets.
+//! 3. *Follow.* From then on the rate starts at four fifths of the estimate, is
+//!    back at it after a cycle of requests, and goes on growing, for the service
+//!    may let through more by now, until a request is throttled and the rate is
+//!    estimated anew. Requests throttled one after the other lower it by steps,
+//!    for the service may let through less.
 //!
-//! A cycle is 7 calls at 1/s, 14 at 4/s, 70 at 100/s, and never longer than
-//! five seconds: the lower the rate, the fewer calls. Several callers that
-//! share a bucket have the same part of their calls throttled, so that the slower
-//! ones gain on the faster. A little luck in each pause keeps them from calling
-//! in step, where it would always be the same one that finds the bucket empty.
+//! A cycle is 7 requests at 1/s, 14 at 4/s, 70 at 100/s, and never longer than
+//! five seconds: the lower the rate, the fewer requests. Several callers that
+//! estimate a bucket have the same fraction of their requests throttled, so that the
+//! slower ones gain on the faster. A little jitter in each pause keeps them from
+//! calling in step, where always the same one would find the bucket empty.
 //!
 //! What was tried before, against a model of the same bucket: the SDK's
 //! adaptive mode (CUBIC on the rate, in seconds) is throttled in a fifth of the
@@ -34,19 +34,20 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The pause after the first throttled call; a service that lets through fewer
-/// calls costs a few more throttled ones, one with more a moment of its time.
-pub const FIRST_PROBE: Duration = Duration::from_millis(50);
+/// The pause after the first throttled request. A service that lets through
+/// fewer requests costs a few more throttled ones, one that lets through more a
+/// little time.
+pub const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
 /// The longest pause between two calls.
 pub const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// How many calls, one after the other, and for how long, must be throttled to
-/// show that waiting does not help for now. A search makes seven calls in that
-/// time.
-const HOPELESS: (u32, Duration) = (7, Duration::from_secs(3));
+/// How many requests of a kind, one after the other, and for how long, must be
+/// throttled before all of the kind are given up. A search makes seven requests
+/// in that time.
+const GIVE_UP: (u32, Duration) = (7, Duration::from_secs(3));
 
-/// How long it is remembered what a service has let through. By then its
+/// How long the limiter remembers what a service has let through. By then its
 /// bucket is full again, or others use it.
 pub const MEMORY: Duration = Duration::from_secs(60);
 
@@ -54,47 +55,48 @@ pub const MEMORY: Duration = Duration::from_secs(60);
 /// from which there is a way back.
 const HIGHEST_RATE: f64 = 100_000.0;
 
-/// The lowest rate, and the lowest share: growing from next to nothing, neither
-/// would ever be back.
+/// The lowest rate, and the lowest estimate: neither would ever come back from
+/// next to nothing.
 const LOWEST_RATE: f64 = 1.0 / LONGEST_PAUSE.as_secs_f64();
 
 /// What a search multiplies the rate by when a call is throttled or accepted.
 const SEARCH_DOWN: f64 = 0.5;
 const SEARCH_UP: f64 = 1.25;
 
-/// Where in its share the rate starts after a call was throttled.
-const CAUTION: f64 = 0.8;
+/// The fraction of the estimate at which the rate starts after a request was
+/// throttled.
+const BACK_OFF: f64 = 0.8;
 
-/// What the share is multiplied by when one throttled call follows another.
+/// What the estimate is multiplied by when one throttled call follows another.
 const STEP_DOWN: f64 = 0.85;
 
-/// Throttled calls, one after the other, before the steps get as large as in a
-/// search: of several callers in one bucket, one may have bad luck so often.
+/// Throttled requests, one after the other, before the steps get as large as in
+/// a search: of several callers of one bucket, one may be unlucky that often.
 const SMALL_STEPS: u32 = 3;
 
-/// Calls of a cycle at a share of one call per second; it grows with the root
-/// of the share.
+/// Calls of a cycle at a estimate of one call per second; it grows with the root
+/// of the estimate.
 const CYCLE: f64 = 7.0;
 
 /// The longest cycle in time.
 const LONGEST_CYCLE: Duration = Duration::from_secs(5);
 
-/// How far luck lengthens or shortens a pause.
-const LUCK: f64 = 0.1;
+/// How much jitter lengthens or shortens a pause.
+const JITTER: f64 = 0.1;
 
-/// What a call is for. All calls share one rate; but a service may throttle one
+/// What a call is for. All calls estimate one rate; but a service may throttle one
 /// kind alone, and then only that kind is given up.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Kind {
+pub enum RequestKind {
     /// It disassociates assets.
     Call,
     /// It reads a project.
     Read,
 }
 
-/// The pace of the calls to one service.
+/// Limits the rate of the requests to one service.
 #[derive(Debug, Default)]
-pub struct Pace {
+pub struct RateLimiter {
     limit: Option<Limit>,
     last_start: Option<Instant>,
     /// calls throttled one after the other, each started after the one before
@@ -119,7 +121,7 @@ struct Limit {
     rate: f64,
     /// calls per second that the service has been seen to let through; `None`
     /// while that is searched for
-    share: Option<f64>,
+    estimate: Option<f64>,
     /// when the next call may start
     next: Instant,
     /// when the service was last found to have nothing left
@@ -129,10 +131,10 @@ struct Limit {
     /// when that was answered: calls started before say nothing new
     known_at: Instant,
     /// how long that took
-    answer_time: Duration,
+    response_time: Duration,
 }
 
-impl Pace {
+impl RateLimiter {
     /// Returns when the next call may start: `now`, or later.
     pub fn next_start(&mut self, now: Instant) -> Instant {
         let is_old = |last: Instant| now.saturating_duration_since(last) > MEMORY;
@@ -142,14 +144,14 @@ impl Pace {
         self.limit.as_ref().map_or(now, |limit| limit.next.max(now))
     }
 
-    /// Notes that a call starts. `luck`, from 0 to 1, is drawn anew each time.
-    pub fn started(&mut self, now: Instant, luck: f64) {
+    /// Notes that a call starts. `jitter` is a random number from 0 to 1.
+    pub fn started(&mut self, now: Instant, jitter: f64) {
         self.last_start = Some(now);
         if let Some(limit) = &mut self.limit {
-            let luck = 1.0 + LUCK * (2.0 * luck - 1.0);
-            let mut pause = limit.pause().mul_f64(luck);
-            if limit.share.is_none() && limit.accepted == 0 {
-                pause = pause.max(limit.answer_time);
+            let jitter = 1.0 + JITTER * (2.0 * jitter - 1.0);
+            let mut pause = limit.pause().mul_f64(jitter);
+            if limit.estimate.is_none() && limit.accepted == 0 {
+                pause = pause.max(limit.response_time);
             }
             limit.next = limit.next.max(now) + pause;
         }
@@ -157,7 +159,7 @@ impl Pace {
 
     /// Notes that the call started at `start` was let through, whatever the
     /// answer is otherwise.
-    pub fn accepted(&mut self, kind: Kind, start: Instant, now: Instant) {
+    pub fn accepted(&mut self, kind: RequestKind, start: Instant, now: Instant) {
         let Some(limit) = &mut self.limit else {
             return;
         };
@@ -167,13 +169,13 @@ impl Pace {
         self.throttled_in_a_row = 0;
         self.streaks[kind as usize] = Streak::default();
         limit.accepted += 1;
-        let rate = match limit.share {
+        let rate = match limit.estimate {
             None => limit.rate * SEARCH_UP,
-            Some(share) => {
-                let calls = f64::from(limit.accepted) / (CYCLE * share.sqrt());
+            Some(estimate) => {
+                let calls = f64::from(limit.accepted) / (CYCLE * estimate.sqrt());
                 let time = now.duration_since(limit.empty_at).as_secs_f64();
                 let part = calls.max(time / LONGEST_CYCLE.as_secs_f64());
-                share * part.max(CAUTION + (1.0 - CAUTION) * part)
+                estimate * part.max(BACK_OFF + (1.0 - BACK_OFF) * part)
             }
         };
         limit.rate = rate.max(limit.rate).min(HIGHEST_RATE);
@@ -182,20 +184,26 @@ impl Pace {
 
     /// Notes that the call started at `start` was throttled, with the pause
     /// that the service asks for, if any. None is longer than [`MEMORY`].
-    pub fn throttled(&mut self, kind: Kind, start: Instant, now: Instant, pause: Option<Duration>) {
+    pub fn throttled(
+        &mut self,
+        kind: RequestKind,
+        start: Instant,
+        now: Instant,
+        pause: Option<Duration>,
+    ) {
         let after = now + pause.unwrap_or_default().min(MEMORY);
         let Some(limit) = &mut self.limit else {
             self.throttled_in_a_row = 1;
             self.streaks = Default::default();
             self.streaks[kind as usize].add(now);
             self.limit = Some(Limit {
-                rate: 1.0 / FIRST_PROBE.as_secs_f64(),
-                share: None,
-                next: after.max(now + FIRST_PROBE),
+                rate: 1.0 / FIRST_PAUSE.as_secs_f64(),
+                estimate: None,
+                next: after.max(now + FIRST_PAUSE),
                 empty_at: now,
                 accepted: 0,
                 known_at: now,
-                answer_time: now.duration_since(start),
+                response_time: now.duration_since(start),
             });
             return;
         };
@@ -206,29 +214,29 @@ impl Pace {
         self.throttled_in_a_row += 1;
         self.streaks[kind as usize].add(now);
         limit.known_at = now;
-        limit.answer_time = now.duration_since(start);
+        limit.response_time = now.duration_since(start);
         limit.rate = if limit.accepted > 0 {
             // The bucket had anything between nothing and one token before.
             let accepted = f64::from(limit.accepted) + 0.5;
             let time = start.duration_since(limit.empty_at).as_secs_f64();
             // It may have been full for long, where the rate was far below the service's.
             let least = limit
-                .share
+                .estimate
                 .map_or(0.0, |_| limit.rate / 2.0)
                 .max(LOWEST_RATE);
-            let share = (accepted / time).clamp(least, limit.rate * 1.5);
-            limit.share = Some(share);
+            let estimate = (accepted / time).clamp(least, limit.rate * 1.5);
+            limit.estimate = Some(estimate);
             limit.empty_at = start;
             limit.accepted = 0;
-            share * CAUTION
-        } else if let Some(share) = &mut limit.share {
+            estimate * BACK_OFF
+        } else if let Some(estimate) = &mut limit.estimate {
             let step = if self.throttled_in_a_row <= SMALL_STEPS {
                 STEP_DOWN
             } else {
                 SEARCH_DOWN
             };
-            *share = LOWEST_RATE.max(*share * step);
-            share.min(limit.rate)
+            *estimate = LOWEST_RATE.max(*estimate * step);
+            estimate.min(limit.rate)
         } else {
             limit.rate * SEARCH_DOWN
         };
@@ -238,8 +246,8 @@ impl Pace {
 
     /// Tells whether so many calls of a kind were throttled one after the other
     /// that this invocation should give up all of that kind.
-    pub fn is_hopeless(&self, kind: Kind, now: Instant) -> bool {
-        let (calls, time) = HOPELESS;
+    pub fn should_give_up(&self, kind: RequestKind, now: Instant) -> bool {
+        let (calls, time) = GIVE_UP;
         let Streak { throttled, since } = self.streaks[kind as usize];
         throttled >= calls && since.is_some_and(|since| now.duration_since(since) >= time)
     }
@@ -266,14 +274,14 @@ mod tests {
 
     /// A pace, and a clock that starts at zero.
     struct Run {
-        pace: Pace,
+        limiter: RateLimiter,
         start: Instant,
     }
 
     impl Run {
         fn new() -> Self {
             Self {
-                pace: Pace::default(),
+                limiter: RateLimiter::default(),
                 start: Instant::now(),
             }
         }
@@ -295,18 +303,18 @@ mod tests {
         /// When the next call may start, in milliseconds.
         fn next(&mut self, now: u32) -> u128 {
             let now = self.at(now);
-            let next = self.pace.next_start(now);
+            let next = self.limiter.next_start(now);
             next.duration_since(self.start).as_millis()
         }
 
         /// A call that is answered ten milliseconds after its start.
         fn call(&mut self, at: u32, is_accepted: bool) {
             let (start, end) = (self.at(at), self.at(at + 10));
-            self.pace.started(start, 0.5);
+            self.limiter.started(start, 0.5);
             if is_accepted {
-                self.pace.accepted(Kind::Call, start, end);
+                self.limiter.accepted(RequestKind::Call, start, end);
             } else {
-                self.pace.throttled(Kind::Call, start, end, None);
+                self.limiter.throttled(RequestKind::Call, start, end, None);
             }
         }
 
@@ -320,16 +328,16 @@ mod tests {
             at
         }
 
-        fn is_hopeless(&self, at: u32) -> bool {
-            self.pace.is_hopeless(Kind::Call, self.at(at))
+        fn should_give_up(&self, at: u32) -> bool {
+            self.limiter.should_give_up(RequestKind::Call, self.at(at))
         }
 
         fn limit(&self) -> &Limit {
-            self.pace.limit.as_ref().expect("a call was throttled")
+            self.limiter.limit.as_ref().expect("a call was throttled")
         }
 
-        fn share(&self) -> Option<f64> {
-            self.limit().share
+        fn estimate(&self) -> Option<f64> {
+            self.limit().estimate
         }
     }
 
@@ -347,7 +355,7 @@ mod tests {
         let mut run = Run::new();
         let mut at = 0;
         let mut pauses = Vec::new();
-        while !run.is_hopeless(at) {
+        while !run.should_give_up(at) {
             run.call(at, false);
             let next = u32::try_from(run.next(at)).expect("soon");
             pauses.push(next - at - 10);
@@ -355,7 +363,7 @@ mod tests {
         }
         assert_eq!(pauses, [50, 100, 200, 400, 800, 1600, 3200]);
         run.call(at, true);
-        assert!(!run.is_hopeless(at), "something was let through");
+        assert!(!run.should_give_up(at), "something was let through");
     }
 
     #[test]
@@ -370,12 +378,12 @@ mod tests {
     }
 
     #[test]
-    fn luck_makes_a_pause_up_to_a_tenth_shorter_or_longer() {
-        for (luck, pause) in [(0.0, 45), (0.25, 47), (0.5, 50), (1.0, 55)] {
+    fn jitter_makes_a_pause_up_to_a_tenth_shorter_or_longer() {
+        for (jitter, pause) in [(0.0, 45), (0.25, 47), (0.5, 50), (1.0, 55)] {
             let mut run = Run::new();
             run.call(0, false);
-            run.pace.started(run.at(60), luck);
-            assert_eq!(run.next(60), 60 + pause, "{luck}");
+            run.limiter.started(run.at(60), jitter);
+            assert_eq!(run.next(60), 60 + pause, "{jitter}");
         }
     }
 
@@ -390,8 +398,8 @@ mod tests {
     /// How many calls start in a time in which none is answered.
     fn calls_in(run: &mut Run, from: Instant, time: Duration) -> usize {
         let starts = std::iter::from_fn(|| {
-            let start = run.pace.next_start(from);
-            (start < from + time).then(|| run.pace.started(start, 0.5))
+            let start = run.limiter.next_start(from);
+            (start < from + time).then(|| run.limiter.started(start, 0.5))
         });
         starts.count()
     }
@@ -403,26 +411,27 @@ mod tests {
             let mut run = Run::new();
             let mut start = run.start;
             for _ in 0..answers {
-                run.pace.started(start, 0.5);
-                run.pace.throttled(Kind::Call, start, start + slow, None);
-                start = run.pace.next_start(start + slow);
+                run.limiter.started(start, 0.5);
+                run.limiter
+                    .throttled(RequestKind::Call, start, start + slow, None);
+                start = run.limiter.next_start(start + slow);
             }
             assert_eq!(calls_in(&mut run, start, slow), 1, "{answers}");
             let answered = start + slow;
-            run.pace.accepted(Kind::Call, start, answered);
+            run.limiter.accepted(RequestKind::Call, start, answered);
             assert!(calls_in(&mut run, answered, slow) > 5, "{answers}");
         }
     }
 
     #[test]
-    fn bad_luck_in_a_short_time_is_not_hopeless() {
+    fn bad_luck_in_a_short_time_is_no_reason_to_give_up() {
         let mut run = Run::searching();
         for at in (1010..3900).step_by(100) {
             run.call(at, false);
-            assert!(!run.is_hopeless(at + 10), "{at}");
+            assert!(!run.should_give_up(at + 10), "{at}");
         }
         run.call(4010, false);
-        assert!(run.is_hopeless(4020));
+        assert!(run.should_give_up(4020));
     }
 
     #[test]
@@ -441,15 +450,15 @@ mod tests {
         let mut run = Run::new();
         let starts: Vec<Instant> = (0..8).map(|at| run.at(at)).collect();
         for start in &starts {
-            run.pace.started(*start, 0.5);
+            run.limiter.started(*start, 0.5);
         }
         let end = run.at(20);
         for start in &starts[..4] {
-            run.pace.throttled(Kind::Call, *start, end, None);
+            run.limiter.throttled(RequestKind::Call, *start, end, None);
         }
         assert_eq!(run.next(20), 70, "one reason, one step");
         for start in &starts[4..] {
-            run.pace.accepted(Kind::Call, *start, end);
+            run.limiter.accepted(RequestKind::Call, *start, end);
         }
         assert_eq!(run.next(20), 70);
     }
@@ -458,10 +467,10 @@ mod tests {
     fn between_two_throttled_calls_the_accepted_ones_are_the_share() {
         // Found empty at 10 ms, and again at 1010 ms.
         let mut run = Run::searching();
-        assert_eq!(run.share(), None);
+        assert_eq!(run.estimate(), None);
         run.call(1010, false);
-        assert_eq!(run.share(), Some(10.5));
-        // At four fifths of the share.
+        assert_eq!(run.estimate(), Some(10.5));
+        // At four fifths of the estimate.
         assert_eq!(run.next(1020), 1020 + 119);
     }
 
@@ -499,7 +508,7 @@ mod tests {
         run.call(31_000, true);
         let rate = run.limit().rate;
         run.call(31_010, false);
-        assert_eq!(run.share(), Some(rate / 2.0));
+        assert_eq!(run.estimate(), Some(rate / 2.0));
     }
 
     #[test]
@@ -511,7 +520,7 @@ mod tests {
         }
         let rate = run.limit().rate;
         run.call(30, false);
-        assert_eq!(run.share(), Some(rate * 1.5));
+        assert_eq!(run.estimate(), Some(rate * 1.5));
     }
 
     #[test]
@@ -520,10 +529,10 @@ mod tests {
         run.call(0, false);
         run.call(60, true);
         run.call(560, false);
-        let share = run.share().expect("measured");
+        let estimate = run.estimate().expect("measured");
         run.call(2000, false);
         run.call(4000, false);
-        assert_eq!(run.share(), Some(share * STEP_DOWN * STEP_DOWN));
+        assert_eq!(run.estimate(), Some(estimate * STEP_DOWN * STEP_DOWN));
     }
 
     #[test]
@@ -531,13 +540,15 @@ mod tests {
         let mut run = Run::new();
         let (start, end) = (run.at(0), run.at(10));
         let pause = Duration::from_secs(7);
-        run.pace.started(start, 0.5);
-        run.pace.throttled(Kind::Call, start, end, Some(pause));
+        run.limiter.started(start, 0.5);
+        run.limiter
+            .throttled(RequestKind::Call, start, end, Some(pause));
         assert_eq!(run.next(10), 7010);
-        run.pace.throttled(Kind::Call, start, end, Some(2 * pause));
+        run.limiter
+            .throttled(RequestKind::Call, start, end, Some(2 * pause));
         assert_eq!(run.next(10), 14_010, "by a call of before too");
-        run.pace
-            .throttled(Kind::Call, start, end, Some(Duration::MAX));
+        run.limiter
+            .throttled(RequestKind::Call, start, end, Some(Duration::MAX));
         assert_eq!(run.next(10), 60_010, "but not for ever");
     }
 
@@ -561,12 +572,12 @@ mod tests {
         for at in [0, 100, 300, 600, 1100, 2000, 4000] {
             run.call(at, false);
         }
-        assert!(run.is_hopeless(4010));
+        assert!(run.should_give_up(4010));
         assert_eq!(run.next(4010), 4010 + 3200);
         assert_eq!(run.next(64_000), 64_000, "due at last");
-        assert!(run.is_hopeless(64_000), "still known");
+        assert!(run.should_give_up(64_000), "still known");
         assert_eq!(run.next(64_001), 64_001);
-        assert!(!run.is_hopeless(64_001));
+        assert!(!run.should_give_up(64_001));
     }
 
     #[test]
@@ -575,10 +586,10 @@ mod tests {
         run.call(0, false);
         for at in (100..6000).step_by(100) {
             let (start, end) = (run.at(at), run.at(at + 10));
-            run.pace.throttled(Kind::Read, start, end, None);
+            run.limiter.throttled(RequestKind::Read, start, end, None);
             run.call(at + 20, true);
         }
-        assert!(run.pace.is_hopeless(Kind::Read, run.at(6000)));
-        assert!(!run.pace.is_hopeless(Kind::Call, run.at(6000)));
+        assert!(run.limiter.should_give_up(RequestKind::Read, run.at(6000)));
+        assert!(!run.limiter.should_give_up(RequestKind::Call, run.at(6000)));
     }
 }

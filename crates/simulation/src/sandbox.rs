@@ -13,9 +13,9 @@ use aws_smithy_async::time::{SharedTimeSource, TimeSource};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use simulator::Simulator;
+use sitewise_disassociator::aws::sitewise::SiteWise;
+use sitewise_disassociator::aws::sqs::{Queue, Sqs};
 use sitewise_disassociator::handler::{Function, Invocation};
-use sitewise_disassociator::queue::{Queue, Sqs};
-use sitewise_disassociator::sitewise::SiteWise;
 use tokio::time::{Instant, timeout_at};
 
 use crate::queue::{dead_letter_queue, work_queue};

@@ -8,8 +8,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value, json};
 
-use crate::answer::Counts;
-use crate::attempts::Attempts;
+use crate::aws::attempts::Attempts;
+use crate::output::response::Counts;
 
 /// The only dimension, a key of every log line as well.
 pub const DIMENSION: &str = "service";

@@ -16,7 +16,7 @@ use aws_smithy_runtime_api::client::retries::classifiers::{
 };
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
-use crate::sdk_error::{FailureClass, classify, error_name, is_of_the_network};
+use crate::aws::error::{FailureClass, classify, error_name, is_of_the_network};
 
 /// Tokens of a full quota, the SDK's own number. A retry costs 10 after a
 /// transient failure.
@@ -70,7 +70,7 @@ pub(crate) fn class_of(context: &InterceptorContext, metadata: Metadata) -> Opti
     ))
 }
 
-/// Retries whatever [`classify`](crate::sdk_error) calls transient, for the SDK
+/// Retries whatever [`classify`](crate::aws::error) calls transient, for the SDK
 /// alone would give up on a 200 that cannot be read and on the rarer 5xx; and
 /// nothing that it calls throttled, which the SDK would retry regardless of all
 /// other calls.

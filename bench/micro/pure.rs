@@ -9,9 +9,9 @@ use std::hint::black_box;
 use std::time::{Duration, SystemTime};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use sitewise_disassociator::dead_letter::{NamedAsset, Source, letters};
 use sitewise_disassociator::event::{self, Origin};
 use sitewise_disassociator::outcome::{Failure, Outcome};
+use sitewise_disassociator::output::dead_letter::{NamedAsset, Source, letters};
 use sitewise_disassociator::plan::{distribute, plan};
 use sitewise_disassociator::settle::{Available, Worked, settle};
 

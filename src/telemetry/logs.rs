@@ -3,7 +3,7 @@
 //!
 //! Owns the log's format: every line is one JSON object with the key names of
 //! Powertools for AWS Lambda. None holds a payload or a token, and none the
-//! text of a panic. What the metrics are is for [`metrics`](crate::metrics).
+//! text of a panic. What the metrics are is for [`metrics`](crate::telemetry::metrics).
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -25,14 +25,14 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use uuid::Uuid;
 
-use crate::metrics::Metrics;
 use crate::outcome::{Failure, code};
 use crate::request::ProjectId;
-use crate::settle::Settlement;
+use crate::settle::{Received, Settlement};
+use crate::telemetry::metrics::Metrics;
 
 /// How the process tells about itself.
 #[derive(Debug)]
-pub struct Voice {
+pub struct TelemetryConfig {
     /// The name that every line has as `service`, the metrics' only dimension.
     pub service: String,
     /// Which lines are logged.
@@ -45,7 +45,7 @@ pub struct Voice {
 }
 
 /// The line with the metrics is not a `tracing` event, for it has members
-/// within members. What it needs of [`Voice`] is here.
+/// within members. What it needs of [`TelemetryConfig`] is here.
 static METRICS: OnceLock<MetricsLine> = OnceLock::new();
 
 struct MetricsLine {
@@ -58,21 +58,21 @@ struct MetricsLine {
 ///
 /// From here on a panic is logged by its place alone: its text may quote what
 /// an event carried.
-pub fn init(voice: Voice) {
+pub fn init(config: TelemetryConfig) {
     let line = MetricsLine {
-        service: voice.service.clone(),
-        namespace: voice.metrics_namespace,
-        level: voice.metrics_level,
+        service: config.service.clone(),
+        namespace: config.metrics_namespace,
+        level: config.metrics_level,
     };
-    // There is one voice in a process; a second one would not be heard.
+    // There is one in a process.
     let _ = METRICS.set(line);
     tracing_subscriber::fmt()
         .with_max_level(LevelFilter::TRACE)
         .event_format(Lines {
-            service: voice.service,
+            service: config.service,
         })
         .finish()
-        .with(voice.filter)
+        .with(config.filter)
         .init();
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string);
@@ -81,10 +81,10 @@ pub fn init(voice: Voice) {
 }
 
 /// The invocation under way; Lambda gives a process one at a time.
-static INVOCATION: Mutex<Option<Named>> = Mutex::new(None);
+static INVOCATION: Mutex<Option<InvocationContext>> = Mutex::new(None);
 
 #[derive(Clone, Serialize)]
-struct Named {
+struct InvocationContext {
     cold_start: bool,
     function_request_id: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -94,14 +94,14 @@ struct Named {
     correlation_id: Option<Uuid>,
 }
 
-fn invocation() -> MutexGuard<'static, Option<Named>> {
+fn invocation() -> MutexGuard<'static, Option<InvocationContext>> {
     INVOCATION.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Names the invocation that the lines to come are about.
-pub fn enter(request_id: &str, xray_trace_id: Option<&str>) {
+pub fn begin_invocation(request_id: &str, xray_trace_id: Option<&str>) {
     let mut invocation = invocation();
-    *invocation = Some(Named {
+    *invocation = Some(InvocationContext {
         cold_start: invocation.is_none(),
         function_request_id: request_id.to_owned(),
         xray_trace_id: xray_trace_id.map(ToOwned::to_owned),
@@ -109,21 +109,35 @@ pub fn enter(request_id: &str, xray_trace_id: Option<&str>) {
     });
 }
 
-/// What the log may tell of a message: ids by which an operator finds it, and
+/// What the log may have of a message: ids by which an operator finds it, and
 /// nothing else that it carries.
-#[derive(Clone, Copy, Debug)]
-pub struct Traced {
-    /// The message's id, where it has the form that AWS gives it. Others are
-    /// whatever a caller wrote.
-    pub message: Option<Uuid>,
-    /// The project, where there is a valid one.
-    pub project: Option<ProjectId>,
+#[derive(Clone, Copy)]
+struct MessageIds {
+    /// the message's id, where it has the form that AWS gives it; others are
+    /// whatever a caller wrote
+    message: Option<Uuid>,
+    /// the project, where there is a valid one
+    project: Option<ProjectId>,
 }
 
-/// Names the messages that the lines to come are about.
-pub fn carries(messages: &[Traced]) {
-    if let ([message], Some(invocation)) = (messages, invocation().as_mut()) {
-        invocation.correlation_id = message.message;
+impl MessageIds {
+    fn of(received: &Received<'_>) -> Self {
+        let id = received.message.id.as_deref();
+        Self {
+            message: id.and_then(|id| id.parse().ok()),
+            project: received
+                .request
+                .as_ref()
+                .ok()
+                .map(|request| request.project),
+        }
+    }
+}
+
+/// Sets the messages that the lines to come are about.
+pub fn set_messages(received: &[Received<'_>]) {
+    if let ([received], Some(invocation)) = (received, invocation().as_mut()) {
+        invocation.correlation_id = MessageIds::of(received).message;
     }
 }
 
@@ -138,7 +152,7 @@ struct Line<'a> {
     timestamp: Option<String>,
     service: &'a str,
     #[serde(flatten)]
-    invocation: Option<&'a Named>,
+    invocation: Option<&'a InvocationContext>,
     #[serde(flatten)]
     fields: Map<String, Value>,
 }
@@ -213,21 +227,19 @@ impl Visit for Fields {
     }
 }
 
-/// Tells what became of an invocation: one line for each code among its
-/// failures, one for the whole, which has the metrics.
-///
-/// `traced` are the messages of `settlements`.
-pub fn report(traced: &[Traced], settlements: &[Settlement], mut metrics: Metrics) {
+/// Logs what became of an invocation: one line for each code among its failures,
+/// one for the whole, which has the metrics.
+pub fn report(settlements: &[Settlement<'_>], mut metrics: Metrics) {
     let mut failures: BTreeMap<(&str, bool), Failed<'_>> = BTreeMap::new();
-    for (settlement, traced) in settlements.iter().zip(traced) {
-        for rest in &settlement.rest {
-            if let Some(failure) = &rest.failure {
+    for settlement in settlements {
+        for one in &settlement.unresolved {
+            if let Some(failure) = &one.failure {
                 failures
-                    .entry((failure.code(), rest.retryable))
-                    .or_insert(Failed {
+                    .entry((failure.code(), one.retryable))
+                    .or_insert_with(|| Failed {
                         count: 0,
                         first: failure,
-                        first_of: *traced,
+                        first_of: MessageIds::of(&settlement.received),
                     })
                     .count += 1;
             }
@@ -237,7 +249,7 @@ pub fn report(traced: &[Traced], settlements: &[Settlement], mut metrics: Metric
         // Those two quote what the event carried.
         let quotes_the_event = [code::INVALID_REQUEST, code::INVALID_ASSET_ID].contains(code);
         let first_message = (!quotes_the_event).then(|| failed.first.message());
-        let Traced { message, project } = failed.first_of;
+        let MessageIds { message, project } = failed.first_of;
         tracing::warn!(
             code,
             retryable,
@@ -255,26 +267,32 @@ pub fn report(traced: &[Traced], settlements: &[Settlement], mut metrics: Metric
     metrics.cold_start = invocation.as_ref().is_some_and(|named| named.cold_start);
     if line.namespace.is_some() || tracing::enabled!(Level::INFO) {
         // A log that cannot be written is no reason to fail what was done.
-        let _ = line.write(only_project(traced), invocation.as_ref(), &metrics);
+        let _ = line.write(only_project(settlements), invocation.as_ref(), &metrics);
     }
 }
 
 struct Failed<'a> {
     count: usize,
     first: &'a Failure,
-    first_of: Traced,
+    first_of: MessageIds,
 }
 
-fn only_project(traced: &[Traced]) -> Option<ProjectId> {
-    let first = traced.first()?.project;
-    first.filter(|_| traced.iter().all(|traced| traced.project == first))
+/// Returns the project that all messages are for, if it is one.
+fn only_project(settlements: &[Settlement<'_>]) -> Option<ProjectId> {
+    let mut projects = settlements
+        .iter()
+        .map(|one| MessageIds::of(&one.received).project);
+    let first = projects.next()??;
+    projects
+        .all(|project| project == Some(first))
+        .then_some(first)
 }
 
 impl MetricsLine {
     fn write(
         &self,
         project: Option<ProjectId>,
-        invocation: Option<&Named>,
+        invocation: Option<&InvocationContext>,
         metrics: &Metrics,
     ) -> io::Result<()> {
         let now = SystemTime::now();

@@ -21,7 +21,7 @@ use aws_smithy_runtime_api::client::http::{
 use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 
-use crate::retry::MOST_IDLE_CONNECTIONS;
+use crate::aws::retry::MOST_IDLE_CONNECTIONS;
 
 /// Most spare connections that are idle at a time: as many as there may be
 /// calls in flight.

@@ -24,11 +24,11 @@ use aws_smithy_runtime_api::client::endpoint::EndpointPrefix;
 use aws_smithy_runtime_api::client::interceptors::context::Error;
 use aws_types::endpoint_config::EndpointUrl;
 
-use crate::attempts::{Attempts, CountAttempts};
+use crate::aws::attempts::{Attempts, CountAttempts};
+use crate::aws::error::{CallFailure, CheckSuccess, FailureClass};
+use crate::aws::retry::{self, RetryByClass};
 use crate::outcome::{Failure, code};
 use crate::request::{AssetId, ClientToken, ProjectId};
-use crate::retry::{self, RetryByClass};
-use crate::sdk_error::{CallFailure, CheckSuccess, FailureClass};
 
 /// Longest wait for a connection. (The SDK's own default is 3.1 s.)
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);

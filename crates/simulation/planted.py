@@ -2,7 +2,7 @@
 """Tests the rig: plants one bug after the other in a copy of the function, and
 sees the rig find each.
 
-    python3 rig/planted.py [NAME …]
+    python3 crates/simulation/planted.py [NAME …]
 
 A bug that is not found, or whose place in the source is not, is a failure.
 """
@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 COPY = TARGET / "planted" / "source"
 # Never where the function itself is built: Cargo takes the copy's crates for the
@@ -222,10 +222,10 @@ def main():
         if source.count(old) != 1:
             sys.exit(f"{name}: its place in {file} is there {source.count(old)} times, not once")
         path.write_text(source.replace(old, new))
-        build = run("cargo", "build", "--quiet", "--locked", "--package", "rig")
+        build = run("cargo", "build", "--quiet", "--locked", "--package", "simulation")
         if build.returncode:
             sys.exit(f"{name}: does not compile\n{build.stderr}")
-        rig = run(BUILD / "debug" / "rig", "--seeds", str(SEEDS), "--stop")
+        rig = run(BUILD / "debug" / "simulation", "--seeds", str(SEEDS), "--stop")
         found = [line for line in rig.stdout.splitlines() if line.startswith("seed ")]
         if rig.returncode and found:
             runs = rig.stdout.splitlines()[-1].split()[0]

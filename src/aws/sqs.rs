@@ -18,9 +18,9 @@ use aws_sdk_sqs::types::{MessageAttributeValue, SendMessageBatchRequestEntry};
 use futures_util::{FutureExt as _, StreamExt as _, stream};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use crate::aws::error::{CallFailure, FailureClass};
+use crate::aws::retry;
 use crate::outcome::{Failure, code};
-use crate::retry;
-use crate::sdk_error::{CallFailure, FailureClass};
 
 /// Most bytes of a message and of a `SendMessageBatch`, attributes included
 /// (SQS quotas: 1 MiB).
@@ -45,7 +45,7 @@ const ATTRIBUTE_TYPE: &str = "String";
 
 /// A message to put in a queue.
 #[derive(Clone, Debug)]
-pub struct Parcel {
+pub struct OutgoingMessage {
     /// The body, not empty.
     pub body: String,
     /// String attributes: names, and values that are not empty.
@@ -56,7 +56,7 @@ pub struct Parcel {
     pub deduplication: String,
 }
 
-impl Parcel {
+impl OutgoingMessage {
     /// Returns the size as SQS counts it: the body, and each attribute's name,
     /// type and value.
     pub fn size(&self) -> usize {
@@ -119,29 +119,30 @@ impl Queue {
         self.url.ends_with(".fifo")
     }
 
-    /// Puts parcels in the queue and returns what each came with, in any order,
+    /// Puts messages in the queue and returns what each came with, in any order,
     /// and whether SQS has confirmed that it is stored. Nothing runs past `stop`.
     ///
-    /// Parcels are taken, and so written, as they are sent. What is not taken by
+    /// OutgoingMessages are taken, and so written, as they are sent. What is not taken by
     /// `stop` has no result.
     pub async fn send<T>(
         &self,
-        parcels: impl IntoIterator<Item = (Parcel, T)>,
+        messages: impl IntoIterator<Item = (OutgoingMessage, T)>,
         stop: Instant,
     ) -> Vec<(T, Result<(), Failure>)> {
         let concurrency = if self.is_fifo() { 1 } else { CONCURRENCY };
-        let mut batches = batches(parcels);
+        let mut batches = batches(messages);
         let in_time = || {
             let is_in_time = Instant::now() < stop;
             is_in_time.then(|| batches.next()).flatten()
         };
         let sent: Vec<_> = stream::iter(iter::from_fn(in_time))
             .map(|batch| async move {
-                let (parcels, companions): (Vec<Parcel>, Vec<T>) = batch.into_iter().unzip();
-                let send = AssertUnwindSafe(self.send_batch(&parcels, stop));
+                let (messages, companions): (Vec<OutgoingMessage>, Vec<T>) =
+                    batch.into_iter().unzip();
+                let send = AssertUnwindSafe(self.send_batch(&messages, stop));
                 let results = send.catch_unwind().await.unwrap_or_else(|_panic| {
                     let failure = Failure::new(code::INTERNAL_ERROR, "the function failed to send");
-                    vec![Err(failure); parcels.len()]
+                    vec![Err(failure); messages.len()]
                 });
                 companions.into_iter().zip(results)
             })
@@ -151,13 +152,17 @@ impl Queue {
         sent.into_iter().flatten().collect()
     }
 
-    /// Sends the parcels of one batch, and those alone again that failed.
-    async fn send_batch(&self, parcels: &[Parcel], stop: Instant) -> Vec<Result<(), Failure>> {
+    /// Sends the messages of one batch, and those alone again that failed.
+    async fn send_batch(
+        &self,
+        messages: &[OutgoingMessage],
+        stop: Instant,
+    ) -> Vec<Result<(), Failure>> {
         let not_sent = Failure::new(code::DEADLINE_REACHED, "not sent");
-        let mut results = vec![Err(not_sent); parcels.len()];
-        let mut pending: Vec<usize> = (0..parcels.len()).collect();
+        let mut results = vec![Err(not_sent); messages.len()];
+        let mut pending: Vec<usize> = (0..messages.len()).collect();
         for attempt in 1..=ENTRY_ATTEMPTS {
-            let outcome = self.send_entries(parcels, &pending, stop).await;
+            let outcome = self.send_entries(messages, &pending, stop).await;
             let mut again = Vec::new();
             match outcome {
                 Ok(entries) => {
@@ -176,7 +181,7 @@ impl Queue {
                     ..
                 }) if pending.len() > 1 => {
                     for index in &pending {
-                        let alone = self.send_entries(parcels, &[*index], stop).await;
+                        let alone = self.send_entries(messages, &[*index], stop).await;
                         results[*index] = match alone {
                             Ok(mut entry) => entry.pop().map_or_else(
                                 || Err(not_confirmed().failure),
@@ -205,14 +210,14 @@ impl Queue {
     /// Makes one `SendMessageBatch` call. A 200 may carry failures.
     async fn send_entries(
         &self,
-        parcels: &[Parcel],
+        messages: &[OutgoingMessage],
         indices: &[usize],
         stop: Instant,
     ) -> Result<Vec<Result<(), FailedEntry>>, CallFailure> {
         let entries = indices
             .iter()
             .enumerate()
-            .map(|(id, index)| self.entry(id, &parcels[*index]))
+            .map(|(id, index)| self.entry(id, &messages[*index]))
             .collect();
         let call = self
             .sqs
@@ -253,11 +258,11 @@ impl Queue {
             .collect())
     }
 
-    fn entry(&self, id: usize, parcel: &Parcel) -> SendMessageBatchRequestEntry {
+    fn entry(&self, id: usize, message: &OutgoingMessage) -> SendMessageBatchRequestEntry {
         let mut entry = SendMessageBatchRequestEntry::builder()
             .id(id.to_string())
-            .message_body(&parcel.body);
-        for (name, value) in &parcel.attributes {
+            .message_body(&message.body);
+        for (name, value) in &message.attributes {
             let value = MessageAttributeValue::builder()
                 .data_type(ATTRIBUTE_TYPE)
                 .string_value(value)
@@ -267,8 +272,8 @@ impl Queue {
         }
         if self.is_fifo() {
             entry = entry
-                .message_group_id(&parcel.group)
-                .message_deduplication_id(&parcel.deduplication);
+                .message_group_id(&message.group)
+                .message_deduplication_id(&message.deduplication);
         }
         entry.build().expect("an id and a body are set")
     }
@@ -289,18 +294,19 @@ fn not_confirmed() -> FailedEntry {
     }
 }
 
-/// Packs parcels, in their order, into batches that SQS takes, each when it is
+/// Packs messages, in their order, into batches that SQS takes, each when it is
 /// asked for.
 fn batches<T>(
-    parcels: impl IntoIterator<Item = (Parcel, T)>,
-) -> impl Iterator<Item = Vec<(Parcel, T)>> {
-    let mut parcels = parcels.into_iter().peekable();
+    messages: impl IntoIterator<Item = (OutgoingMessage, T)>,
+) -> impl Iterator<Item = Vec<(OutgoingMessage, T)>> {
+    let mut messages = messages.into_iter().peekable();
     iter::from_fn(move || {
-        let first = parcels.next()?;
+        let first = messages.next()?;
         let mut size = first.0.size();
         let mut batch = vec![first];
         while batch.len() < BATCH_ENTRIES
-            && let Some(next) = parcels.next_if(|(parcel, _)| size + parcel.size() <= MESSAGE_LIMIT)
+            && let Some(next) =
+                messages.next_if(|(message, _)| size + message.size() <= MESSAGE_LIMIT)
         {
             size += next.0.size();
             batch.push(next);
@@ -338,8 +344,8 @@ mod tests {
     use super::*;
     use std::cell::Cell;
 
-    fn parcel(size: usize) -> Parcel {
-        Parcel {
+    fn message(size: usize) -> OutgoingMessage {
+        OutgoingMessage {
             body: "x".repeat(size),
             attributes: Vec::new(),
             group: String::new(),
@@ -348,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn batches_hold_ten_parcels_and_one_mebibyte() {
+    fn batches_hold_ten_messages_and_one_mebibyte() {
         for (reason, sizes, expected) in [
             ("none", vec![], vec![]),
             ("one", vec![1], vec![0..1]),
@@ -363,8 +369,8 @@ mod tests {
                 vec![0..1, 1..2],
             ),
         ] {
-            let parcels = sizes.into_iter().map(parcel).zip(0..);
-            let packed: Vec<Vec<usize>> = batches(parcels)
+            let messages = sizes.into_iter().map(message).zip(0..);
+            let packed: Vec<Vec<usize>> = batches(messages)
                 .map(|batch| batch.into_iter().map(|(_, place)| place).collect())
                 .collect();
             let expected: Vec<Vec<usize>> = expected.into_iter().map(Iterator::collect).collect();
@@ -373,11 +379,11 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_is_of_no_more_parcels_than_have_been_asked_for() {
+    fn a_batch_is_of_no_more_messages_than_have_been_asked_for() {
         let taken = Cell::new(0);
         let endless = iter::repeat_with(|| {
             taken.set(taken.get() + 1);
-            (parcel(MESSAGE_LIMIT / 4), ())
+            (message(MESSAGE_LIMIT / 4), ())
         });
         let mut batches = batches(endless);
         assert_eq!(taken.get(), 0);
@@ -391,20 +397,20 @@ mod tests {
     async fn without_time_nothing_is_taken() {
         let sqs = Sqs::new(&SdkConfig::builder().build());
         for url in ["http://localhost/work", "http://localhost/work.fifo"] {
-            let parcels = (0..100).map(|_| (parcel(1), ()));
+            let messages = (0..100).map(|_| (message(1), ()));
             let queue = Queue::new(sqs.clone(), url.to_owned());
-            let sent = queue.send(parcels, Instant::now()).await;
+            let sent = queue.send(messages, Instant::now()).await;
             assert_eq!(sent.len(), 0);
         }
     }
 
     #[test]
     fn attributes_count_with_name_type_and_value() {
-        let parcel = Parcel {
+        let message = OutgoingMessage {
             attributes: vec![("ErrorCode", "12345".to_owned())],
-            ..parcel(100)
+            ..message(100)
         };
-        assert_eq!(parcel.size(), 100 + 9 + 6 + 5);
+        assert_eq!(message.size(), 100 + 9 + 6 + 5);
     }
 
     #[test]

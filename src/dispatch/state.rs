@@ -1,0 +1,318 @@
+//! What is known of a plan's assets, and what follows from it.
+//!
+//! Owns the decisions: which outcome an asset has, what is tried again. Pure: it
+//! neither waits nor sends.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use super::attempt::Attempt;
+use super::{ASSET_ROUNDS, FAILED_PARTS, REFUSED_PARTS};
+use crate::aws::error::CallFailure;
+use crate::outcome::{Failure, Outcome, code};
+use crate::plan::Batch;
+use crate::request::{AssetId, ProjectId};
+
+/// Assets with which something is wrong, as far as the service says.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    attempt: Attempt,
+    /// whether a 200 names them, rather than their call being refused
+    is_by_name: bool,
+}
+
+/// For each asset that several batches have, the batches and its positions.
+type Overlaps = HashMap<(ProjectId, AssetId), Vec<(usize, u8)>>;
+
+/// What is known so far.
+pub(super) struct State<'a> {
+    batches: &'a [Batch],
+    /// final, or what is so if nothing more is found out
+    outcomes: Vec<Vec<Outcome>>,
+    /// what waits for a read of its project
+    refusals: BTreeMap<ProjectId, Vec<Refusal>>,
+    reading: HashSet<ProjectId>,
+    /// projects that exist, as far as the service has shown
+    existing: HashSet<ProjectId>,
+    /// projects that do not exist
+    missing: HashMap<ProjectId, Failure>,
+    /// shared calls that failed while the service answered nothing else
+    deferred: Vec<Attempt>,
+    /// found out when a call first fails
+    overlaps: Option<Overlaps>,
+    /// calls that the service has accepted, or refused for their assets
+    answers: usize,
+}
+
+impl<'a> State<'a> {
+    pub(super) fn new(batches: &'a [Batch]) -> Self {
+        // What has no other outcome in the end panicked.
+        let failure = Failure::new(code::INTERNAL_ERROR, "the function failed on this batch");
+        let untried =
+            |batch: &Batch| vec![Outcome::Unfinished(failure.clone()); batch.assets.len()];
+        Self {
+            batches,
+            outcomes: batches.iter().map(untried).collect(),
+            refusals: BTreeMap::new(),
+            reading: HashSet::new(),
+            existing: HashSet::new(),
+            missing: HashMap::new(),
+            deferred: Vec::new(),
+            overlaps: None,
+            answers: 0,
+        }
+    }
+
+    /// Returns the final outcomes. Where several batches have an asset, it is
+    /// done for all of them once it is for one.
+    pub(super) fn into_outcomes(mut self) -> Vec<Vec<Outcome>> {
+        for places in self.overlaps.into_iter().flat_map(HashMap::into_values) {
+            for done in [Outcome::Absent, Outcome::Disassociated] {
+                let is_done = |(batch, position): &(usize, u8)| {
+                    self.outcomes[*batch][usize::from(*position)] == done
+                };
+                if places.iter().any(is_done) {
+                    for (batch, position) in &places {
+                        self.outcomes[*batch][usize::from(*position)] = done.clone();
+                    }
+                }
+            }
+        }
+        self.outcomes
+    }
+
+    pub(super) fn conclude(&mut self, batch: usize, positions: &[u8], outcome: &Outcome) {
+        for position in positions {
+            self.outcomes[batch][usize::from(*position)] = outcome.clone();
+        }
+    }
+
+    /// Concludes what of an attempt needs no call or read, and takes it out.
+    pub(super) fn conclude_known(&mut self, attempt: &mut Attempt) {
+        // As long as nothing failed there is nothing to know.
+        if self.overlaps.is_some() {
+            let removed = self.removed_elsewhere(attempt);
+            self.conclude(attempt.batch, &removed, &Outcome::Disassociated);
+            attempt
+                .positions
+                .retain(|position| !removed.contains(position));
+        }
+        let project = self.batches[attempt.batch].project;
+        if let Some(failure) = self.missing.get(&project) {
+            let outcome = Outcome::Rejected(failure.clone());
+            self.conclude(attempt.batch, &attempt.positions, &outcome);
+            attempt.positions.clear();
+        }
+    }
+
+    /// Returns those of an attempt's assets that another batch's call has taken
+    /// out of the project in this invocation.
+    fn removed_elsewhere(&mut self, attempt: &Attempt) -> Vec<u8> {
+        let overlaps = self.overlaps.get_or_insert_with(|| overlaps(self.batches));
+        let batch = &self.batches[attempt.batch];
+        let is_removed = |position: &u8| {
+            let asset = batch.assets[usize::from(*position)];
+            let mut places = overlaps.get(&(batch.project, asset)).into_iter().flatten();
+            places.any(|(batch, position)| {
+                self.outcomes[*batch][usize::from(*position)] == Outcome::Disassociated
+            })
+        };
+        attempt
+            .positions
+            .iter()
+            .copied()
+            .filter(is_removed)
+            .collect()
+    }
+
+    /// Ends an attempt before its pause, which there is no time for.
+    pub(super) fn end_for_lack_of_time(&mut self, attempt: &Attempt) {
+        for position in &attempt.positions {
+            let outcome = &mut self.outcomes[attempt.batch][usize::from(*position)];
+            if let Outcome::Unfinished(error) = outcome {
+                *outcome = Outcome::Unfinished(super::requests::too_late(Some(error)));
+            }
+        }
+    }
+
+    /// Keeps refused assets until their project is read, unless all is known.
+    pub(super) fn refused(&mut self, mut attempt: Attempt, is_by_name: bool) {
+        let project = self.batches[attempt.batch].project;
+        let removed = self.removed_elsewhere(&attempt);
+        if removed.len() == attempt.positions.len() || self.missing.contains_key(&project) {
+            self.conclude_known(&mut attempt);
+        } else {
+            let refusal = Refusal {
+                attempt,
+                is_by_name,
+            };
+            self.refusals.entry(project).or_default().push(refusal);
+        }
+    }
+
+    /// Returns a project whose membership is to be read, once.
+    pub(super) fn next_project_to_read(&mut self) -> Option<ProjectId> {
+        let mut waiting = self.refusals.keys();
+        let project = *waiting.find(|project| !self.reading.contains(project))?;
+        self.reading.insert(project);
+        Some(project)
+    }
+
+    /// Notes that a call for a project was accepted.
+    pub(super) fn project_exists(&mut self, project: ProjectId) {
+        self.existing.insert(project);
+    }
+
+    /// Tells whether a project's other batches wait for a read: without that, a
+    /// project that does not exist would cost a call for each while it is read.
+    pub(super) fn is_in_doubt(&self, project: ProjectId) -> bool {
+        let is_to_be_read = self.reading.contains(&project) || self.refusals.contains_key(&project);
+        is_to_be_read && !self.existing.contains(&project)
+    }
+
+    /// Takes what waits for a read of a project.
+    pub(super) fn take_refusals(&mut self, project: ProjectId) -> Vec<Refusal> {
+        self.refusals.remove(&project).unwrap_or_default()
+    }
+
+    /// Ends a read: decides by it what is refused, and returns what is to be tried
+    /// again.
+    pub(super) fn read(
+        &mut self,
+        project: ProjectId,
+        refusals: Vec<Refusal>,
+        membership: Result<HashSet<AssetId>, CallFailure>,
+    ) -> Vec<Attempt> {
+        self.reading.remove(&project);
+        let error = match membership {
+            Ok(listed) => {
+                self.existing.insert(project);
+                let refusals = refusals.into_iter();
+                return refusals
+                    .flat_map(|refusal| self.decide(refusal, &listed))
+                    .collect();
+            }
+            Err(error) => error,
+        };
+        let mut refusals = refusals;
+        if error.is_not_found() {
+            self.missing.insert(project, error.failure.clone());
+            refusals.extend(self.take_refusals(project));
+        }
+        for Refusal { mut attempt, .. } in refusals {
+            self.conclude_known(&mut attempt);
+            let outcome = Outcome::Unfinished(error.failure.clone());
+            self.conclude(attempt.batch, &attempt.positions, &outcome);
+        }
+        Vec::new()
+    }
+
+    /// Decides a refusal by the membership that was read after it, and returns
+    /// what is to be tried again.
+    fn decide(&mut self, refusal: Refusal, listed: &HashSet<AssetId>) -> Vec<Attempt> {
+        let Refusal {
+            mut attempt,
+            is_by_name,
+        } = refusal;
+        let count = attempt.positions.len();
+        self.conclude_known(&mut attempt);
+        let assets = &self.batches[attempt.batch].assets;
+        let is_listed = |position: &u8| listed.contains(&assets[usize::from(*position)]);
+        let (listed, absent): (Vec<u8>, Vec<u8>) =
+            attempt.positions.iter().copied().partition(is_listed);
+        self.conclude(attempt.batch, &absent, &Outcome::Absent);
+        let again = attempt.part(listed);
+        let are_all_listed = again.positions.len() == count;
+        match again.positions.len() {
+            0 => Vec::new(),
+            1 if are_all_listed => self.next_round(again),
+            _ if is_by_name => self.next_round(again),
+            _ if are_all_listed => again.split(&self.batches[again.batch], REFUSED_PARTS),
+            _ => vec![again],
+        }
+    }
+
+    /// Returns the next round of listed assets; after the last they are rejected.
+    fn next_round(&mut self, attempt: Attempt) -> Vec<Attempt> {
+        let round = attempt.round + 1;
+        if round < ASSET_ROUNDS {
+            return vec![Attempt { round, ..attempt }];
+        }
+        for position in attempt.positions {
+            let outcome = &mut self.outcomes[attempt.batch][usize::from(position)];
+            if let Outcome::Unfinished(error) = outcome {
+                *outcome = Outcome::Rejected(error.clone());
+            }
+        }
+        Vec::new()
+    }
+
+    /// Takes an attempt that failed for a reason that may be one of its requests':
+    /// it is split once the service answers something else.
+    pub(super) fn failed(&mut self, attempt: Attempt) -> Vec<Attempt> {
+        if self.answers > attempt.answers_before {
+            return self.split_failed(&attempt);
+        }
+        self.deferred.push(attempt);
+        Vec::new()
+    }
+
+    /// Notes that the service has answered a call, and splits the shared calls
+    /// that failed before.
+    pub(super) fn answered(&mut self) -> Vec<Attempt> {
+        self.answers += 1;
+        let deferred = std::mem::take(&mut self.deferred).into_iter();
+        deferred
+            .flat_map(|attempt| self.split_failed(&attempt))
+            .collect()
+    }
+
+    fn split_failed(&self, attempt: &Attempt) -> Vec<Attempt> {
+        let mut parts = attempt.split(&self.batches[attempt.batch], FAILED_PARTS);
+        for part in &mut parts {
+            part.answers_before = self.answers;
+        }
+        parts
+    }
+
+    /// Returns two groups of requests of each deferred batch whose messages were
+    /// delivered before. Where there are none, what is deferred stays unfinished.
+    ///
+    /// The groups are others at each delivery, and smaller ones, so that in the
+    /// end the service answers one of them, unless it answers nothing at all.
+    pub(super) fn probe_deferred(&mut self) -> Vec<Attempt> {
+        let mut probes = Vec::new();
+        for attempt in std::mem::take(&mut self.deferred) {
+            let shares = self.batches[attempt.batch].shares.iter();
+            let receives = shares.map(|share| share.receives).max().unwrap_or_default() as usize;
+            if !attempt.is_whole || receives < 2 {
+                self.deferred.push(attempt);
+                continue;
+            }
+            let batch = &self.batches[attempt.batch];
+            let mut groups = attempt.split(batch, 1 << (receives - 1).min(16));
+            let count = groups.len();
+            groups.rotate_left(2 * receives % count);
+            self.deferred.extend(groups.split_off(2));
+            probes.append(&mut groups);
+        }
+        probes
+    }
+}
+
+/// Finds the assets that several batches have.
+fn overlaps(batches: &[Batch]) -> Overlaps {
+    let mut places: Vec<(ProjectId, AssetId, usize, u8)> = Vec::new();
+    for (index, batch) in batches.iter().enumerate() {
+        let assets = batch.assets.iter().zip(0..);
+        places.extend(assets.map(|(asset, position)| (batch.project, *asset, index, position)));
+    }
+    places.sort_unstable();
+    places
+        .chunk_by(|a, b| (a.0, a.1) == (b.0, b.1))
+        .filter(|same| same.len() > 1)
+        .map(|same| {
+            let places = same.iter().map(|(.., batch, position)| (*batch, *position));
+            ((same[0].0, same[0].1), places.collect())
+        })
+        .collect()
+}
