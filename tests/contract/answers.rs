@@ -70,7 +70,7 @@ async fn a_failed_record_without_an_id_fails_the_invocation() {
         assert_eq!(
             rig.handle(&event).await,
             Err(
-                "NamelessRecord: a record without messageId could not be settled: the whole \
+                "MissingMessageId: a record without messageId could not be settled: the whole \
                  batch is returned to its queue"
                     .to_owned()
             )
@@ -208,5 +208,5 @@ async fn several_notifications_get_a_report_each() {
         .handle(&event)
         .await
         .expect_err("only Lambda can keep it");
-    assert!(error.starts_with("NotKept: 1 assets"), "{error}");
+    assert!(error.starts_with("NotStored: 1 assets"), "{error}");
 }

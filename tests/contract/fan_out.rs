@@ -190,7 +190,7 @@ async fn no_part_is_stored_before_the_dead_letters_are() {
                 .handle(&event)
                 .await
                 .expect_err("only Lambda can keep it");
-            assert!(error.starts_with("NotKept"), "{error}");
+            assert!(error.starts_with("NotStored"), "{error}");
             assert_eq!(rig.parts().len(), 0, "{fault:?}");
         }
         let report = rig.answer(&large).await;
@@ -276,7 +276,7 @@ async fn what_could_not_be_queued_is_reported_unfinished_with_the_reason() {
         .handle(&rule_event(&request(1, &assets(0..250))))
         .await
         .expect_err("only Lambda can keep these");
-    assert!(error.starts_with("NotKept: 50 assets"), "{error}");
+    assert!(error.starts_with("NotStored: 50 assets"), "{error}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -54,7 +54,7 @@ async fn a_panic_while_a_letter_is_sent_keeps_the_record() {
         .handle(&rule_event(&request(1, &["bad".to_owned()])))
         .await
         .expect_err("only Lambda can keep it");
-    assert!(error.starts_with("NotKept"), "{error}");
+    assert!(error.starts_with("NotStored"), "{error}");
     assert!(!error.contains(SECRET));
 }
 

@@ -53,11 +53,11 @@ async fn an_event_whose_failures_are_in_no_queue_is_a_lambda_error() {
         let rig = Rig::with_assets(0..3).without_queues();
         let error = rig.handle(&wrap(&bad_id)).await.expect_err("an error");
         assert!(
-            error.starts_with("NotKept: 1 assets or requests failed"),
+            error.starts_with("NotStored: 1 assets or requests failed"),
             "{error}"
         );
         let error = rig.handle(&wrap(&json!({}))).await.expect_err("an error");
-        assert!(error.starts_with("NotKept: 1 assets"), "{error}");
+        assert!(error.starts_with("NotStored: 1 assets"), "{error}");
         assert!(
             error.ends_with("the first has the code InvalidRequest"),
             "{error}"
@@ -70,7 +70,7 @@ async fn an_event_whose_failures_are_in_no_queue_is_a_lambda_error() {
             rig.fault("sitewise:status=503");
             let both = request(1, &[asset(0), "PUMP-7".to_owned()]);
             let error = rig.handle(&wrap(&both)).await.expect_err("an error");
-            let expected = format!("NotKept: {count} assets");
+            let expected = format!("NotStored: {count} assets");
             assert!(error.starts_with(&expected), "{error}");
         }
 
