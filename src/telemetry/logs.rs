@@ -25,9 +25,10 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use uuid::Uuid;
 
+use crate::input::received::Received;
 use crate::outcome::{Failure, code};
 use crate::request::ProjectId;
-use crate::settle::{Received, Settlement};
+use crate::settle::Settlement;
 use crate::telemetry::metrics::Metrics;
 
 /// How the process tells about itself.

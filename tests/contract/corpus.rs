@@ -651,7 +651,7 @@ impl Bad {
         let expected = json!({
             "requestId": REQUEST_ID, "projectId": null, "status": status,
             "assets": {"requested": done + rejected, "duplicates": 0, "disassociated": done,
-                       "rejected": rejected, "unfinished": 0, "queued": 0},
+                       "absent": 0, "rejected": rejected, "unfinished": 0, "queued": 0},
             "calls": done, "failures": failures,
         });
         assert!(
@@ -1021,7 +1021,7 @@ async fn generated_request(number: usize) -> Tally {
         check_fate(&rig, number, &expected);
         let counts = json!({
             "requested": tally.sent + tally.lettered, "duplicates": tally.repeated,
-            "disassociated": tally.sent, "rejected": tally.lettered,
+            "disassociated": tally.sent, "absent": 0, "rejected": tally.lettered,
             "unfinished": 0, "queued": 0,
         });
         assert_eq!(report["assets"], counts, "request {number}");
