@@ -355,6 +355,10 @@ fn requests(dice: &mut Rng) -> Vec<Planned> {
     let projects: Vec<(String, bool)> = (0..dice.usize(1..=3))
         .map(|_| (id(dice), dice.f64() < 0.15))
         .collect();
+    // All at a few moments, so that they share events, or each at its own.
+    let moments: Vec<u64> = (0..[3, 900][dice.usize(0..2)])
+        .map(|_| dice.u64(0..900))
+        .collect();
     let mut requests: Vec<Planned> = Vec::new();
     for _ in 0..dice.usize(1..=12) {
         let (project, project_is_missing) = projects[dice.usize(0..projects.len())].clone();
@@ -412,7 +416,7 @@ fn requests(dice: &mut Rng) -> Vec<Planned> {
             token: (dice.f64() < 0.3).then(|| id(dice)),
             way,
             group: ["a", "b"][dice.usize(0..2)].to_owned(),
-            arrives_at: Duration::from_secs(dice.u64(0..900)),
+            arrives_at: Duration::from_secs(moments[dice.usize(0..moments.len())]),
             is_shared,
             asks_again: false,
             assets,
