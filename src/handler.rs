@@ -48,17 +48,21 @@ pub struct Function {
     pub call_concurrency: usize,
     /// Their rate limiter, kept between invocations.
     pub rate_limiter: Arc<Mutex<RateLimiter>>,
+    /// The metrics' namespace; without one there are none.
+    pub metrics_namespace: Option<String>,
     /// Returns the time of day.
     pub now: fn() -> SystemTime,
 }
 
-/// What Lambda says of one invocation.
+/// One invocation.
 #[derive(Clone, Copy, Debug)]
 pub struct Invocation<'a> {
     /// The request id: the same for Lambda's retries of one event.
     pub request_id: &'a str,
     /// When Lambda stops the function.
     pub deadline: Instant,
+    /// Whether it is the process's first.
+    pub is_cold_start: bool,
 }
 
 /// Reasons for which the invocation fails, so that the event's sender keeps it.
@@ -119,6 +123,7 @@ impl Function {
             fan_out_assets: config.fan_out_assets,
             call_concurrency: config.call_concurrency,
             rate_limiter: Arc::default(),
+            metrics_namespace: config.metrics_namespace,
             now,
         }
     }
@@ -135,7 +140,13 @@ impl Function {
     ) -> Result<Response, HandlerError> {
         let event = catch_unwind(AssertUnwindSafe(|| Ok(event::read(payload)?)))
             .unwrap_or(Err(HandlerError::Panicked))
-            .inspect_err(|_| telemetry::report(&[], Metrics::default()))?;
+            .inspect_err(|_| {
+                let metrics = Metrics {
+                    cold_start: invocation.is_cold_start,
+                    ..Metrics::default()
+                };
+                self.log_results(&[], &metrics);
+            })?;
         let processed = AssertUnwindSafe(self.process(&event, invocation)).catch_unwind();
         match processed.await {
             Ok(response) => response,
@@ -150,7 +161,7 @@ impl Function {
     ) -> Result<Response, HandlerError> {
         let stops = Stops::before(invocation.deadline);
         let received = receive(event.messages(), invocation.request_id);
-        telemetry::set_messages(&received);
+        telemetry::record_correlation_id(&received);
 
         let inputs: Vec<PlanInput<'_>> = received
             .iter()
@@ -197,9 +208,9 @@ impl Function {
             dead_letters: stored.dead_letters,
             parts: stored.parts,
             not_stored: stored.failed,
-            cold_start: false,
+            cold_start: invocation.is_cold_start,
         };
-        telemetry::report(&settlements, metrics);
+        self.log_results(&settlements, &metrics);
 
         match event {
             Event::Queue(messages) => {
@@ -227,6 +238,10 @@ impl Function {
         })
     }
 
+    fn log_results(&self, settlements: &[Settlement<'_>], metrics: &Metrics) {
+        telemetry::log_results(settlements, metrics, self.metrics_namespace.as_deref());
+    }
+
     fn queues(&self) -> Queues {
         match (&self.dead_letter_queue, &self.work_queue) {
             (None, _) => Queues::None,
@@ -249,9 +264,10 @@ impl Function {
                 Event::Reported(_) => 0,
             },
             attempts: self.sitewise.take_attempts(),
+            cold_start: invocation.is_cold_start,
             ..Metrics::default()
         };
-        telemetry::report(&[], metrics);
+        self.log_results(&[], &metrics);
         match event {
             Event::Queue(messages) => {
                 let ids = messages.iter().map(|message| message.id.as_deref());

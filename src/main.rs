@@ -11,25 +11,20 @@ use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
 use serde_json::value::RawValue;
 use sitewise_disassociator::aws::connections::Connections;
-use sitewise_disassociator::config::{Config, DEFAULT_SERVICE_NAME};
+use sitewise_disassociator::config::Config;
 use sitewise_disassociator::deadline::time_left;
 use sitewise_disassociator::handler::{Function, HandlerError, Invocation};
 use sitewise_disassociator::output::response::Response;
 use sitewise_disassociator::telemetry::{self, TelemetryConfig};
 use tokio::time::Instant;
-use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing::Instrument as _;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let config = match Config::from_env() {
         Ok(config) => config,
         Err(error) => {
-            telemetry::init(TelemetryConfig {
-                service: DEFAULT_SERVICE_NAME.to_owned(),
-                filter: Targets::new().with_default(LevelFilter::INFO),
-                metrics_namespace: None,
-                metrics_level: "INFO",
-            });
+            telemetry::init(TelemetryConfig::default());
             tracing::error!(%error, "wrong configuration");
             return ExitCode::FAILURE;
         }
@@ -38,12 +33,14 @@ async fn main() -> ExitCode {
     let sdk_config = sdk_config(&config, connections.clone()).await;
     let function = Function::new(&sdk_config, config.function, SystemTime::now);
     telemetry::init(config.telemetry);
+    let mut is_cold_start = true;
     let handler = service_fn(|event: LambdaEvent<Box<RawValue>>| {
         let (function, connections) = (&function, &connections);
+        let is_cold_start = std::mem::replace(&mut is_cold_start, false);
         async move {
-            let answer = handle(function, event).await;
+            let response = handle(function, event, is_cold_start).await;
             connections.close_spare();
-            answer.map_err(|error| diagnostic(&error))
+            response.map_err(|error| diagnostic(&error))
         }
     });
     match lambda_runtime::run(handler).await {
@@ -85,20 +82,27 @@ async fn sdk_config(config: &Config, connections: Connections) -> SdkConfig {
 async fn handle(
     function: &Function,
     event: LambdaEvent<Box<RawValue>>,
+    is_cold_start: bool,
 ) -> Result<Response, HandlerError> {
-    telemetry::begin_invocation(
-        &event.context.request_id,
-        event.context.xray_trace_id.as_deref(),
-    );
-    let deadline = SystemTime::UNIX_EPOCH + Duration::from_millis(event.context.deadline);
+    let LambdaEvent { payload, context } = event;
+    let deadline = SystemTime::UNIX_EPOCH + Duration::from_millis(context.deadline);
     let invocation = Invocation {
-        request_id: &event.context.request_id,
+        request_id: &context.request_id,
         deadline: Instant::now() + time_left(deadline, SystemTime::now()),
+        is_cold_start,
     };
-    function
-        .handle(&event.payload, invocation)
-        .await
-        .inspect_err(|error| telemetry::failed(error.name(), &error.to_string()))
+    let span = telemetry::invocation_span(
+        &context.request_id,
+        context.xray_trace_id.as_deref(),
+        is_cold_start,
+    );
+    let handled = async {
+        let response = function.handle(&payload, invocation).await;
+        response.inspect_err(|error| {
+            telemetry::log_invocation_failure(error.name(), &error.to_string());
+        })
+    };
+    handled.instrument(span).await
 }
 
 fn diagnostic(error: &HandlerError) -> Diagnostic {
