@@ -46,7 +46,12 @@ async fn main() -> ExitCode {
     match lambda_runtime::run(handler).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!(%error, "the Lambda runtime stopped");
+            let error = match error.downcast_ref::<serde_json::Error>() {
+                // It quotes what the caller wrote.
+                Some(_) => "the client context is malformed".to_owned(),
+                None => error.to_string(),
+            };
+            tracing::error!(error, "the Lambda runtime stopped");
             ExitCode::FAILURE
         }
     }

@@ -12,6 +12,7 @@ mod dead_letters;
 mod endpoints;
 mod fan_out;
 mod fifo;
+mod logs;
 mod narrowing;
 mod outcomes;
 mod pace;
