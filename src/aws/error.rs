@@ -75,7 +75,7 @@ impl CallFailure {
             SdkError::DispatchFailure(dispatch) => {
                 let connector = dispatch.as_connector_error();
                 let is_timeout = connector.is_some_and(ConnectorError::is_timeout);
-                let is_network = connector.is_some_and(is_of_the_network);
+                let is_network = connector.is_some_and(is_network_error);
                 let class = if is_network {
                     FailureClass::Transient
                 } else {
@@ -135,7 +135,7 @@ fn pause(response: &HttpResponse) -> Option<Duration> {
 /// Tells whether it was the network, or something on it that does not speak
 /// HTTP, so that another attempt may help. (Over a socket, a broken connection
 /// and an answer that is not HTTP are "other" errors.)
-pub(crate) fn is_of_the_network(error: &ConnectorError) -> bool {
+pub(crate) fn is_network_error(error: &ConnectorError) -> bool {
     error.is_timeout() || error.is_io() || error.is_other()
 }
 

@@ -6,15 +6,11 @@
 //! `dispatch`'s.
 
 use std::error::Error as StdError;
-use std::time::Duration;
 
 use aws_config::SdkConfig;
-use aws_config::retry::RetryConfig;
 use aws_sdk_iotsitewise::Client;
 use aws_sdk_iotsitewise::config::interceptors::BeforeSerializationInterceptorContextMut;
-use aws_sdk_iotsitewise::config::{
-    ConfigBag, Intercept, RuntimeComponents, StalledStreamProtectionConfig,
-};
+use aws_sdk_iotsitewise::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_iotsitewise::error::ProvideErrorMetadata;
 use aws_sdk_iotsitewise::operation::batch_disassociate_project_assets::BatchDisassociateProjectAssetsError;
 use aws_sdk_iotsitewise::operation::describe_project::DescribeProjectError;
@@ -26,19 +22,9 @@ use aws_types::endpoint_config::EndpointUrl;
 
 use crate::aws::attempts::{Attempts, CountAttempts};
 use crate::aws::error::{CallFailure, CheckSuccess, FailureClass};
-use crate::aws::retry::{self, RetryByClass};
+use crate::aws::retry::{RetryByClass, SITEWISE_TIMEOUTS, quota, with_retries};
 use crate::outcome::{Failure, code};
 use crate::request::{AssetId, ClientToken, ProjectId};
-
-/// Longest wait for a connection. (The SDK's own default is 3.1 s.)
-pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-
-/// Longest wait for one attempt's whole answer. (The SDK's default is none.)
-pub const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Longest time for a call with all its attempts and the pauses between them.
-/// The invocation's deadline may cut it shorter.
-pub const OPERATION_TIMEOUT: Duration = Duration::from_secs(35);
 
 /// Assets on one page of a list (service model, shape `MaxResults`: 1 to 250).
 const PAGE_SIZE: i32 = 250;
@@ -66,16 +52,9 @@ impl SiteWise {
     /// Makes a client of the process's configuration.
     pub fn new(config: &SdkConfig) -> Self {
         let attempts = CountAttempts::new(metadata);
-        let config = aws_sdk_iotsitewise::config::Builder::from(config)
-            .retry_config(RetryConfig::standard().with_max_attempts(retry::ATTEMPTS))
-            .timeout_config(retry::timeouts(
-                CONNECT_TIMEOUT,
-                ATTEMPT_TIMEOUT,
-                OPERATION_TIMEOUT,
-            ))
-            // The attempt timeout covers a body that stalls.
-            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
-            .retry_partition(retry::quota("sitewise"))
+        let config = with_retries(config, &SITEWISE_TIMEOUTS);
+        let config = aws_sdk_iotsitewise::config::Builder::from(&config)
+            .retry_partition(quota("sitewise"))
             .retry_classifier(RetryByClass(metadata))
             .interceptor(PlainConfiguredEndpoint)
             .interceptor(CheckSuccess { required: None })

@@ -8,18 +8,15 @@ use std::collections::HashSet;
 use std::iter;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use aws_config::SdkConfig;
-use aws_config::retry::RetryConfig;
 use aws_sdk_sqs::Client;
-use aws_sdk_sqs::config::StalledStreamProtectionConfig;
 use aws_sdk_sqs::types::{MessageAttributeValue, SendMessageBatchRequestEntry};
 use futures_util::{FutureExt as _, StreamExt as _, stream};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::aws::error::{CallFailure, FailureClass};
-use crate::aws::retry;
+use crate::aws::retry::{ENTRY_ATTEMPTS, ENTRY_PAUSE, SQS_TIMEOUTS, quota, with_retries};
 use crate::outcome::{Failure, code};
 
 /// Most bytes of a message and of a `SendMessageBatch`, attributes included
@@ -28,14 +25,6 @@ pub const MESSAGE_LIMIT: usize = 1_048_576;
 
 /// Most entries of a batch call (SQS quotas).
 pub const BATCH_ENTRIES: usize = 10;
-
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
-const OPERATION_TIMEOUT: Duration = Duration::from_secs(12);
-
-/// How often an entry is sent that fails inside a 200, the first time included.
-const ENTRY_ATTEMPTS: u32 = 3;
-const ENTRY_RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 /// `SendMessageBatch` calls at a time; one at a time to a FIFO queue, where
 /// order counts.
@@ -82,23 +71,12 @@ impl Sqs {
 
     fn client(&self) -> &Client {
         let (config, client) = &*self.0;
-        client.get_or_init(|| client_of(config))
+        client.get_or_init(|| {
+            let config = with_retries(config, &SQS_TIMEOUTS);
+            let config = aws_sdk_sqs::config::Builder::from(&config);
+            Client::from_conf(config.retry_partition(quota("sqs")).build())
+        })
     }
-}
-
-fn client_of(config: &SdkConfig) -> Client {
-    let config = aws_sdk_sqs::config::Builder::from(config)
-        .retry_config(RetryConfig::standard().with_max_attempts(retry::ATTEMPTS))
-        // The attempt timeout covers a body that stalls.
-        .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
-        .retry_partition(retry::quota("sqs"))
-        .timeout_config(retry::timeouts(
-            CONNECT_TIMEOUT,
-            ATTEMPT_TIMEOUT,
-            OPERATION_TIMEOUT,
-        ))
-        .build();
-    Client::from_conf(config)
 }
 
 /// A queue.
@@ -197,7 +175,7 @@ impl Queue {
                     }
                 }
             }
-            let again_at = Instant::now() + ENTRY_RETRY_PAUSE * attempt;
+            let again_at = Instant::now() + ENTRY_PAUSE * attempt;
             if again.is_empty() || attempt == ENTRY_ATTEMPTS || again_at >= stop {
                 break;
             }
