@@ -11,9 +11,10 @@ use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
 use serde_json::value::RawValue;
 use sitewise_disassociator::aws::connections::Connections;
+use sitewise_disassociator::aws::retry::MOST_IDLE_CONNECTIONS;
 use sitewise_disassociator::config::Config;
 use sitewise_disassociator::deadline::time_left;
-use sitewise_disassociator::handler::{Function, HandlerError, Invocation};
+use sitewise_disassociator::handler::{Function, Invocation};
 use sitewise_disassociator::output::response::Response;
 use sitewise_disassociator::telemetry::{self, TelemetryConfig};
 use tokio::time::Instant;
@@ -29,19 +30,13 @@ async fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let connections = connections(&config);
-    let sdk_config = sdk_config(&config, connections.clone()).await;
+    let sdk_config = sdk_config(&config).await;
     let function = Function::new(&sdk_config, config.function, SystemTime::now);
     telemetry::init(config.telemetry);
     let mut is_cold_start = true;
-    let handler = service_fn(|event: LambdaEvent<Box<RawValue>>| {
-        let (function, connections) = (&function, &connections);
+    let handler = service_fn(|event| {
         let is_cold_start = std::mem::replace(&mut is_cold_start, false);
-        async move {
-            let response = handle(function, event, is_cold_start).await;
-            connections.close_spare();
-            response.map_err(|error| diagnostic(&error))
-        }
+        handle(&function, event, is_cold_start)
     });
     match lambda_runtime::run(handler).await {
         Ok(()) => ExitCode::SUCCESS,
@@ -59,18 +54,18 @@ async fn main() -> ExitCode {
 
 fn connections(config: &Config) -> Connections {
     let tls_context = config.tls_roots.tls_context();
-    Connections::new(move |most_idle| {
+    Connections::new(move || {
         Builder::new()
             .tls_provider(Provider::Rustls(CryptoMode::Ring))
             .tls_context(tls_context.clone())
-            .pool_max_idle_per_host(most_idle)
+            .pool_max_idle_per_host(MOST_IDLE_CONNECTIONS)
             .build_https()
     })
 }
 
-async fn sdk_config(config: &Config, connections: Connections) -> SdkConfig {
+async fn sdk_config(config: &Config) -> SdkConfig {
     let mut loader = aws_config::defaults(BehaviorVersion::latest())
-        .http_client(connections)
+        .http_client(connections(config))
         // Each client has a retry configuration of its own. Without one here the
         // loader panics at values of AWS_RETRY_MODE and AWS_MAX_ATTEMPTS that it
         // does not support.
@@ -88,7 +83,7 @@ async fn handle(
     function: &Function,
     event: LambdaEvent<Box<RawValue>>,
     is_cold_start: bool,
-) -> Result<Response, HandlerError> {
+) -> Result<Response, Diagnostic> {
     let LambdaEvent { payload, context } = event;
     let deadline = SystemTime::UNIX_EPOCH + Duration::from_millis(context.deadline);
     let invocation = Invocation {
@@ -103,16 +98,14 @@ async fn handle(
     );
     let handled = async {
         let response = function.handle(&payload, invocation).await;
-        response.inspect_err(|error| {
-            telemetry::log_invocation_failure(error.name(), &error.to_string());
+        response.map_err(|error| {
+            let diagnostic = Diagnostic {
+                error_type: error.name().to_owned(),
+                error_message: error.to_string(),
+            };
+            telemetry::log_invocation_failure(&diagnostic.error_type, &diagnostic.error_message);
+            diagnostic
         })
     };
     handled.instrument(span).await
-}
-
-fn diagnostic(error: &HandlerError) -> Diagnostic {
-    Diagnostic {
-        error_type: error.name().to_owned(),
-        error_message: error.to_string(),
-    }
 }

@@ -39,10 +39,9 @@ pub const ENTRY_PAUSE: Duration = Duration::from_millis(100);
 /// token.
 pub const SDK_ATTEMPTS: u32 = 3;
 
-/// Most idle connections kept to one host: one fewer than a request has
-/// attempts. They may all be dead when a process thaws, and only an attempt
-/// shows it; so the last attempt is on a new one.
-pub const MOST_IDLE_CONNECTIONS: usize = SDK_ATTEMPTS as usize - 1;
+/// Most idle connections kept to one host. They may all be dead when a process
+/// thaws, and each may then cost a retry: fewer than a full quota has.
+pub const MOST_IDLE_CONNECTIONS: usize = 32;
 
 /// Tokens of a full retry quota, the SDK's own number. A retry costs 10 after a
 /// transient failure.
