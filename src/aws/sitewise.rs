@@ -1,9 +1,8 @@
-//! The SiteWise requests: one that disassociates assets, two that read a
+//! The SiteWise client: one request that disassociates assets, two that read a
 //! project.
 //!
-//! Owns the SDK client's settings; the only place for SiteWise SDK types. It
-//! must not loop: retries of one request are the SDK's, everything else is
-//! `dispatch`'s.
+//! The only place for SiteWise SDK types. It must not loop: the SDK retries one
+//! request, [`dispatch`](crate::dispatch) does everything else.
 
 use std::error::Error as StdError;
 
@@ -29,10 +28,10 @@ use crate::request::{AssetId, ClientToken, ProjectId};
 /// Assets on one page of a list (service model, shape `MaxResults`: 1 to 250).
 const PAGE_SIZE: i32 = 250;
 
-/// What the SDK puts in the place of an asset error's code that the answer lacks.
+/// The SDK's value for an asset error's code that the response lacks.
 const SDK_PLACEHOLDER: &str = "no value was set";
 
-/// SiteWise Monitor, as far as this function uses it.
+/// A client for SiteWise.
 #[derive(Clone, Debug)]
 pub struct SiteWise {
     client: Client,
@@ -42,14 +41,14 @@ pub struct SiteWise {
 /// A page of a project's assets.
 #[derive(Clone, Debug)]
 pub struct Page {
-    /// the assets
+    /// the page's assets
     pub assets: Vec<AssetId>,
     /// the token of the next page
     pub next: Option<String>,
 }
 
 impl SiteWise {
-    /// Makes a client of the process's configuration.
+    /// Makes a client with the process's configuration.
     pub fn new(config: &SdkConfig) -> Self {
         let attempts = CountAttempts::new(metadata);
         let config = with_retries(config, &SITEWISE_TIMEOUTS);
@@ -66,7 +65,7 @@ impl SiteWise {
         }
     }
 
-    /// Returns what was attempted since the last time, for metrics.
+    /// Returns the attempts since it was last called, for metrics.
     pub fn take_attempts(&self) -> Attempts {
         self.attempts.take()
     }
@@ -74,14 +73,13 @@ impl SiteWise {
     /// Calls `BatchDisassociateProjectAssets` once, with the SDK's retries.
     ///
     /// Returns the assets that the service could not disassociate, each with the
-    /// service's own code and message; every other asset of the call is out of
-    /// the project.
+    /// service's own code and message. All other assets are disassociated.
     ///
     /// # Errors
     ///
-    /// Anything but a 200 that can be read and whose errors name assets of
-    /// this call only. An error that cannot be attributed may stand for any
-    /// asset, so that none of the call counts as done.
+    /// Anything but a 200 that can be read and whose errors name assets of this
+    /// call only. Any other error may be about any asset, so that none of them
+    /// counts as disassociated.
     pub async fn disassociate(
         &self,
         project: ProjectId,
@@ -113,7 +111,7 @@ impl SiteWise {
                     Failure::new(
                         code::MALFORMED_RESPONSE,
                         format!(
-                            "the answer has an error ({}) for an asset that the call did not name",
+                            "the response has an error ({}) for an asset that the request did not name",
                             error.code().as_str()
                         ),
                     ),
@@ -122,12 +120,13 @@ impl SiteWise {
             .collect()
     }
 
-    /// Lists a page of a project's assets: the first one, or that of a token.
+    /// Lists a page of a project's assets: the first one, or the one that a token
+    /// stands for.
     ///
     /// # Errors
     ///
-    /// Anything but a 200 that can be read. What is answered for a project that
-    /// does not exist is not documented.
+    /// Anything but a 200 that can be read. The response for a project that does
+    /// not exist is not documented.
     pub async fn list_assets(
         &self,
         project: ProjectId,
@@ -152,7 +151,7 @@ impl SiteWise {
                 FailureClass::Transient,
                 Failure::new(
                     code::MALFORMED_RESPONSE,
-                    "a page of the project's assets names itself as the next one",
+                    "a page of the project's assets has its own token as the next one",
                 ),
             ));
         }
