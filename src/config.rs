@@ -11,7 +11,7 @@ use http::uri::Scheme;
 use thiserror::Error;
 use tracing_subscriber::filter::Targets;
 
-use crate::aws::tls_roots::{TlsRoots, are_amazons};
+use crate::aws::tls_roots::{TlsRoots, have_amazon_roots};
 use crate::telemetry::TelemetryConfig;
 use crate::telemetry::levels;
 
@@ -217,7 +217,7 @@ fn tls_roots(
         url.parse::<Uri>()
             .is_ok_and(|uri| uri.scheme() == Some(&Scheme::HTTPS))
     };
-    if named.is_none() && region.is_none_or(are_amazons) && !endpoints.iter().any(is_https) {
+    if named.is_none() && region.is_none_or(have_amazon_roots) && !endpoints.iter().any(is_https) {
         return Ok(TlsRoots::Amazon);
     }
     let named = named.unwrap_or((SYSTEM_ROOTS[0], String::new()));
