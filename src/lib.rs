@@ -11,7 +11,7 @@
 //!
 //! - [`handler`]: one invocation, the order of the steps; [`config`]: the
 //!   environment; [`deadline`]: how the time is divided
-//! - [`event`]: what a payload is; [`request`]: what it asks for
+//! - [`input`]: what a payload is, and what each of its messages asks for
 //! - [`plan`]: which calls to make; [`token`]: their client tokens
 //! - [`dispatch`]: makes them, no faster than its rate limiter allows, and reads
 //!   projects where a call fails; [`outcome`]: what became of an asset
@@ -34,13 +34,13 @@ pub mod aws;
 pub mod config;
 pub mod deadline;
 pub mod dispatch;
-pub mod event;
 pub mod handler;
+pub mod input;
 pub mod outcome;
 pub mod output;
 pub mod plan;
-pub mod request;
 pub mod settle;
-pub mod strict_json;
 pub mod telemetry;
 pub mod token;
+
+pub use input::{event, request};

@@ -1,7 +1,7 @@
 //! Which calls to make: batches of at most 100 assets of one project.
 //!
-//! Owns full batches, shared tails and the order of first attempts. Pure: the same requests
-//! give the same plan. It must not await.
+//! Owns full batches, shared tails and the order of first attempts. Pure: the
+//! same requests give the same plan.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -33,18 +33,18 @@ pub struct Batch {
     /// 1 to [`BATCH_LIMIT`] distinct assets.
     pub assets: Vec<AssetId>,
     /// The requests that asked for these assets, at least one. Each asset has
-    /// at least one owner.
-    pub owners: Vec<Owner>,
+    /// at least one share.
+    pub shares: Vec<Share>,
     own_token: Option<OwnToken>,
 }
 
 /// A request's share of a batch.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Owner {
-    /// The request's place among those planned for.
+pub struct Share {
+    /// The request's position among those planned for.
     pub request: usize,
-    /// For each asset of the share, its place in the batch.
-    pub places: Vec<u8>,
+    /// For each asset of the share, its position in the batch.
+    pub positions: Vec<u8>,
     /// How often the request's message was delivered, this time included.
     pub receives: u32,
     message_id: String,
@@ -74,16 +74,16 @@ impl Batch {
             return derivation.call(self.project, assets, round);
         }
         let mut messages: Vec<&str> = self
-            .owners
+            .shares
             .iter()
-            .filter(|owner| {
+            .filter(|share| {
                 assets.len() == self.assets.len()
-                    || owner
-                        .places
+                    || share
+                        .positions
                         .iter()
-                        .any(|place| assets.contains(&self.assets[usize::from(*place)]))
+                        .any(|position| assets.contains(&self.assets[usize::from(*position)]))
             })
-            .map(|owner| owner.message_id.as_str())
+            .map(|share| share.message_id.as_str())
             .collect();
         messages.sort_unstable();
         messages.dedup();
@@ -159,45 +159,46 @@ pub fn plan(inputs: &[PlanInput<'_>]) -> Vec<Batch> {
 pub fn first_attempts(batches: &[Batch]) -> Vec<usize> {
     let mut first_batches: HashMap<usize, usize> = HashMap::new();
     for (index, batch) in batches.iter().enumerate() {
-        for owner in &batch.owners {
-            first_batches.entry(owner.request).or_insert(index);
+        for share in &batch.shares {
+            first_batches.entry(share.request).or_insert(index);
         }
     }
     let mut order: Vec<usize> = (0..batches.len()).collect();
     order.sort_by_cached_key(|index| {
-        let owners = &batches[*index].owners;
-        let is_first_of_new = owners
+        let shares = &batches[*index].shares;
+        let is_first_of_new = shares
             .iter()
-            .any(|owner| owner.receives <= 1 && first_batches[&owner.request] == *index);
-        let receives = owners.iter().map(|owner| owner.receives).max();
-        let request = owners.iter().map(|owner| owner.request).min();
+            .any(|share| share.receives <= 1 && first_batches[&share.request] == *index);
+        let receives = shares.iter().map(|share| share.receives).max();
+        let request = shares.iter().map(|share| share.request).min();
         (!is_first_of_new, Reverse(receives), request)
     });
     order
 }
 
-/// Hands what became of each batch's assets back to those who asked: for each
-/// input one value for each of its assets, in their order.
+/// Gives the results of each batch's assets back to the requests that share it:
+/// for each input one result for each of its assets, in their order.
 ///
 /// `batches` are in the order of [`plan`], which has a request's full batches
 /// in their order and its tail behind them. `results` holds, for each batch,
-/// one value for each of its assets.
+/// one result for each of its assets.
 pub fn scatter<T: Clone>(
     inputs: &[PlanInput<'_>],
     batches: &[Batch],
     results: &[Vec<T>],
 ) -> Vec<Vec<T>> {
-    let mut told: Vec<Vec<T>> = inputs
+    let mut scattered: Vec<Vec<T>> = inputs
         .iter()
         .map(|input| Vec::with_capacity(input.request.assets.len()))
         .collect();
     for (batch, results) in batches.iter().zip(results) {
-        for owner in &batch.owners {
-            let share = owner.places.iter();
-            told[owner.request].extend(share.map(|place| results[usize::from(*place)].clone()));
+        for share in &batch.shares {
+            let positions = share.positions.iter();
+            let results = positions.map(|position| results[usize::from(*position)].clone());
+            scattered[share.request].extend(results);
         }
     }
-    told
+    scattered
 }
 
 struct Tail<'a> {
@@ -208,7 +209,7 @@ struct Tail<'a> {
 
 struct OpenBatch {
     batch: Batch,
-    places: HashMap<AssetId, u8>,
+    positions: HashMap<AssetId, u8>,
 }
 
 impl OpenBatch {
@@ -217,10 +218,10 @@ impl OpenBatch {
             batch: Batch {
                 project,
                 assets: Vec::new(),
-                owners: Vec::new(),
+                shares: Vec::new(),
                 own_token: None,
             },
-            places: HashMap::new(),
+            positions: HashMap::new(),
         }
     }
 
@@ -230,26 +231,27 @@ impl OpenBatch {
 
     /// Tells whether the assets that the batch lacks fit in it.
     fn has_room_for(&self, tail: &Tail<'_>) -> bool {
-        let is_new = |asset: &&AssetId| !self.places.contains_key(asset);
+        let is_new = |asset: &&AssetId| !self.positions.contains_key(asset);
         tail.assets.iter().filter(is_new).count() <= self.room()
     }
 
     fn add(&mut self, tail: &Tail<'_>) {
         let assets = &mut self.batch.assets;
-        let places = tail
+        let positions = tail
             .assets
             .iter()
             .map(|asset| {
-                *self.places.entry(*asset).or_insert_with(|| {
-                    let place = u8::try_from(assets.len()).expect("a batch has at most 100 assets");
+                *self.positions.entry(*asset).or_insert_with(|| {
+                    let position =
+                        u8::try_from(assets.len()).expect("a batch has at most 100 assets");
                     assets.push(*asset);
-                    place
+                    position
                 })
             })
             .collect();
-        self.batch.owners.push(Owner {
+        self.batch.shares.push(Share {
             request: tail.request,
-            places,
+            positions,
             receives: tail.input.receives,
             message_id: tail.input.message_id.to_owned(),
         });
@@ -397,11 +399,11 @@ mod tests {
         let batches = planned(&requests);
         // the full hundred; 70 + 30; 60 + 40; the other project
         assert_eq!(sizes(&batches), [100, 100, 100, 10]);
-        let owners: Vec<Vec<usize>> = batches
+        let shares: Vec<Vec<usize>> = batches
             .iter()
-            .map(|batch| batch.owners.iter().map(|owner| owner.request).collect())
+            .map(|batch| batch.shares.iter().map(|share| share.request).collect())
             .collect();
-        assert_eq!(owners, [vec![2], vec![4, 2], vec![0, 3], vec![1]]);
+        assert_eq!(shares, [vec![2], vec![4, 2], vec![0, 3], vec![1]]);
     }
 
     #[test]
@@ -412,9 +414,9 @@ mod tests {
         let batches = plan(&inputs);
         assert_eq!(sizes(&batches), [4]);
         let results = vec![batches[0].assets.clone()];
-        let told = scatter(&inputs, &batches, &results);
-        assert_eq!(told[0], requests[0].assets);
-        assert_eq!(told[1], requests[1].assets);
+        let results = scatter(&inputs, &batches, &results);
+        assert_eq!(results[0], requests[0].assets);
+        assert_eq!(results[1], requests[1].assets);
     }
 
     #[test]
@@ -574,18 +576,18 @@ mod tests {
             assert_eq!(distinct.len(), batch.assets.len(), "no repeat");
             assert!((1..=BATCH_LIMIT).contains(&batch.assets.len()));
             let owned: BTreeSet<u8> = batch
-                .owners
+                .shares
                 .iter()
-                .flat_map(|owner| owner.places.iter().copied())
+                .flat_map(|share| share.positions.iter().copied())
                 .collect();
-            assert_eq!(owned.len(), batch.assets.len(), "each asset has an owner");
-            for owner in &batch.owners {
-                assert_eq!(requests[owner.request].project, batch.project);
-                let shares = batch.owners.len() > 1;
-                assert!(!(shares && requests[owner.request].client_token.is_some()));
-                let tail = requests[owner.request].assets.len() % BATCH_LIMIT;
+            assert_eq!(owned.len(), batch.assets.len(), "each asset has an share");
+            for share in &batch.shares {
+                assert_eq!(requests[share.request].project, batch.project);
+                let shares = batch.shares.len() > 1;
+                assert!(!(shares && requests[share.request].client_token.is_some()));
+                let tail = requests[share.request].assets.len() % BATCH_LIMIT;
                 assert!(
-                    [BATCH_LIMIT, tail].contains(&owner.places.len()),
+                    [BATCH_LIMIT, tail].contains(&share.positions.len()),
                     "full batches, and tails that are never split"
                 );
             }
@@ -601,15 +603,15 @@ mod tests {
                     .collect()
             })
             .collect();
-        let told = scatter(&inputs, &batches, &results);
-        for (request, told) in requests.iter().zip(told) {
+        let results = scatter(&inputs, &batches, &results);
+        for (request, results) in requests.iter().zip(results) {
             let expected: Vec<_> = request
                 .assets
                 .iter()
                 .map(|asset| (request.project, *asset))
                 .collect();
             assert_eq!(
-                told, expected,
+                results, expected,
                 "every asset has the outcome of its own call"
             );
         }

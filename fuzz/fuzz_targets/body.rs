@@ -68,8 +68,8 @@ fuzz_target!(|body: &str| {
         Err(error) => assert!(!error.to_string().is_empty()),
         Ok(request) => check(request),
     }
-    // Every way to write one value is one request. A key that is given twice is
-    // the exception: `Value` has its last, and the function refuses it.
+    // Every way to write one value is one request. A known field that is given
+    // twice is the exception: `Value` has its last, and the function refuses it.
     let Ok(value @ Value::Object(_)) = serde_json::from_str::<Value>(body) else {
         return;
     };

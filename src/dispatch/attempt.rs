@@ -80,10 +80,10 @@ impl Attempt {
     fn by_request(&self, batch: &Batch) -> Vec<Vec<u8>> {
         let mut requests: BTreeMap<Vec<usize>, Vec<u8>> = BTreeMap::new();
         for position in &self.positions {
-            let owners = batch.owners.iter();
-            let named_by = owners
-                .filter(|owner| owner.places.contains(position))
-                .map(|owner| owner.request)
+            let shares = batch.shares.iter();
+            let named_by = shares
+                .filter(|share| share.positions.contains(position))
+                .map(|share| share.request)
                 .collect();
             requests.entry(named_by).or_default().push(*position);
         }

@@ -83,7 +83,7 @@ pub async fn dispatch(
         while running.len() < concurrency.max(1) {
             if let Some(project) = run.state.borrow_mut().next_project_to_read() {
                 running.push(run.recheck(project).boxed_local());
-            } else if let Some(attempt) = queue.pop_front() {
+            } else if let Some(attempt) = run.take_next(&mut queue) {
                 running.push(run.attempt(attempt).boxed_local());
             } else {
                 break;
@@ -117,6 +117,13 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
+    /// Takes the first attempt that need not wait.
+    fn take_next(&self, queue: &mut VecDeque<Attempt>) -> Option<Attempt> {
+        let state = self.state.borrow();
+        let is_free = |attempt: &Attempt| !state.is_in_doubt(self.batches[attempt.batch].project);
+        queue.remove(queue.iter().position(is_free)?)
+    }
+
     /// Makes one call and returns what is to be tried after it.
     async fn attempt(&self, mut attempt: Attempt) -> Vec<Attempt> {
         self.state.borrow_mut().conclude_known(&mut attempt);
@@ -143,6 +150,7 @@ impl Run<'_> {
         let mut state = self.state.borrow_mut();
         let class = match result {
             Ok(errors) => {
+                state.project_exists(batch.project);
                 let errors: HashMap<AssetId, Failure> = errors.into_iter().collect();
                 let mut named = Vec::new();
                 for position in &attempt.positions {

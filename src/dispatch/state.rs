@@ -32,6 +32,8 @@ pub(super) struct State<'a> {
     /// what waits for a read of its project
     refusals: BTreeMap<ProjectId, Vec<Refusal>>,
     reading: HashSet<ProjectId>,
+    /// projects that exist, as far as the service has shown
+    existing: HashSet<ProjectId>,
     /// projects that do not exist
     missing: HashMap<ProjectId, Failure>,
     /// shared calls that failed while the service answered nothing else
@@ -53,6 +55,7 @@ impl<'a> State<'a> {
             outcomes: batches.iter().map(untried).collect(),
             refusals: BTreeMap::new(),
             reading: HashSet::new(),
+            existing: HashSet::new(),
             missing: HashMap::new(),
             deferred: Vec::new(),
             overlaps: None,
@@ -155,6 +158,18 @@ impl<'a> State<'a> {
         Some(project)
     }
 
+    /// Notes that a call for a project was accepted.
+    pub(super) fn project_exists(&mut self, project: ProjectId) {
+        self.existing.insert(project);
+    }
+
+    /// Tells whether a project's other batches wait for a read: without that, a
+    /// project that does not exist would cost a call for each while it is read.
+    pub(super) fn is_in_doubt(&self, project: ProjectId) -> bool {
+        let is_to_be_read = self.reading.contains(&project) || self.refusals.contains_key(&project);
+        is_to_be_read && !self.existing.contains(&project)
+    }
+
     /// Takes what waits for a read of a project.
     pub(super) fn take_refusals(&mut self, project: ProjectId) -> Vec<Refusal> {
         self.refusals.remove(&project).unwrap_or_default()
@@ -171,6 +186,7 @@ impl<'a> State<'a> {
         self.reading.remove(&project);
         let error = match membership {
             Ok(listed) => {
+                self.existing.insert(project);
                 let refusals = refusals.into_iter();
                 return refusals
                     .flat_map(|refusal| self.decide(refusal, &listed))
@@ -267,8 +283,8 @@ impl<'a> State<'a> {
     pub(super) fn probe_deferred(&mut self) -> Vec<Attempt> {
         let mut probes = Vec::new();
         for attempt in std::mem::take(&mut self.deferred) {
-            let owners = self.batches[attempt.batch].owners.iter();
-            let receives = owners.map(|owner| owner.receives).max().unwrap_or_default() as usize;
+            let shares = self.batches[attempt.batch].shares.iter();
+            let receives = shares.map(|share| share.receives).max().unwrap_or_default() as usize;
             if !attempt.is_whole || receives < 2 {
                 self.deferred.push(attempt);
                 continue;

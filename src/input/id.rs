@@ -1,0 +1,241 @@
+//! Identifiers and client tokens, valid by construction.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use thiserror::Error;
+use uuid::Uuid;
+
+/// Characters of an identifier (AWS service model of IoT SiteWise, API version
+/// 2019-12-02, shapes `ID` and `AssetID`: length 36).
+const ID_LENGTH: usize = 36;
+
+/// Fewest characters of a client token (service model, shape `ClientToken`).
+pub const CLIENT_TOKEN_MIN: usize = 36;
+
+/// Most characters of a client token (service model, shape `ClientToken`).
+pub const CLIENT_TOKEN_MAX: usize = 64;
+
+/// The identifier of a SiteWise Monitor project.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct ProjectId(Uuid);
+
+/// The identifier of a SiteWise asset.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct AssetId(Uuid);
+
+/// A text that is not an identifier by the pattern of the service model,
+/// `^(?!00000000-0000-0000-0000-000000000000)[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$`.
+#[derive(Clone, Debug, Error, Eq, PartialEq)]
+pub enum InvalidId {
+    /// The text, shared by all that name it, has another form.
+    #[error("{}, found {}", self.expected(), excerpt(.0))]
+    Form(Arc<str>),
+    /// The text is the UUID of zeros, which the pattern excludes.
+    #[error("{}", self.expected())]
+    Nil,
+}
+
+impl InvalidId {
+    /// Returns the text as it came.
+    pub fn text(&self) -> &str {
+        match self {
+            Self::Form(text) => text,
+            Self::Nil => "00000000-0000-0000-0000-000000000000",
+        }
+    }
+
+    /// Returns what was expected, the same for every text of one kind; what was
+    /// found is for [`text`](Self::text) to tell.
+    pub fn expected(&self) -> &'static str {
+        match self {
+            Self::Form(_) => {
+                "expected a lowercase UUID such as 1f2e3d4c-5b6a-4798-8796-a5b4c3d2e1f0"
+            }
+            Self::Nil => "expected a UUID other than all zeros",
+        }
+    }
+}
+
+fn parse_id(text: &str) -> Result<Uuid, InvalidId> {
+    let refused = || InvalidId::Form(text.into());
+    // The length leaves only the hyphenated form of the several that `Uuid` reads.
+    if text.len() != ID_LENGTH || text.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        return Err(refused());
+    }
+    match Uuid::try_parse(text) {
+        Ok(id) if id.is_nil() => Err(InvalidId::Nil),
+        Ok(id) => Ok(id),
+        Err(_) => Err(refused()),
+    }
+}
+
+/// Quotes `text` for a message: escaped, and cut where it is long.
+fn excerpt(text: &str) -> String {
+    const LONGEST: usize = 64;
+    match text.char_indices().nth(LONGEST) {
+        None => format!("{text:?}"),
+        Some((end, _)) => format!("{:?}… ({} bytes)", &text[..end], text.len()),
+    }
+}
+
+macro_rules! identifier {
+    ($name:ident) => {
+        impl FromStr for $name {
+            type Err = InvalidId;
+
+            fn from_str(text: &str) -> Result<Self, InvalidId> {
+                parse_id(text).map(Self)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.as_hyphenated().fmt(f)
+            }
+        }
+
+        impl $name {
+            /// Returns the identifier's 16 bytes.
+            pub fn as_bytes(&self) -> &[u8; 16] {
+                self.0.as_bytes()
+            }
+        }
+    };
+}
+
+identifier!(ProjectId);
+identifier!(AssetId);
+
+impl AssetId {
+    /// Reads an asset id out of an answer, where its letters may come in either case.
+    pub fn from_answer(text: &str) -> Option<Self> {
+        text.to_ascii_lowercase().parse().ok()
+    }
+}
+
+/// A token that makes a call idempotent, `\S{36,64}`.
+///
+/// It is not shown by `Debug`: tokens do not belong in logs.
+#[derive(Clone, Eq, Hash, PartialEq)]
+pub struct ClientToken(String);
+
+/// A text that is not a client token.
+#[derive(Debug, Error, Eq, PartialEq)]
+pub enum InvalidClientToken {
+    /// The text is too short or too long.
+    #[error("expected {CLIENT_TOKEN_MIN} to {CLIENT_TOKEN_MAX} characters, found {0}")]
+    Length(usize),
+    /// The text has white space in it.
+    #[error("expected no white space, found {0:?}")]
+    WhiteSpace(char),
+}
+
+impl FromStr for ClientToken {
+    type Err = InvalidClientToken;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let length = text.chars().count();
+        if !(CLIENT_TOKEN_MIN..=CLIENT_TOKEN_MAX).contains(&length) {
+            return Err(InvalidClientToken::Length(length));
+        }
+        match text.chars().find(|character| character.is_whitespace()) {
+            Some(blank) => Err(InvalidClientToken::WhiteSpace(blank)),
+            None => Ok(Self(text.to_owned())),
+        }
+    }
+}
+
+impl ClientToken {
+    /// Returns the token as it is sent.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for ClientToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ClientToken(…)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PROJECT: &str = "1f2e3d4c-5b6a-4798-8796-a5b4c3d2e1f0";
+    const ASSET: &str = "a1b2c3d4-5678-4890-abcd-ef1234567890";
+
+    #[test]
+    fn identifiers_are_what_the_pattern_says_and_nothing_else() {
+        assert_eq!(
+            PROJECT.parse::<ProjectId>().map(|id| id.to_string()),
+            Ok(PROJECT.to_owned())
+        );
+        assert_eq!(
+            ASSET.parse::<AssetId>().map(|id| id.to_string()),
+            Ok(ASSET.to_owned())
+        );
+        for (reason, text) in [
+            ("empty", String::new()),
+            ("a path", "..".to_owned()),
+            ("uppercase", ASSET.to_uppercase()),
+            ("one letter uppercase", ASSET.replacen('a', "A", 1)),
+            ("braces", format!("{{{ASSET}}}")),
+            ("urn", format!("urn:uuid:{ASSET}")),
+            ("no hyphens", ASSET.replace('-', "")),
+            (
+                "no hyphens, padded to the length",
+                format!("{}0000", ASSET.replace('-', "")),
+            ),
+            (
+                "hyphens elsewhere",
+                "a1b2c3d-45678-4890-abcd-ef1234567890".to_owned(),
+            ),
+            ("a newline behind", format!("{ASSET}\n")),
+            ("a blank before", format!(" {ASSET}")),
+            ("one short", ASSET[..35].to_owned()),
+            ("one long", format!("{ASSET}0")),
+            ("not hexadecimal", ASSET.replacen('a', "g", 1)),
+            (
+                "full-width digits",
+                "１1b2c3d4-5678-4890-abcd-ef12345678".to_owned(),
+            ),
+        ] {
+            assert_eq!(
+                text.parse::<AssetId>(),
+                Err(InvalidId::Form(text.as_str().into())),
+                "{reason}"
+            );
+        }
+        assert_eq!(
+            "00000000-0000-0000-0000-000000000000".parse::<AssetId>(),
+            Err(InvalidId::Nil)
+        );
+    }
+
+    #[test]
+    fn client_tokens_have_36_to_64_characters_without_white_space() {
+        for (length, expected) in [
+            (35, Err(InvalidClientToken::Length(35))),
+            (36, Ok(())),
+            (64, Ok(())),
+            (65, Err(InvalidClientToken::Length(65))),
+        ] {
+            assert_eq!(
+                "é".repeat(length).parse::<ClientToken>().map(drop),
+                expected
+            );
+        }
+        let blank = format!("{}\u{a0}{}", "x".repeat(20), "y".repeat(20));
+        assert_eq!(
+            blank.parse::<ClientToken>(),
+            Err(InvalidClientToken::WhiteSpace('\u{a0}'))
+        );
+        let token: ClientToken = "secret-secret-secret-secret-secret-secret"
+            .parse()
+            .expect("a token");
+        assert_eq!(format!("{token:?}"), "ClientToken(…)");
+    }
+}

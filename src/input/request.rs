@@ -1,0 +1,276 @@
+//! What a message asks for: a project and the assets to disassociate from it.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::fmt::Display;
+
+use serde_json::value::RawValue;
+use thiserror::Error;
+
+pub use super::id::{AssetId, ClientToken, InvalidClientToken, InvalidId, ProjectId};
+use super::json::{self, Field, Object, Text};
+
+/// Elements of the wrong kind that a message lists before it only counts them.
+const LISTED_ELEMENTS: usize = 20;
+
+/// A valid request.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct DisassociateRequest {
+    /// The project to take the assets out of.
+    pub project: ProjectId,
+    /// The valid asset ids, each once, in the order of their first mention.
+    pub assets: Vec<AssetId>,
+    /// The asset ids that the pattern refuses, each once.
+    pub invalid: Vec<InvalidId>,
+    /// How many ids repeat an earlier one.
+    pub duplicates: usize,
+    /// The caller's own token.
+    pub client_token: Option<ClientToken>,
+    /// Whether this function cut the request from a larger one: a part is
+    /// never cut again.
+    pub is_part: bool,
+}
+
+impl DisassociateRequest {
+    /// Reads a request from a JSON text. Fields it does not know are ignored,
+    /// so that a dead letter is itself a request.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong with the request, not only the first thing. An
+    /// asset id that the pattern refuses is no error of the request: it ends
+    /// up in [`DisassociateRequest::invalid`].
+    pub fn parse(text: &str) -> Result<Self, InvalidRequest> {
+        Self::from_object(&json::object(text)?)
+    }
+
+    /// Reads a request from an object; see [`DisassociateRequest::parse`].
+    pub(super) fn from_object(object: &Object<'_>) -> Result<Self, InvalidRequest> {
+        let mut problems = Problems(Vec::new());
+        let project_text = problems.note("projectId", object.project_id.text());
+        let project = project_text
+            .as_ref()
+            .and_then(|text| problems.note("projectId", text.parse()));
+        let assets = problems.note("assetIds", Assets::read(object.asset_ids));
+        let client_token = match object.client_token.kind() {
+            None | Some("null") => None,
+            Some(_) => problems
+                .note("clientToken", object.client_token.text())
+                .and_then(|text| problems.note("clientToken", text.parse())),
+        };
+        match (project, assets) {
+            (Some(project), Some(assets)) if problems.0.is_empty() => Ok(Self {
+                project,
+                assets: assets.valid,
+                invalid: assets.invalid,
+                duplicates: assets.duplicates,
+                client_token,
+                is_part: object.part.kind() == Some("an object"),
+            }),
+            _ => Err(InvalidRequest {
+                project: project_text.map(Cow::into_owned),
+                problems: problems.0,
+            }),
+        }
+    }
+
+    /// Returns how many distinct ids were asked for, valid or not.
+    pub fn requested(&self) -> usize {
+        self.assets.len() + self.invalid.len()
+    }
+}
+
+/// The field that marks a part of a larger request.
+pub const PART_FIELD: &str = "part";
+
+/// The elements of `assetIds`.
+struct Assets {
+    valid: Vec<AssetId>,
+    invalid: Vec<InvalidId>,
+    duplicates: usize,
+}
+
+impl Assets {
+    fn read(field: Field<'_>) -> Result<Self, String> {
+        let Some(array) = field
+            .value()
+            .filter(|value| json::kind(value) == "an array")
+        else {
+            return Err(field.expected("an array of strings"));
+        };
+        let texts: Vec<Text<'_>> = serde_json::from_str(array.get())
+            .map_err(|error| wrong_elements(array).unwrap_or_else(|| error.to_string()))?;
+        if texts.is_empty() {
+            return Err("expected at least one asset id, found none".to_owned());
+        }
+        let mut valid = Vec::with_capacity(texts.len());
+        let mut seen = HashSet::with_capacity(texts.len());
+        let mut invalid = Vec::new();
+        let mut seen_invalid = HashSet::new();
+        let mut duplicates = 0;
+        for Text(text) in texts {
+            match text.parse::<AssetId>() {
+                Ok(asset) if seen.insert(asset) => valid.push(asset),
+                Err(error) if seen_invalid.insert(text) => invalid.push(error),
+                _ => duplicates += 1,
+            }
+        }
+        Ok(Self {
+            valid,
+            invalid,
+            duplicates,
+        })
+    }
+}
+
+/// Names the elements of an array that are not strings, if there are any.
+fn wrong_elements(array: &RawValue) -> Option<String> {
+    let elements = json::elements(array)?;
+    let mut wrong = (elements.iter().enumerate())
+        .map(|(position, element)| (position, json::kind(element)))
+        .filter(|(_, kind)| *kind != "a string");
+    let listed: Vec<String> = (wrong.by_ref().take(LISTED_ELEMENTS))
+        .map(|(position, kind)| format!("found {kind} at [{position}]"))
+        .collect();
+    let listed = (!listed.is_empty()).then(|| listed.join(", "))?;
+    Some(match wrong.count() {
+        0 => format!("expected strings, {listed}"),
+        more => format!("expected strings, {listed} and {more} more"),
+    })
+}
+
+/// The problems of a request, so far.
+struct Problems(Vec<String>);
+
+impl Problems {
+    /// Returns the value of a field, or notes what is wrong with the field.
+    fn note<T, E: Display>(&mut self, field: &str, result: Result<T, E>) -> Option<T> {
+        result
+            .map_err(|problem| self.0.push(format!("{field}: {problem}")))
+            .ok()
+    }
+}
+
+/// A request that is rejected whole, with every reason.
+#[derive(Debug, Error)]
+#[error("{}", .problems.join("; "))]
+pub struct InvalidRequest {
+    /// The project id, if the request gives one that is at least a string.
+    pub project: Option<String>,
+    /// Everything that is wrong with it, at least one thing.
+    pub problems: Vec<String>,
+}
+
+impl From<String> for InvalidRequest {
+    /// Returns a request of which nothing could be read, for one problem.
+    fn from(problem: String) -> Self {
+        Self {
+            project: None,
+            problems: vec![problem],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PROJECT: &str = "1f2e3d4c-5b6a-4798-8796-a5b4c3d2e1f0";
+    const ASSET: &str = "a1b2c3d4-5678-4890-abcd-ef1234567890";
+
+    fn problems(text: &str) -> String {
+        DisassociateRequest::parse(text)
+            .expect_err(text)
+            .to_string()
+    }
+
+    #[test]
+    fn every_problem_of_a_request_is_named() {
+        assert_eq!(problems("{}"), "projectId: missing; assetIds: missing");
+        assert_eq!(
+            problems(r#"{"projectId":7,"assetIds":"x","clientToken":[]}"#),
+            "projectId: expected a string, found a number; \
+             assetIds: expected an array of strings, found a string; \
+             clientToken: expected a string, found an array"
+        );
+        assert_eq!(
+            problems(r#"{"projectId":"..","assetIds":[],"clientToken":"short"}"#),
+            "projectId: expected a lowercase UUID such as \
+             1f2e3d4c-5b6a-4798-8796-a5b4c3d2e1f0, found \"..\"; \
+             assetIds: expected at least one asset id, found none; \
+             clientToken: expected 36 to 64 characters, found 5"
+        );
+        assert_eq!(
+            problems(r#"{"projectId":null,"assetIds":[1,"a",null,[["b"]],{"c":{}}]}"#),
+            "projectId: expected a string, found null; \
+             assetIds: expected strings, found a number at [0], found null at [2], \
+             found an array at [3], found an object at [4]"
+        );
+        assert_eq!(
+            problems(r#"{"projectId":"\ud800","assetIds":["\udc00"]}"#),
+            "projectId: unexpected end of hex escape at line 1 column 8; \
+             assetIds: lone leading surrogate in hex escape at line 1 column 8"
+        );
+    }
+
+    #[test]
+    fn a_field_given_twice_is_named_and_an_unknown_one_ignored() {
+        assert_eq!(
+            problems(r#"{"projectId":"x","project\u0049d":"x"}"#),
+            "expected a JSON object: duplicate field `projectId` at line 1 column 33"
+        );
+        let text = format!(
+            r#"{{"x":1,"projectId":"{PROJECT}","assetIds":["{ASSET}"],"x":2,"{PART_FIELD}":{{}}}}"#
+        );
+        let request = DisassociateRequest::parse(&text).expect("a request");
+        assert!(request.is_part);
+    }
+
+    #[test]
+    fn many_wrong_elements_are_counted_and_the_first_listed() {
+        let text = format!(
+            r#"{{"projectId":"{PROJECT}","assetIds":[{}]}}"#,
+            vec!["true"; 25].join(",")
+        );
+        let message = problems(&text);
+        assert!(message.starts_with("assetIds: expected strings, found a boolean at [0]"));
+        assert!(
+            message.ends_with("found a boolean at [19] and 5 more"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn bad_asset_ids_are_kept_apart_and_repeats_are_counted() {
+        let text = format!(
+            r#"{{"projectId":"{PROJECT}","assetIds":["{ASSET}","nope","{ASSET}","nope","","{PROJECT}"],
+                "clientToken":null,"errors":[{{"code":"X"}}]}}"#
+        );
+        let request = DisassociateRequest::parse(&text).expect("a request");
+        assert_eq!(
+            request,
+            DisassociateRequest {
+                project: PROJECT.parse().expect("an id"),
+                assets: vec![
+                    ASSET.parse().expect("an id"),
+                    PROJECT.parse().expect("an id")
+                ],
+                invalid: vec![InvalidId::Form("nope".into()), InvalidId::Form("".into())],
+                duplicates: 2,
+                client_token: None,
+                is_part: false,
+            }
+        );
+        assert_eq!(request.requested(), 4);
+    }
+
+    #[test]
+    fn a_long_bad_id_is_cut_in_messages() {
+        let message = problems(&format!(
+            r#"{{"projectId":"{}","assetIds":["{ASSET}"]}}"#,
+            "ä".repeat(100_000)
+        ));
+        assert!(message.ends_with("ä\"… (200000 bytes)"), "{message}");
+        assert!(message.len() < 400);
+    }
+}
