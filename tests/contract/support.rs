@@ -223,6 +223,7 @@ impl Rig {
         let invocation = Invocation {
             request_id: self.request_id,
             deadline: Instant::now() + self.time_left,
+            is_cold_start: true,
         };
         match self.function.handle(&payload, invocation).await {
             Ok(answer) => Ok(serde_json::to_value(answer).expect("JSON")),
