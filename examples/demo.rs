@@ -102,6 +102,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             Invocation {
                 request_id: "8476a536-e9f4-11e8-9739-2dfe598c3fcd",
                 deadline: start + Duration::from_secs_f64(arguments.time_left),
+                is_cold_start: true,
             },
         )
         .await;
@@ -149,6 +150,7 @@ fn function(simulator: &Simulator, url: &str, fan_out: usize, concurrency: usize
         work_queue_url: queue(WORK),
         fan_out_assets: fan_out,
         call_concurrency: concurrency,
+        ..FunctionConfig::default()
     };
     Function::new(&config, settings, SystemTime::now)
 }

@@ -46,17 +46,21 @@ pub struct Function {
     pub call_concurrency: usize,
     /// Their rate limiter, kept between invocations.
     pub rate_limiter: Arc<Mutex<RateLimiter>>,
+    /// The metrics' namespace; without one there are none.
+    pub metrics_namespace: Option<String>,
     /// Returns the time of day.
     pub now: fn() -> SystemTime,
 }
 
-/// What Lambda says of one invocation.
+/// One invocation.
 #[derive(Clone, Copy, Debug)]
 pub struct Invocation<'a> {
     /// The request id: the same for Lambda's retries of one event.
     pub request_id: &'a str,
     /// When Lambda stops the function.
     pub deadline: Instant,
+    /// Whether it is the process's first.
+    pub is_cold_start: bool,
 }
 
 /// Reasons for which the invocation fails, so that the event's sender keeps it.
@@ -117,6 +121,7 @@ impl Function {
             fan_out_assets: config.fan_out_assets,
             call_concurrency: config.call_concurrency,
             rate_limiter: Arc::default(),
+            metrics_namespace: config.metrics_namespace,
             now,
         }
     }
@@ -133,9 +138,9 @@ impl Function {
     ) -> Result<Response, HandlerError> {
         let event = catch_unwind(AssertUnwindSafe(|| Ok(event::read(payload)?)))
             .unwrap_or(Err(HandlerError::Panicked))
-            .inspect_err(|_| telemetry::report(&[], Metrics::default()))?;
+            .inspect_err(|_| self.log_results(&[], Metrics::default(), invocation))?;
         let received = receive(event.messages(), invocation.request_id);
-        telemetry::set_messages(&received);
+        telemetry::record_correlation_id(&received);
         let processed = AssertUnwindSafe(self.process(received, invocation)).catch_unwind();
         let (settlements, mut metrics) = processed.await.unwrap_or_else(|_panic| {
             // Nothing is certain: every message counts as unread.
@@ -154,7 +159,7 @@ impl Function {
         metrics.assets = settlements.iter().map(Counts::of).sum();
         metrics.attempts = self.sitewise.take_attempts();
         let calls = metrics.calls;
-        telemetry::report(&settlements, metrics);
+        self.log_results(&settlements, metrics, invocation);
         match &event {
             Event::Queue(messages) => {
                 let redelivered = messages.iter().zip(redelivered);
@@ -225,6 +230,16 @@ impl Function {
             message_id: &received.id,
             receives: received.message.receives,
         })
+    }
+
+    fn log_results(
+        &self,
+        settlements: &[Settlement<'_>],
+        mut metrics: Metrics,
+        invocation: Invocation<'_>,
+    ) {
+        metrics.cold_start = invocation.is_cold_start;
+        telemetry::log_results(settlements, &metrics, self.metrics_namespace.as_deref());
     }
 
     fn queues(&self) -> Queues {

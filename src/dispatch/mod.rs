@@ -23,7 +23,6 @@ mod state;
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Mutex;
-use std::time::Duration;
 
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
@@ -40,13 +39,6 @@ use rate_limiter::RateLimiter;
 use requests::Requests;
 pub use requests::SHORTEST_CALL;
 use state::State;
-
-/// How often an asset is tried that is refused alone, or that a 200 names among
-/// its errors, the first time included.
-pub const ASSET_ROUNDS: u32 = 3;
-
-/// The pause before an asset's second round; it doubles for the next.
-pub const ROUND_PAUSE: Duration = Duration::from_millis(250);
 
 /// Into how many parts a refused set is split. With four, one asset at fault
 /// among a hundred is found with 24 requests at most; with two it takes up to 27.
@@ -97,13 +89,20 @@ pub async fn dispatch(
                 break;
             }
         }
-        if let Some(again) = running.next().await {
-            queue.extend(again);
-            continue;
-        }
-        queue.extend(run.state.borrow_mut().probe_deferred());
-        if queue.is_empty() {
-            break;
+        let has_room = running.len() < concurrency.max(1);
+        let now = Instant::now();
+        let starts = queue.iter().filter_map(|attempt| attempt.not_before);
+        let wake = starts.filter(|start| *start > now).min();
+        tokio::select! {
+            biased;
+            Some(again) = running.next() => queue.extend(again),
+            () = sleep_until(wake.unwrap_or(stop)), if has_room && wake.is_some() => {}
+            else => {
+                queue.extend(run.state.borrow_mut().probe_deferred());
+                if queue.is_empty() {
+                    break;
+                }
+            }
         }
     }
     drop(running);
@@ -125,10 +124,14 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Takes the first attempt that need not wait.
+    /// Takes the first attempt that need not wait, or waits in vain.
     fn take_next(&self, queue: &mut VecDeque<Attempt>) -> Option<Attempt> {
-        let state = self.state.borrow();
-        let is_free = |attempt: &Attempt| !state.is_in_doubt(self.batches[attempt.batch].project);
+        let (now, state) = (Instant::now(), self.state.borrow());
+        let is_due = |at: Instant| at <= now || self.requests.is_too_late(at);
+        let is_free = |attempt: &Attempt| {
+            let project = self.batches[attempt.batch].project;
+            attempt.not_before.is_none_or(is_due) && !state.is_in_doubt(project)
+        };
         queue.remove(queue.iter().position(is_free)?)
     }
 
@@ -138,12 +141,12 @@ impl Run<'_> {
         if attempt.positions.is_empty() {
             return Vec::new();
         }
-        let start = Instant::now() + attempt.pause();
-        if self.requests.is_too_late(start) {
+        if let Some(start) = attempt.not_before
+            && self.requests.is_too_late(start)
+        {
             self.state.borrow_mut().end_for_lack_of_time(&attempt);
             return Vec::new();
         }
-        sleep_until(start).await;
         let batch = &self.batches[attempt.batch];
         let mut assets = attempt.assets(batch);
         // A token stands for a set of assets: a repeated call is the same to the

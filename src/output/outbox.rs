@@ -184,7 +184,7 @@ fn mark(
             Ok(()) => stored += 1,
             Err(failure) => {
                 failed += 1;
-                telemetry::not_stored(failure);
+                telemetry::log_not_stored(failure);
             }
         }
         for index in items.indices {
@@ -207,7 +207,7 @@ fn mark(
         .peekable();
     if unwritten.peek().is_some() {
         failed += 1;
-        telemetry::not_stored(&not_sent);
+        telemetry::log_not_stored(&not_sent);
     }
     for one in unwritten {
         one.failure.get_or_insert_with(|| not_sent.clone());

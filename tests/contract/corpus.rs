@@ -669,6 +669,7 @@ async fn handle(rig: &Rig, event: &str) -> Result<Value, String> {
     let invocation = Invocation {
         request_id: rig.request_id,
         deadline: Instant::now() + rig.time_left,
+        is_cold_start: true,
     };
     match rig.function.handle(&payload, invocation).await {
         Ok(answer) => Ok(serde_json::to_value(answer).expect("JSON")),

@@ -15,6 +15,7 @@ mod fan_out;
 mod fifo;
 mod isolation;
 mod lists;
+mod logs;
 mod membership;
 mod narrowing;
 mod outcomes;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use simulator::{Absent, Action, Fault, Operation, Settings};
-use sitewise_disassociator::dispatch::{ASSET_ROUNDS, ROUND_PAUSE};
+use sitewise_disassociator::aws::retry::{ASSET_ROUNDS, ROUND_PAUSE};
 
 use crate::support::{
     REFUSALS, Rig, asset, asset_ids, assets, failed, project, record, records, request, rule_event,

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use simulator::{Action, Fault, Operation};
-use sitewise_disassociator::dispatch::ROUND_PAUSE;
+use sitewise_disassociator::aws::retry::ROUND_PAUSE;
 
 use crate::support::{
     Rig, asset, assets, failed, record, records, request, rule_event, topic_event,

@@ -73,7 +73,8 @@ async fn a_panic_in_our_own_code_leaves_every_message_where_it_is() {
     assert_eq!(
         rig.handle(&rule_event(&good)).await,
         Err(
-            "InternalError: the function failed on this event: nothing of it counts as done"
+            "NotStored: 1 assets or requests failed and are in no queue: the event is returned to \
+             Lambda's own retries and dead-letter queue; the first has the code InternalError"
                 .to_owned()
         )
     );

@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use simulator::{Absent, Action, Call, Fault, Message, Names, Operation, Settings, Simulator};
 use sitewise_disassociator::aws::sitewise::SiteWise;
-use sitewise_disassociator::aws::sqs::{Queue, Sqs};
+use sitewise_disassociator::config::FunctionConfig;
 use sitewise_disassociator::handler::{Function, Invocation};
 use tokio::time::Instant;
 
@@ -146,17 +146,13 @@ impl Rig {
     pub(crate) fn new(settings: Settings) -> Self {
         let simulator = Simulator::new(settings);
         let config = sdk_config(simulator.http_client()).build();
-        let sqs = Sqs::new(&config);
-        let queue = |name: &str| Some(Queue::new(sqs.clone(), simulator.create_queue(name)));
-        let function = Function {
-            sitewise: SiteWise::new(&config),
-            dead_letter_queue: queue(DEAD_LETTERS),
-            work_queue: queue(WORK),
-            fan_out_assets: 1000,
-            call_concurrency: 8,
-            rate_limiter: Arc::default(),
-            now: || SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_407_660),
+        let queues = FunctionConfig {
+            dead_letter_queue_url: Some(simulator.create_queue(DEAD_LETTERS)),
+            work_queue_url: Some(simulator.create_queue(WORK)),
+            ..FunctionConfig::default()
         };
+        let now = || SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_407_660);
+        let function = Function::new(&config, queues, now);
         Self {
             simulator,
             function,
@@ -227,6 +223,7 @@ impl Rig {
         let invocation = Invocation {
             request_id: self.request_id,
             deadline: Instant::now() + self.time_left,
+            is_cold_start: true,
         };
         match self.function.handle(&payload, invocation).await {
             Ok(answer) => Ok(serde_json::to_value(answer).expect("JSON")),

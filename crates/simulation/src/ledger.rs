@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use simulator::{Absent, Message, Settings, Simulator, Tokens};
-use sitewise_disassociator::dispatch::ASSET_ROUNDS;
+use sitewise_disassociator::aws::retry::ASSET_ROUNDS;
 
 use crate::history::{Broken, Invariant};
 use crate::queue::{Held, Moved};

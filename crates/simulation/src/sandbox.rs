@@ -3,7 +3,6 @@
 
 use std::fmt;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -13,8 +12,7 @@ use aws_smithy_async::time::{SharedTimeSource, TimeSource};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use simulator::{Call, Simulator};
-use sitewise_disassociator::aws::sitewise::SiteWise;
-use sitewise_disassociator::aws::sqs::{Queue, Sqs};
+use sitewise_disassociator::config::FunctionConfig;
 use sitewise_disassociator::handler::{Function, Invocation};
 use tokio::time::{Instant, timeout_at};
 
@@ -96,17 +94,15 @@ impl Sandbox {
             .time_source(SharedTimeSource::new(RunTime(Instant::now())))
             .http_client(simulator.http_client())
             .build();
-        let sqs = Sqs::new(&config);
-        let queue = |name: &str| Some(Queue::new(sqs.clone(), simulator.create_queue(name)));
-        let function = Function {
-            sitewise: SiteWise::new(&config),
-            dead_letter_queue: queue(dead_letter_queue(settings.is_fifo)),
-            work_queue: queue(work_queue(settings.is_fifo)),
+        let queue = |name: &str| Some(simulator.create_queue(name));
+        let function_config = FunctionConfig {
+            dead_letter_queue_url: queue(dead_letter_queue(settings.is_fifo)),
+            work_queue_url: queue(work_queue(settings.is_fifo)),
             fan_out_assets: settings.fan_out_assets,
             call_concurrency: settings.call_concurrency,
-            rate_limiter: Arc::default(),
-            now: || UNIX_EPOCH + START,
+            ..FunctionConfig::default()
         };
+        let function = Function::new(&config, function_config, || UNIX_EPOCH + START);
         Self { function }
     }
 
@@ -126,6 +122,7 @@ impl Sandbox {
         let invocation = Invocation {
             request_id,
             deadline,
+            is_cold_start: false,
         };
         let handled = async {
             match self.function.handle(&payload, invocation).await {

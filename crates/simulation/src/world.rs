@@ -8,7 +8,7 @@ use fastrand::Rng;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use simulator::{Operation, Simulator};
-use sitewise_disassociator::dispatch::ASSET_ROUNDS;
+use sitewise_disassociator::aws::retry::ASSET_ROUNDS;
 use tokio::time::{Instant, sleep_until};
 
 use crate::Tally;
