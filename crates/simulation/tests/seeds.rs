@@ -50,7 +50,7 @@ fn one_seed_gives_one_history() {
 fn a_job_is_done_near_the_services_own_rate_and_no_message_starves() {
     // At 2 a second an event takes longer than an invocation may. What is cut off
     // waits for its visibility timeout, which only a long job makes up for.
-    for (rate, projects, most) in [(2.0, 5_000, 1.25), (10.0, 2_000, 1.1), (30.0, 3_000, 1.1)] {
+    for (rate, projects, most) in [(2.0, 10_000, 1.25), (10.0, 2_000, 1.1), (30.0, 3_000, 1.1)] {
         let job = Job {
             projects,
             rate,
@@ -59,7 +59,7 @@ fn a_job_is_done_near_the_services_own_rate_and_no_message_starves() {
         let took = job.run(0);
         assert!(took.is_whole(), "{job:?}: {took:?}");
         assert!(took.ratio() < most, "{job:?}: {took:?}");
-        assert!(took.throttled * 5 < took.calls, "{job:?}: {took:?}");
+        assert!(took.throttled * 3 < took.calls, "{job:?}: {took:?}");
         assert!(took.most_receives < 20, "{job:?}: {took:?}");
     }
 }
