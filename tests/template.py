@@ -363,9 +363,9 @@ class Parameters(unittest.TestCase):
             with self.subTest(name):
                 self.assertTrue(f'{{"Ref": "{name}"}}' in text or f"${{{name}}}" in text)
 
-    def test_the_readme_lists_each_with_its_default(self):
-        readme = (ROOT / "README.md").read_text()
-        [table] = re.findall(r"\| parameter \| default .*\n\|.*\n((?:\|.*\n)+)", readme)
+    def test_the_documentation_lists_each_with_its_default(self):
+        text = (ROOT / "docs" / "configuration.md").read_text()
+        [table] = re.findall(r"\| parameter \| default .*\n\|.*\n((?:\|.*\n)+)", text)
         rows = [
             re.match(r"\| `(\w+)` \| (?:`(.+?)`|none) \| .+ \|$", row)
             for row in table.split("\n")[:-1]
@@ -469,7 +469,8 @@ class Function(unittest.TestCase):
         self.assertGreaterEqual(count["MinValue"], 5)
         self.assertGreaterEqual(count["Default"], count["MinValue"])
         self.assertIn(f"times {visible // 60} minutes", count["Description"])
-        self.assertIn(f"times {visible // 60} minutes", (ROOT / "README.md").read_text())
+        documentation = (ROOT / "docs" / "configuration.md").read_text()
+        self.assertIn(f"times {visible // 60} minutes", documentation)
         self.assertIn(f"more than {count['Default'] * visible // 3600} hours", count["Description"])
         dead_letters = self.stack.properties("DeadLetterQueue")
         retention = dead_letters["MessageRetentionPeriod"]
