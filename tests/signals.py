@@ -187,7 +187,7 @@ class Signals(emulated.EmulatedFunction):
 
     def summary(self, lines):
         """The one line of an invocation that sums it up."""
-        [line] = [line for line in lines if line["message"] == "event worked off"]
+        [line] = [line for line in lines if line["message"] == "event processed"]
         return line
 
     def told_metrics(self, event):

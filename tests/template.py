@@ -43,7 +43,7 @@ WILDCARDS = {
     ("TlsOnly", "Action", "sqs:*"),
     # Where no projects are named; of one account and Region all the same.
     (
-        "TakeAssetsOutOfProjects",
+        "DisassociateAssets",
         "Resource",
         "arn:${AWS::Partition}:iotsitewise:${AWS::Region}:${AWS::AccountId}:project/*",
     ),
@@ -737,14 +737,14 @@ class Observability(unittest.TestCase):
                 "Age of the oldest message": {
                     "alarm": int(self.alarms["OldestMessageAlarm"]["Threshold"])
                 },
-                "Attempts that SiteWise throttled": {
+                "Throttled SiteWise attempts": {
                     "alarm": self.alarms["ThrottledCallsAlarm"]["Threshold"]
                 },
                 "Duration of an invocation": {
                     "alarm": self.alarms["DurationAlarm"]["Threshold"],
                     "timeout": self.stack.properties("Function")["Timeout"] * 1000,
                 },
-                "Invocations at a time": {
+                "Concurrent invocations": {
                     "MaximumConcurrency": PARAMETERS["MaximumConcurrency"]["Default"]
                 },
             },
