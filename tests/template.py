@@ -805,7 +805,7 @@ class OwnLog(emulated.EmulatedFunction):
             self.assertTrue(query.startswith("SOURCE 'LogGroup' | "), query)
             for message in re.findall(r"message !?= '([^']+)'", query):
                 self.assertIn(message, lines)
-        for field in ["code", "count", "retryable", "first_message", "function_request_id"]:
+        for field in ["code", "count", "retryable", "first_message_id", "function_request_id"]:
             self.assertIn(field, lines["assets or requests failed"])
             self.assertTrue(any(re.search(rf"\b{field}\b", query) for query in queries), field)
 
