@@ -929,7 +929,7 @@ class Outage(Bootstrap):
         )
 
     def summaries(self):
-        return [line for line in self.log() if line["message"] == "event processed"]
+        return [line for line in self.log() if line["message"] == "event worked off"]
 
 
 def main():

@@ -175,7 +175,7 @@ class Bootstrap(emulated.EmulatedFunction):
             self.assertIn(line["level"], ["INFO", "WARN"])
             self.assertTrue(line["function_request_id"])
             self.assertNotIn("canary", json.dumps(line))
-        summaries = [line for line in lines if line["message"] == "event processed"]
+        summaries = [line for line in lines if line["message"] == "event worked off"]
         self.assertEqual([line["cold_start"] for line in summaries], [True, False])
         self.assertEqual([line["AssetsDisassociated"] for line in summaries], [3, 3])
         failures = [line for line in lines if line["message"] == "assets or requests failed"]
