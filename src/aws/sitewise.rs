@@ -22,8 +22,8 @@ use aws_types::endpoint_config::EndpointUrl;
 use crate::aws::attempts::{Attempts, CountAttempts};
 use crate::aws::error::{CallFailure, CheckSuccess, FailureClass};
 use crate::aws::retry::{RetryByClass, SITEWISE_TIMEOUTS, quota, with_retries};
+use crate::input::id::{AssetId, ClientToken, ProjectId};
 use crate::outcome::{Failure, code};
-use crate::request::{AssetId, ClientToken, ProjectId};
 
 /// Assets on one page of a list (service model, shape `MaxResults`: 1 to 250).
 const PAGE_SIZE: i32 = 250;

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::aws::retry::ROUND_PAUSE;
+use crate::input::id::AssetId;
 use crate::plan::Batch;
-use crate::request::AssetId;
 
 /// Assets of one batch that go into one call.
 #[derive(Debug)]

@@ -7,7 +7,7 @@ use std::fmt::Display;
 use serde_json::value::RawValue;
 use thiserror::Error;
 
-pub use super::id::{AssetId, ClientToken, InvalidClientToken, InvalidId, ProjectId};
+use super::id::{AssetId, ClientToken, InvalidId, ProjectId};
 use super::json::{self, Field, Object, Text};
 
 /// Elements of the wrong kind that a message lists before it only counts them.

@@ -14,9 +14,9 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::aws::sqs::{MESSAGE_LIMIT, OutgoingMessage, escape_refused};
-use crate::event::Message;
+use crate::input::event::Message;
+use crate::input::id::ProjectId;
 use crate::outcome::Failure;
-use crate::request::ProjectId;
 use crate::token::Derivation;
 
 /// Longest `ErrorMessage` attribute, in bytes, as Lambda's own dead letters
@@ -238,7 +238,7 @@ fn with_attributes_that_fit(mut message: OutgoingMessage) -> OutgoingMessage {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{Event, read};
+    use crate::input::event::{Event, read};
     use serde_json::value::RawValue;
     use std::cell::Cell;
     use std::time::Duration;

@@ -10,9 +10,9 @@ use tokio::time::Instant;
 use super::dead_letter::{self, Source, dead_letters};
 use super::part;
 use crate::aws::sqs::{OutgoingMessage, Queue};
+use crate::input::id::AssetId;
 use crate::input::received::ReadError;
 use crate::outcome::{Failure, code};
-use crate::request::AssetId;
 use crate::settle::{Destination, Item, Settlement};
 use crate::telemetry;
 

@@ -7,8 +7,9 @@
 use serde::Serialize;
 
 use crate::aws::sqs::OutgoingMessage;
+use crate::input::id::{AssetId, ClientToken};
 use crate::input::received::Received;
-use crate::request::{AssetId, ClientToken, DisassociateRequest};
+use crate::input::request::DisassociateRequest;
 use crate::token::Derivation;
 
 /// A part, and which of the assets it was cut from it holds.
@@ -29,7 +30,7 @@ struct Body<'a> {
     part: Marker<'a>,
 }
 
-/// Marks a part, [`crate::request::PART_FIELD`].
+/// Marks a part, [`crate::input::request::PART_FIELD`].
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Marker<'a> {

@@ -9,9 +9,10 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 
 use crate::input::event::Keeper;
+use crate::input::id::{AssetId, InvalidId};
 use crate::input::received::{ReadError, Received};
+use crate::input::request::DisassociateRequest;
 use crate::outcome::{Failure, Outcome, code};
-use crate::request::{AssetId, DisassociateRequest, InvalidId};
 
 pub use fifo::{hold_back_groups, needs_redelivery};
 
