@@ -1,7 +1,7 @@
 //! The dead letter: a message that names only the assets that were not
 //! disassociated, and is itself a request.
 //!
-//! Owns the letter's form (contract, section 6). It must not decide who gets
+//! Owns its form (contract, section 6). It must not decide who gets
 //! one, and does not send it.
 
 use std::borrow::Cow;
@@ -13,6 +13,7 @@ use aws_smithy_types::date_time::Format;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::Written;
 use crate::aws::sqs::{MESSAGE_LIMIT, OutgoingMessage, escape_refused};
 use crate::input::event::Message;
 use crate::input::id::ProjectId;
@@ -39,13 +40,6 @@ pub struct Source<'a> {
 }
 
 impl Source<'_> {
-    fn written_at(&self) -> String {
-        let seconds = DateTime::from(self.now).secs();
-        DateTime::from_secs(seconds)
-            .fmt(Format::DateTime)
-            .unwrap_or_default()
-    }
-
     fn message_id(&self) -> Option<&str> {
         self.message.id.as_deref()
     }
@@ -63,7 +57,7 @@ impl Source<'_> {
             let end = value.floor_char_boundary(ERROR_MESSAGE_LIMIT);
             (end > 0).then(|| (name, value[..end].to_owned()))
         };
-        OutgoingMessage {
+        let mut message = OutgoingMessage {
             deduplication: deduplication.finish().as_str().to_owned(),
             group: self
                 .message
@@ -82,17 +76,21 @@ impl Source<'_> {
             .flatten()
             .collect(),
             body,
-        }
+        };
+        // The body counts more than what is told about it.
+        while message.size() > MESSAGE_LIMIT && message.attributes.pop().is_some() {}
+        message
     }
 
     /// Writes a dead letter that names `assets`, with this failure in its
-    /// attributes, however large it gets.
+    /// attributes.
     fn naming(
         &self,
         project: &str,
         failure: &Failure,
         assets: &[NamedAsset<'_>],
     ) -> OutgoingMessage {
+        let now = DateTime::from_secs(DateTime::from(self.now).secs());
         let body = Body {
             project_id: project,
             asset_ids: assets.iter().map(|named| &*named.id).collect(),
@@ -102,7 +100,7 @@ impl Source<'_> {
                 message_id: self.message_id(),
                 request_id: self.request_id,
             },
-            dead_lettered_at: &self.written_at(),
+            dead_lettered_at: now.fmt(Format::DateTime).unwrap_or_default(),
         };
         let body = serde_json::to_string(&body).expect("strings and lists of strings are JSON");
         let mut deduplication = self.deduplication();
@@ -112,8 +110,8 @@ impl Source<'_> {
         self.outgoing(body, Some(project), failure, deduplication)
     }
 
-    /// What was not done of a message is, at each of its deliveries, the same
-    /// letter to a FIFO queue.
+    /// Begins a deduplication id: what was not done of a message is the same dead
+    /// letter to a FIFO queue at each of its deliveries.
     fn deduplication(&self) -> Derivation {
         let mut derivation = Derivation::new("dead letter");
         derivation.text(self.message_id().unwrap_or(self.request_id));
@@ -128,7 +126,7 @@ struct Body<'a> {
     asset_ids: Vec<&'a RawValue>,
     errors: Vec<&'a RawValue>,
     source: SourceBody<'a>,
-    dead_lettered_at: &'a str,
+    dead_lettered_at: String,
 }
 
 #[derive(Serialize)]
@@ -146,15 +144,6 @@ struct SourceBody<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     message_id: Option<&'a str>,
     request_id: &'a str,
-}
-
-/// A dead letter, and how many assets it names.
-#[derive(Debug)]
-pub struct DeadLetter {
-    /// the message to store
-    pub message: OutgoingMessage,
-    /// how many assets it names: the next ones of those it was written for
-    pub names: usize,
 }
 
 /// An asset as a dead letter names it: in JSON, without characters that SQS
@@ -196,7 +185,7 @@ pub fn dead_letters<'a>(
     source: Source<'a>,
     project: ProjectId,
     assets: impl Iterator<Item = (Cow<'a, str>, &'a Failure)>,
-) -> impl Iterator<Item = DeadLetter> {
+) -> impl Iterator<Item = Written> {
     let project = project.to_string();
     let mut assets = assets
         .map(|(id, failure)| NamedAsset::new(&id, failure))
@@ -211,10 +200,9 @@ pub fn dead_letters<'a>(
             size += COMMAS + next.size();
             named.push(next);
         }
-        let message = source.naming(&project, named[0].failure, &named);
-        Some(DeadLetter {
-            message: with_attributes_that_fit(message),
-            names: named.len(),
+        Some(Written {
+            message: source.naming(&project, named[0].failure, &named),
+            items: named.len(),
         })
     })
 }
@@ -225,14 +213,7 @@ pub fn as_it_came(source: Source<'_>, project: Option<&str>, failure: &Failure) 
     let body = source.message.as_it_came().to_owned();
     let mut deduplication = source.deduplication();
     deduplication.text(&body);
-    with_attributes_that_fit(source.outgoing(body, project, failure, deduplication))
-}
-
-/// Leaves the last attributes out where there is no room for all: the body
-/// counts more than what is told about it.
-fn with_attributes_that_fit(mut message: OutgoingMessage) -> OutgoingMessage {
-    while message.size() > MESSAGE_LIMIT && message.attributes.pop().is_some() {}
-    message
+    source.outgoing(body, project, failure, deduplication)
 }
 
 #[cfg(test)]
@@ -264,7 +245,7 @@ mod tests {
     /// An asset id, and why it is in a letter.
     type Named<'a> = (Cow<'a, str>, &'a Failure);
 
-    fn letters_of<'a>(source: Source<'a>, assets: &[Named<'a>]) -> Vec<DeadLetter> {
+    fn letters_of<'a>(source: Source<'a>, assets: &[Named<'a>]) -> Vec<Written> {
         let project = PROJECT.parse().expect("an id");
         dead_letters(source, project, assets.iter().cloned()).collect()
     }
@@ -315,7 +296,7 @@ mod tests {
         let mut next = 0;
         for letter in &letters {
             assert!(letter.message.size() <= MESSAGE_LIMIT);
-            let names = next..next + letter.names;
+            let names = next..next + letter.items;
             next = names.end;
             let body: serde_json::Value =
                 serde_json::from_str(&letter.message.body).expect("a JSON body");
@@ -336,7 +317,7 @@ mod tests {
         let full = 1000 + MESSAGE_LIMIT - written(1000)[0].message.size();
         for (length, expected) in [(full, vec![2]), (full + 1, vec![1, 1])] {
             let letters = written(length);
-            let names: Vec<_> = letters.iter().map(|letter| letter.names).collect();
+            let names: Vec<_> = letters.iter().map(|letter| letter.items).collect();
             assert_eq!(names, expected);
             for letter in &letters {
                 assert!(letter.message.size() <= MESSAGE_LIMIT);
@@ -379,13 +360,13 @@ mod tests {
             for letter in &letters {
                 assert!(letter.message.size() <= MESSAGE_LIMIT);
                 assert_eq!(letter.message.attributes.len(), 5);
-                let names = next..next + letter.names;
+                let names = next..next + letter.items;
                 next = names.end;
                 let body: serde_json::Value =
                     serde_json::from_str(&letter.message.body).expect("a JSON body");
                 // A failure must not print a megabyte.
                 assert!(body["assetIds"] == serde_json::json!(ids[names]));
-                assert_eq!(body["errors"].as_array().map(Vec::len), Some(letter.names));
+                assert_eq!(body["errors"].as_array().map(Vec::len), Some(letter.items));
             }
             assert_eq!(next, named.len());
         });
@@ -410,13 +391,13 @@ mod tests {
             assert!(letters.len() > 3, "{}", letters.len());
             let mut start = 0;
             for letter in &letters[..letters.len() - 1] {
-                let end = start + letter.names;
+                let end = start + letter.items;
                 let and_the_next: Vec<NamedAsset<'_>> = named[start..=end]
                     .iter()
                     .map(|(id, failure)| NamedAsset::new(id, failure))
                     .collect();
                 let message = source.naming(PROJECT, and_the_next[0].failure, &and_the_next);
-                assert!(message.size() > MESSAGE_LIMIT);
+                assert!(message.attributes.len() < 5, "they fit only without");
                 start = end;
             }
         });
@@ -435,7 +416,7 @@ mod tests {
             assert_eq!(read.get(), 0);
             let mut named = 0;
             for _ in 0..3 {
-                named += letters.next().expect("a letter").names;
+                named += letters.next().expect("a letter").items;
                 assert_eq!(read.get(), named + 1, "one does not fit");
             }
         });
@@ -461,10 +442,10 @@ mod tests {
     #[test]
     fn an_unreadable_message_is_kept_as_it_came_even_where_attributes_do_not_fit() {
         let failure = Failure::new("InvalidRequest", "no JSON\u{1b}\u{ffff}");
-        let parcel = with_message("not JSON", |source| as_it_came(source, None, &failure));
-        assert_eq!(parcel.body, "not JSON");
+        let message = with_message("not JSON", |source| as_it_came(source, None, &failure));
+        assert_eq!(message.body, "not JSON");
         assert_eq!(
-            parcel.attributes,
+            message.attributes,
             [
                 ("RequestID", "r-1".to_owned()),
                 ("ErrorCode", "InvalidRequest".to_owned()),
@@ -472,12 +453,12 @@ mod tests {
                 ("SourceMessageId", "m-1".to_owned()),
             ]
         );
-        let attributes = parcel.size() - parcel.body.len();
+        let attributes = message.size() - message.body.len();
         for (free, kept) in [(attributes, 4), (attributes - 1, 3), (0, 0)] {
             let large = "x".repeat(MESSAGE_LIMIT - free);
-            let parcel = with_message(&large, |source| as_it_came(source, None, &failure));
-            assert_eq!(parcel.body, large);
-            assert_eq!(parcel.attributes.len(), kept, "{free} bytes are free");
+            let message = with_message(&large, |source| as_it_came(source, None, &failure));
+            assert_eq!(message.body, large);
+            assert_eq!(message.attributes.len(), kept, "{free} bytes are free");
         }
     }
 }
