@@ -98,7 +98,7 @@ impl SiteWise {
         output
             .errors()
             .iter()
-            .map(|error| match AssetId::from_answer(error.asset_id()) {
+            .map(|error| match AssetId::from_response(error.asset_id()) {
                 Some(asset) if assets.contains(&asset) => {
                     let code = match error.code().as_str() {
                         "" | SDK_PLACEHOLDER => "HTTP 200",
@@ -157,7 +157,7 @@ impl SiteWise {
         }
         let assets = output.asset_ids.iter();
         Ok(Page {
-            assets: assets.filter_map(|id| AssetId::from_answer(id)).collect(),
+            assets: assets.filter_map(|id| AssetId::from_response(id)).collect(),
             next,
         })
     }

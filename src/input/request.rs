@@ -80,9 +80,6 @@ impl DisassociateRequest {
     }
 }
 
-/// The field that marks a part of a larger request.
-pub const PART_FIELD: &str = "part";
-
 /// The elements of `assetIds`.
 struct Assets {
     valid: Vec<AssetId>,
@@ -178,6 +175,10 @@ mod tests {
     const PROJECT: &str = "1f2e3d4c-5b6a-4798-8796-a5b4c3d2e1f0";
     const ASSET: &str = "a1b2c3d4-5678-4890-abcd-ef1234567890";
 
+    fn invalid(text: &str) -> InvalidId {
+        text.parse::<AssetId>().expect_err("not an id")
+    }
+
     fn problems(text: &str) -> String {
         DisassociateRequest::parse(text)
             .expect_err(text)
@@ -220,7 +221,7 @@ mod tests {
             "expected a JSON object: duplicate field `projectId` at line 1 column 33"
         );
         let text = format!(
-            r#"{{"x":1,"projectId":"{PROJECT}","assetIds":["{ASSET}"],"x":2,"{PART_FIELD}":{{}}}}"#
+            r#"{{"x":1,"projectId":"{PROJECT}","assetIds":["{ASSET}"],"x":2,"part":{{}}}}"#
         );
         let request = DisassociateRequest::parse(&text).expect("a request");
         assert!(request.is_part);
@@ -255,7 +256,7 @@ mod tests {
                     ASSET.parse().expect("an id"),
                     PROJECT.parse().expect("an id")
                 ],
-                invalid: vec![InvalidId::Form("nope".into()), InvalidId::Form("".into())],
+                invalid: ["nope", ""].map(invalid).into(),
                 duplicates: 2,
                 client_token: None,
                 is_part: false,

@@ -404,7 +404,7 @@ mod tests {
         assert_eq!(
             settlement.unresolved,
             [Unresolved {
-                item: Item::InvalidId(InvalidId::Form("nope".into())),
+                item: Item::InvalidId("nope".parse::<AssetId>().expect_err("not an id")),
                 failure: Some(Failure::new(
                     "InvalidAssetId",
                     "expected a lowercase UUID such as 1f2e3d4c-5b6a-4798-8796-a5b4c3d2e1f0"
