@@ -149,10 +149,9 @@ impl<'a> Message<'a> {
             Err(_) => attributes.sequence_number.is_present(),
         };
         let group = attributes.message_group_id.text().ok();
-        let receives = attributes.approximate_receive_count.text().ok();
         Self {
             fifo_group: group.filter(|_| is_fifo),
-            receives: receives.and_then(|count| count.parse().ok()).unwrap_or(0),
+            receives: attributes.approximate_receive_count.parse().unwrap_or(0),
             text,
             ..Self::new(Origin::Sqs, record.message_id, raw)
         }
@@ -285,9 +284,9 @@ fn source_of(records: &[&RawValue]) -> Option<Origin> {
     }
     records.iter().find_map(|record| {
         let record = AnyRecord::read(record);
-        if record.event_source.is_text("aws:sqs") {
+        if record.event_source.text().as_deref() == Ok("aws:sqs") {
             Some(Origin::Sqs)
-        } else if record.sns_event_source.is_text("aws:sns") {
+        } else if record.sns_event_source.text().as_deref() == Ok("aws:sns") {
             Some(Origin::Sns)
         } else {
             None

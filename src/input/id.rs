@@ -8,10 +8,6 @@ use std::sync::Arc;
 use thiserror::Error;
 use uuid::Uuid;
 
-/// Characters of an identifier (AWS service model of IoT SiteWise, API version
-/// 2019-12-02, shapes `ID` and `AssetID`: length 36).
-const ID_LENGTH: usize = 36;
-
 /// Characters of a client token (service model, shape `ClientToken`).
 const CLIENT_TOKEN_LENGTH: RangeInclusive<usize> = 36..=64;
 
@@ -26,7 +22,8 @@ pub struct AssetId(Uuid);
 /// The UUID of zeros, which the pattern excludes.
 const NIL: &str = "00000000-0000-0000-0000-000000000000";
 
-/// A text that is not an identifier by the pattern of the service model,
+/// A text that is not an identifier by the pattern of the service model (IoT
+/// SiteWise, API version 2019-12-02, shapes `ID` and `AssetID`),
 /// `^(?!00000000-0000-0000-0000-000000000000)[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$`.
 /// Its clones share the text.
 #[derive(Clone, Debug, Error, Eq, PartialEq)]
@@ -49,10 +46,10 @@ impl InvalidId {
 }
 
 fn parse_id(text: &str) -> Result<Uuid, InvalidId> {
-    // The length leaves only the hyphenated form of the several that `Uuid` reads.
-    let has_form = text.len() == ID_LENGTH && !text.contains(|c: char| c.is_ascii_uppercase());
+    // `Uuid` reads several forms; it writes the one that the pattern has.
+    let has_form = |id: &Uuid| id.as_hyphenated().encode_lower(&mut Uuid::encode_buffer()) == text;
     let id = Uuid::try_parse(text).ok();
-    id.filter(|id| has_form && !id.is_nil())
+    id.filter(|id| has_form(id) && !id.is_nil())
         .ok_or_else(|| InvalidId(text.into()))
 }
 
