@@ -7,7 +7,6 @@
 use std::ops::RangeInclusive;
 
 use http::Uri;
-use http::uri::Scheme;
 use thiserror::Error;
 use tracing_subscriber::filter::Targets;
 
@@ -17,23 +16,6 @@ use crate::telemetry::levels;
 
 const DEAD_LETTER_QUEUE_URL: &str = "DEAD_LETTER_QUEUE_URL";
 const WORK_QUEUE_URL: &str = "WORK_QUEUE_URL";
-const FAN_OUT_ASSETS: &str = "FAN_OUT_ASSETS";
-const CALL_CONCURRENCY: &str = "CALL_CONCURRENCY";
-const SERVICE_NAME: &str = "POWERTOOLS_SERVICE_NAME";
-const METRICS_NAMESPACE: &str = "POWERTOOLS_METRICS_NAMESPACE";
-
-/// Endpoints that the SDK calls instead of AWS's own.
-const ENDPOINTS: [&str; 3] = [
-    "AWS_ENDPOINT_URL",
-    "AWS_ENDPOINT_URL_IOTSITEWISE",
-    "AWS_ENDPOINT_URL_SQS",
-];
-
-/// The Region, the variable with the highest precedence first.
-const REGIONS: [&str; 2] = ["AWS_REGION", "AWS_DEFAULT_REGION"];
-
-/// Credentials, both of them required.
-const CREDENTIALS: [&str; 2] = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"];
 
 /// A file of root certificates that replaces all others: the variable of the AWS
 /// CLI and most AWS SDKs ("General configuration settings", AWS SDKs and Tools
@@ -140,15 +122,18 @@ impl Config {
                 Some(_) => Ok(work_queue_url),
             }
         })?;
-        let fan_out_assets = environment.read(FAN_OUT_ASSETS, number(100..=25_000))?;
-        let call_concurrency = environment.read(CALL_CONCURRENCY, number(1..=64))?;
-        let metrics_namespace = environment.read(METRICS_NAMESPACE, metrics_namespace)?;
-        let region = REGIONS.into_iter().find_map(&environment.0);
+        let fan_out_assets = environment.read("FAN_OUT_ASSETS", number(100..=25_000))?;
+        let call_concurrency = environment.read("CALL_CONCURRENCY", number(1..=64))?;
+        let metrics_namespace =
+            environment.read("POWERTOOLS_METRICS_NAMESPACE", metrics_namespace)?;
+        let regions = ["AWS_REGION", "AWS_DEFAULT_REGION"];
+        let region = regions.into_iter().find_map(&environment.0);
+        let credentials = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"];
         Ok(Self {
             telemetry: environment.telemetry(metrics_namespace.is_some())?,
             tls_roots: environment.tls_roots(region.as_deref())?,
             region,
-            has_credentials: CREDENTIALS.into_iter().all(|variable| {
+            has_credentials: credentials.into_iter().all(|variable| {
                 let value = (environment.0)(variable);
                 value.is_some_and(|value| !value.trim().is_empty())
             }),
@@ -163,7 +148,7 @@ impl Config {
     }
 }
 
-/// Returns the value of an environment variable.
+/// Looks environment variables up.
 struct Environment<F>(F);
 
 impl<F: Fn(&'static str) -> Option<String>> Environment<F> {
@@ -190,9 +175,14 @@ impl<F: Fn(&'static str) -> Option<String>> Environment<F> {
     fn tls_roots(&self, region: Option<&str>) -> Result<TlsRoots, InvalidVariable> {
         let expected = |reason| format!("a path to root certificates in PEM format ({reason})");
         let mut has_own_endpoint = false;
-        for variable in ENDPOINTS {
+        for variable in [
+            "AWS_ENDPOINT_URL",
+            "AWS_ENDPOINT_URL_IOTSITEWISE",
+            "AWS_ENDPOINT_URL_SQS",
+        ] {
             let endpoint = self.read(variable, url)?;
-            has_own_endpoint |= endpoint.is_some_and(|url| is_https(&url));
+            has_own_endpoint |=
+                endpoint.is_some_and(|url| url.to_ascii_lowercase().starts_with("https:"));
         }
         let bundle = self.read(CA_BUNDLE, |file| {
             TlsRoots::from_file(file).map_err(expected)
@@ -219,7 +209,7 @@ impl<F: Fn(&'static str) -> Option<String>> Environment<F> {
         let filter = self.log_filter()?.unwrap_or(default.filter);
         let lambda_level = (self.0)(LAMBDA_LOG_LEVEL).unwrap_or_default();
         Ok(TelemetryConfig {
-            service: (self.0)(SERVICE_NAME).unwrap_or(default.service),
+            service: (self.0)("POWERTOOLS_SERVICE_NAME").unwrap_or(default.service),
             filter: levels::with_required(filter, has_metrics),
             metrics_level: levels::metrics_level(&lambda_level),
         })
@@ -253,11 +243,6 @@ fn url(value: &str) -> Result<String, String> {
     } else {
         Err("a URL with http or https".to_owned())
     }
-}
-
-fn is_https(url: &str) -> bool {
-    let uri = url.parse::<Uri>();
-    uri.is_ok_and(|uri| uri.scheme() == Some(&Scheme::HTTPS))
 }
 
 fn number(allowed: RangeInclusive<usize>) -> impl FnOnce(&str) -> Result<usize, String> {
@@ -302,7 +287,7 @@ mod tests {
     fn defaults_are_the_contracts() {
         for nothing in [
             &[][..],
-            &[(DEAD_LETTER_QUEUE_URL, ""), (CALL_CONCURRENCY, "")],
+            &[(DEAD_LETTER_QUEUE_URL, ""), ("CALL_CONCURRENCY", "")],
         ] {
             let config = config(nothing).expect("the defaults");
             assert_eq!(config.function.dead_letter_queue_url, None);
@@ -323,10 +308,10 @@ mod tests {
                 "https://sqs.eu-west-1.amazonaws.com/1/dead",
             ),
             (WORK_QUEUE_URL, "http://127.0.0.1:9000/1/work.fifo"),
-            (FAN_OUT_ASSETS, "25000"),
-            (CALL_CONCURRENCY, "64"),
-            (SERVICE_NAME, "decommissioning"),
-            (METRICS_NAMESPACE, "Plant 7/SiteWise#1:a_b-c.d"),
+            ("FAN_OUT_ASSETS", "25000"),
+            ("CALL_CONCURRENCY", "64"),
+            ("POWERTOOLS_SERVICE_NAME", "decommissioning"),
+            ("POWERTOOLS_METRICS_NAMESPACE", "Plant 7/SiteWise#1:a_b-c.d"),
         ])
         .expect("valid");
         assert_eq!(
@@ -354,12 +339,16 @@ mod tests {
     #[test]
     fn a_wrong_value_names_variable_value_and_what_is_allowed() {
         for (variable, value, expected) in [
-            (FAN_OUT_ASSETS, "99", "a whole number from 100 to 25000"),
-            (FAN_OUT_ASSETS, "25001", "a whole number from 100 to 25000"),
-            (FAN_OUT_ASSETS, "1e3", "a whole number from 100 to 25000"),
-            (CALL_CONCURRENCY, "0", "a whole number from 1 to 64"),
-            (CALL_CONCURRENCY, "65", "a whole number from 1 to 64"),
-            (CALL_CONCURRENCY, "-1", "a whole number from 1 to 64"),
+            ("FAN_OUT_ASSETS", "99", "a whole number from 100 to 25000"),
+            (
+                "FAN_OUT_ASSETS",
+                "25001",
+                "a whole number from 100 to 25000",
+            ),
+            ("FAN_OUT_ASSETS", "1e3", "a whole number from 100 to 25000"),
+            ("CALL_CONCURRENCY", "0", "a whole number from 1 to 64"),
+            ("CALL_CONCURRENCY", "65", "a whole number from 1 to 64"),
+            ("CALL_CONCURRENCY", "-1", "a whole number from 1 to 64"),
             (
                 DEAD_LETTER_QUEUE_URL,
                 "arn:aws:sqs:eu-west-1:1:dead",
@@ -400,7 +389,7 @@ mod tests {
         let too_long = "n".repeat(256);
         for namespace in ["AWS/Lambda", ":a", "a\nb", "ä", " ", &too_long] {
             assert_eq!(
-                config(&[(METRICS_NAMESPACE, namespace)]).map(drop),
+                config(&[("POWERTOOLS_METRICS_NAMESPACE", namespace)]).map(drop),
                 Err(format!(
                     "POWERTOOLS_METRICS_NAMESPACE: expected at most 255 letters, digits, blanks or \
                      .-_/#:, not beginning with : or AWS/, found {namespace:?}"
@@ -445,7 +434,7 @@ mod tests {
 
     #[test]
     fn metrics_pass_both_filters() {
-        let namespace = (METRICS_NAMESPACE, "Decommissioning");
+        let namespace = ("POWERTOOLS_METRICS_NAMESPACE", "Decommissioning");
         for (level, filter, metrics_level) in [
             ("AWS_LAMBDA_LOG_LEVEL", "error", "ERROR"),
             // Lambda's own filter is off.

@@ -44,13 +44,20 @@ impl Source<'_> {
         self.message.id.as_deref()
     }
 
-    fn outgoing(
+    /// Makes an outgoing message. A FIFO queue takes those of one message with the
+    /// same `content` for one, at each of its deliveries.
+    fn outgoing<'b>(
         &self,
         body: String,
         project: Option<&str>,
         failure: &Failure,
-        deduplication: Derivation,
+        content: impl IntoIterator<Item = &'b str>,
     ) -> OutgoingMessage {
+        let mut deduplication = Derivation::new("dead letter");
+        deduplication.text(self.message_id().unwrap_or(self.request_id));
+        content
+            .into_iter()
+            .for_each(|text| deduplication.text(text));
         let body = escape_refused(body);
         let attribute = |name, value: &str| {
             let value = escape_refused(value.to_owned());
@@ -77,7 +84,7 @@ impl Source<'_> {
             .collect(),
             body,
         };
-        // The body counts more than what is told about it.
+        // The body is worth more than the attributes.
         while message.size() > MESSAGE_LIMIT && message.attributes.pop().is_some() {}
         message
     }
@@ -103,19 +110,8 @@ impl Source<'_> {
             dead_lettered_at: now.fmt(Format::DateTime).unwrap_or_default(),
         };
         let body = serde_json::to_string(&body).expect("strings and lists of strings are JSON");
-        let mut deduplication = self.deduplication();
-        for named in assets {
-            deduplication.text(named.id.get());
-        }
-        self.outgoing(body, Some(project), failure, deduplication)
-    }
-
-    /// Begins a deduplication id: what was not done of a message is the same dead
-    /// letter to a FIFO queue at each of its deliveries.
-    fn deduplication(&self) -> Derivation {
-        let mut derivation = Derivation::new("dead letter");
-        derivation.text(self.message_id().unwrap_or(self.request_id));
-        derivation
+        let ids = assets.iter().map(|named| named.id.get());
+        self.outgoing(body, Some(project), failure, ids)
     }
 }
 
@@ -210,10 +206,8 @@ pub fn dead_letters<'a>(
 /// Writes the dead letter for a message that cannot be read: the message as it
 /// came.
 pub fn as_it_came(source: Source<'_>, project: Option<&str>, failure: &Failure) -> OutgoingMessage {
-    let body = source.message.as_it_came().to_owned();
-    let mut deduplication = source.deduplication();
-    deduplication.text(&body);
-    source.outgoing(body, project, failure, deduplication)
+    let body = source.message.as_it_came();
+    source.outgoing(body.to_owned(), project, failure, [body])
 }
 
 #[cfg(test)]
@@ -242,21 +236,23 @@ mod tests {
         })
     }
 
-    /// An asset id, and why it is in a letter.
+    /// An asset id, and why it is in a dead letter.
     type Named<'a> = (Cow<'a, str>, &'a Failure);
 
-    fn letters_of<'a>(source: Source<'a>, assets: &[Named<'a>]) -> Vec<Written> {
+    fn dead_letters_of<'a>(source: Source<'a>, assets: &[Named<'a>]) -> Vec<Written> {
         let project = PROJECT.parse().expect("an id");
         dead_letters(source, project, assets.iter().cloned()).collect()
     }
 
     #[test]
-    fn a_letter_has_the_contracts_form() {
+    fn a_dead_letter_has_the_contracts_form() {
         let failure = Failure::new("INTERNAL_FAILURE", "try later");
-        let letters = with_message("{}", |source| letters_of(source, &[("a".into(), &failure)]));
-        assert_eq!(letters.len(), 1);
+        let dead_letters = with_message("{}", |source| {
+            dead_letters_of(source, &[("a".into(), &failure)])
+        });
+        assert_eq!(dead_letters.len(), 1);
         let body: serde_json::Value =
-            serde_json::from_str(&letters[0].message.body).expect("a JSON body");
+            serde_json::from_str(&dead_letters[0].message.body).expect("a JSON body");
         assert_eq!(
             body,
             serde_json::json!({
@@ -267,7 +263,7 @@ mod tests {
                 "deadLetteredAt": "2026-11-23T04:21:00Z",
             })
         );
-        let attributes: Vec<(&str, &str)> = letters[0]
+        let attributes: Vec<(&str, &str)> = dead_letters[0]
             .message
             .attributes
             .iter()
@@ -286,20 +282,20 @@ mod tests {
     }
 
     #[test]
-    fn letters_are_split_to_fit_and_name_every_asset_once() {
+    fn dead_letters_are_split_to_fit_and_name_every_asset_once() {
         let failure = Failure::new("X", "m".repeat(1024));
         let named: Vec<Named<'_>> = (0..5000)
             .map(|number| (format!("{number:036}").into(), &failure))
             .collect();
-        let letters = with_message("{}", |source| letters_of(source, &named));
-        assert!(letters.len() > 4);
+        let dead_letters = with_message("{}", |source| dead_letters_of(source, &named));
+        assert!(dead_letters.len() > 4);
         let mut next = 0;
-        for letter in &letters {
-            assert!(letter.message.size() <= MESSAGE_LIMIT);
-            let names = next..next + letter.items;
+        for dead_letter in &dead_letters {
+            assert!(dead_letter.message.size() <= MESSAGE_LIMIT);
+            let names = next..next + dead_letter.items;
             next = names.end;
             let body: serde_json::Value =
-                serde_json::from_str(&letter.message.body).expect("a JSON body");
+                serde_json::from_str(&dead_letter.message.body).expect("a JSON body");
             let ids: Vec<String> = names.map(|n| format!("{n:036}")).collect();
             assert_eq!(body["assetIds"], serde_json::json!(ids));
             assert_eq!(body["errors"].as_array().map(Vec::len), Some(ids.len()));
@@ -308,27 +304,30 @@ mod tests {
     }
 
     #[test]
-    fn letters_are_split_rather_than_told_less_about_and_only_past_the_limit() {
+    fn dead_letters_are_split_rather_than_stripped_of_attributes_and_only_past_the_limit() {
         let failure = Failure::new("InvalidAssetId", "bad");
         let written = |length: usize| {
             let named = ["x".to_owned(), "y".repeat(length)].map(|asset| (asset.into(), &failure));
-            with_message("{}", |source| letters_of(source, &named))
+            with_message("{}", |source| dead_letters_of(source, &named))
         };
         let full = 1000 + MESSAGE_LIMIT - written(1000)[0].message.size();
         for (length, expected) in [(full, vec![2]), (full + 1, vec![1, 1])] {
-            let letters = written(length);
-            let names: Vec<_> = letters.iter().map(|letter| letter.items).collect();
+            let dead_letters = written(length);
+            let names: Vec<_> = dead_letters
+                .iter()
+                .map(|dead_letter| dead_letter.items)
+                .collect();
             assert_eq!(names, expected);
-            for letter in &letters {
-                assert!(letter.message.size() <= MESSAGE_LIMIT);
-                assert_eq!(letter.message.attributes.len(), 5);
+            for dead_letter in &dead_letters {
+                assert!(dead_letter.message.size() <= MESSAGE_LIMIT);
+                assert_eq!(dead_letter.message.attributes.len(), 5);
             }
         }
         assert_eq!(written(full)[0].message.size(), MESSAGE_LIMIT);
     }
 
     #[test]
-    fn letters_of_any_assets_are_within_the_limit_and_name_each_once() {
+    fn dead_letters_of_any_assets_are_within_the_limit_and_name_each_once() {
         let failures = [
             Failure::new("InvalidAssetId", "bad"),
             Failure::new("\u{1b}\u{ffff}", "\"\\\n\u{0}é".repeat(100)),
@@ -355,25 +354,28 @@ mod tests {
             })
             .collect();
         with_message("{}", |source| {
-            let letters = letters_of(source, &named);
+            let dead_letters = dead_letters_of(source, &named);
             let mut next = 0;
-            for letter in &letters {
-                assert!(letter.message.size() <= MESSAGE_LIMIT);
-                assert_eq!(letter.message.attributes.len(), 5);
-                let names = next..next + letter.items;
+            for dead_letter in &dead_letters {
+                assert!(dead_letter.message.size() <= MESSAGE_LIMIT);
+                assert_eq!(dead_letter.message.attributes.len(), 5);
+                let names = next..next + dead_letter.items;
                 next = names.end;
                 let body: serde_json::Value =
-                    serde_json::from_str(&letter.message.body).expect("a JSON body");
+                    serde_json::from_str(&dead_letter.message.body).expect("a JSON body");
                 // A failure must not print a megabyte.
                 assert!(body["assetIds"] == serde_json::json!(ids[names]));
-                assert_eq!(body["errors"].as_array().map(Vec::len), Some(letter.items));
+                assert_eq!(
+                    body["errors"].as_array().map(Vec::len),
+                    Some(dead_letter.items)
+                );
             }
             assert_eq!(next, named.len());
         });
     }
 
     #[test]
-    fn a_letter_is_split_only_where_the_next_asset_has_no_room() {
+    fn a_dead_letter_is_split_only_where_the_next_asset_has_no_room() {
         let failures = [
             Failure::new("InvalidAssetId", "bad"),
             Failure::new("\"X\"", "\"\\\n\u{0}é".repeat(100)),
@@ -387,11 +389,11 @@ mod tests {
             })
             .collect();
         with_message("{}", |source| {
-            let letters = letters_of(source, &named);
-            assert!(letters.len() > 3, "{}", letters.len());
+            let dead_letters = dead_letters_of(source, &named);
+            assert!(dead_letters.len() > 3, "{}", dead_letters.len());
             let mut start = 0;
-            for letter in &letters[..letters.len() - 1] {
-                let end = start + letter.items;
+            for dead_letter in &dead_letters[..dead_letters.len() - 1] {
+                let end = start + dead_letter.items;
                 let and_the_next: Vec<NamedAsset<'_>> = named[start..=end]
                     .iter()
                     .map(|(id, failure)| NamedAsset::new(id, failure))
@@ -404,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn a_letter_is_of_no_more_assets_than_have_been_asked_for() {
+    fn a_dead_letter_is_of_no_more_assets_than_have_been_asked_for() {
         let failure = Failure::new("InvalidAssetId", "bad");
         let read = Cell::new(0);
         with_message("{}", |source| {
@@ -412,11 +414,11 @@ mod tests {
                 read.set(read.get() + 1);
                 ("abc".into(), &failure)
             });
-            let mut letters = dead_letters(source, PROJECT.parse().expect("an id"), endless);
+            let mut dead_letters = dead_letters(source, PROJECT.parse().expect("an id"), endless);
             assert_eq!(read.get(), 0);
             let mut named = 0;
             for _ in 0..3 {
-                named += letters.next().expect("a letter").items;
+                named += dead_letters.next().expect("a dead letter").items;
                 assert_eq!(read.get(), named + 1, "one does not fit");
             }
         });
@@ -426,12 +428,12 @@ mod tests {
     fn a_huge_bad_id_is_kept_whole_and_repeated_in_short() {
         let failure = Failure::new("InvalidAssetId", "bad");
         let huge = "é".repeat(400_000);
-        let letters = with_message("{}", |source| {
-            letters_of(source, &[(huge.as_str().into(), &failure)])
+        let dead_letters = with_message("{}", |source| {
+            dead_letters_of(source, &[(huge.as_str().into(), &failure)])
         });
-        assert!(letters[0].message.size() <= MESSAGE_LIMIT);
+        assert!(dead_letters[0].message.size() <= MESSAGE_LIMIT);
         let body: serde_json::Value =
-            serde_json::from_str(&letters[0].message.body).expect("a JSON body");
+            serde_json::from_str(&dead_letters[0].message.body).expect("a JSON body");
         assert_eq!(body["assetIds"][0], serde_json::json!(huge));
         assert_eq!(
             body["errors"][0]["assetId"],

@@ -48,16 +48,14 @@ impl Outbox<'_> {
     /// Stores dead letters, then the parts of messages whose dead letters are all
     /// stored, and marks in `settlements` what is stored.
     pub async fn store(&self, settlements: &mut [Settlement<'_>]) -> Stored {
-        let letters = Destination::DeadLetterQueue;
-        let (dead_letters, failed_letters) =
-            (self.store_in(self.dead_letter_queue, letters, settlements)).await;
+        let dead_letters = Destination::DeadLetterQueue;
+        let (dead_letters, not_stored) = self.store_in(dead_letters, settlements).await;
         settlements.iter_mut().for_each(Settlement::hold_back_parts);
-        let (parts, failed_parts) =
-            (self.store_in(self.work_queue, Destination::WorkQueue, settlements)).await;
+        let (parts, failed) = self.store_in(Destination::WorkQueue, settlements).await;
         Stored {
             dead_letters,
             parts,
-            failed: failed_letters + failed_parts,
+            failed: not_stored + failed,
         }
     }
 
@@ -68,10 +66,14 @@ impl Outbox<'_> {
     /// the memory that the event does.
     async fn store_in(
         &self,
-        queue: Option<&Queue>,
         destination: Destination,
         settlements: &mut [Settlement<'_>],
     ) -> (usize, usize) {
+        let queue = match destination {
+            Destination::DeadLetterQueue => self.dead_letter_queue,
+            Destination::WorkQueue => self.work_queue,
+            Destination::Source => None,
+        };
         let Some(queue) = queue else {
             return (0, 0);
         };

@@ -108,8 +108,9 @@ pub struct Counts {
 impl Counts {
     /// Counts the assets of a settlement that has been carried out.
     pub fn of(settlement: &Settlement<'_>) -> Self {
+        let request = settlement.received.request.as_ref();
         let mut counts = Self {
-            duplicates: settlement.received.duplicates(),
+            duplicates: request.map_or(0, |request| request.duplicates),
             disassociated: settlement.disassociated,
             absent: settlement.absent,
             ..Self::default()
