@@ -114,8 +114,9 @@ impl Outbox<'_> {
         (results.len() - failed, failed)
     }
 
-    /// Writes the messages that store what of a settlement is for one queue, in
-    /// the order of its items.
+    /// Writes the messages that store what of a settlement is for one queue: each
+    /// item once, in their order. Items for the work queue are assets, and those
+    /// for the dead-letter queue have a failure.
     fn messages<'b>(
         &'b self,
         destination: Destination,
