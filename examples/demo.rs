@@ -16,8 +16,8 @@ use clap::Parser;
 use serde_json::value::RawValue;
 use simulator::{Call, Fault, Operation, Settings, Simulator, Throttle};
 use sitewise_disassociator::config::FunctionConfig;
-use sitewise_disassociator::event::{self, Event};
 use sitewise_disassociator::handler::{Function, Invocation};
+use sitewise_disassociator::input::event::{self, Event};
 use tokio::time::Instant;
 
 const DEAD_LETTERS: &str = "dead-letters";

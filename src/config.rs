@@ -7,7 +7,6 @@
 use std::ops::RangeInclusive;
 
 use http::Uri;
-use http::uri::Scheme;
 use thiserror::Error;
 use tracing_subscriber::filter::Targets;
 
@@ -15,33 +14,8 @@ use crate::aws::tls_roots::{TlsRoots, have_amazon_roots};
 use crate::telemetry::TelemetryConfig;
 use crate::telemetry::levels;
 
-/// Where dead letters go.
-pub const DEAD_LETTER_QUEUE_URL: &str = "DEAD_LETTER_QUEUE_URL";
-/// Where parts of large requests and unfinished work go.
-pub const WORK_QUEUE_URL: &str = "WORK_QUEUE_URL";
-/// The largest request processed at once.
-pub const FAN_OUT_ASSETS: &str = "FAN_OUT_ASSETS";
-/// Calls in flight in one invocation.
-pub const CALL_CONCURRENCY: &str = "CALL_CONCURRENCY";
-
-/// The `service` of log lines and metrics.
-pub const SERVICE_NAME: &str = "POWERTOOLS_SERVICE_NAME";
-
-/// The CloudWatch namespace of the metrics.
-pub const METRICS_NAMESPACE: &str = "POWERTOOLS_METRICS_NAMESPACE";
-
-/// Endpoints that the SDK calls instead of AWS's own.
-const ENDPOINTS: [&str; 3] = [
-    "AWS_ENDPOINT_URL",
-    "AWS_ENDPOINT_URL_IOTSITEWISE",
-    "AWS_ENDPOINT_URL_SQS",
-];
-
-/// The Region, the variable with the highest precedence first.
-const REGIONS: [&str; 2] = ["AWS_REGION", "AWS_DEFAULT_REGION"];
-
-/// Credentials, both of them required.
-const CREDENTIALS: [&str; 2] = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"];
+const DEAD_LETTER_QUEUE_URL: &str = "DEAD_LETTER_QUEUE_URL";
+const WORK_QUEUE_URL: &str = "WORK_QUEUE_URL";
 
 /// A file of root certificates that replaces all others: the variable of the AWS
 /// CLI and most AWS SDKs ("General configuration settings", AWS SDKs and Tools
@@ -52,18 +26,12 @@ const CA_BUNDLE: &str = "AWS_CA_BUNDLE";
 /// directories. They are read together: it is enough that one has a root.
 const SYSTEM_ROOTS: [&str; 2] = ["SSL_CERT_FILE", "SSL_CERT_DIR"];
 
-/// The log level, the variable with the highest precedence first. Lambda sets the
-/// first one to the level of its own filter.
+/// Lambda sets it to the level of its own filter.
 const LAMBDA_LOG_LEVEL: &str = "AWS_LAMBDA_LOG_LEVEL";
-const POWERTOOLS_LOG_LEVEL: &str = "POWERTOOLS_LOG_LEVEL";
-const LOG_FILTER: &str = "RUST_LOG";
 
 const DEFAULT_FAN_OUT_ASSETS: usize = 1_000;
-const FAN_OUT_ASSETS_ALLOWED: RangeInclusive<usize> = 100..=25_000;
-
 /// Calls in flight where nothing else is configured.
 pub const DEFAULT_CALL_CONCURRENCY: usize = 8;
-const CALL_CONCURRENCY_ALLOWED: RangeInclusive<usize> = 1..=64;
 
 /// Longest namespace of CloudWatch metrics (`Namespace` of `PutMetricData`).
 const NAMESPACE_LIMIT: usize = 255;
@@ -142,156 +110,152 @@ impl Config {
     pub fn from_lookup(
         lookup: impl Fn(&'static str) -> Option<String>,
     ) -> Result<Self, InvalidVariable> {
-        let lookup = |name| lookup(name).filter(|value| !value.is_empty());
-        let dead_letter_queue_url = url(DEAD_LETTER_QUEUE_URL, &lookup)?;
-        let work_queue_url = url(WORK_QUEUE_URL, &lookup)?;
-        if let Some(work_queue_url) = &work_queue_url {
-            let refused = |expected| InvalidVariable {
-                variable: WORK_QUEUE_URL,
-                value: work_queue_url.clone(),
-                expected,
-            };
-            let Some(dead_letter_queue_url) = &dead_letter_queue_url else {
-                let expected = format!("{DEAD_LETTER_QUEUE_URL} beside it");
-                return Err(refused(expected));
-            };
-            if work_queue_url == dead_letter_queue_url {
-                let expected = format!("another queue than {DEAD_LETTER_QUEUE_URL}");
-                return Err(refused(expected));
+        let environment = Environment(|name| lookup(name).filter(|value| !value.is_empty()));
+        let dead_letter_queue_url = environment.read(DEAD_LETTER_QUEUE_URL, url)?;
+        let work_queue_url = environment.read(WORK_QUEUE_URL, |value| {
+            let work_queue_url = url(value)?;
+            match &dead_letter_queue_url {
+                None => Err(format!("{DEAD_LETTER_QUEUE_URL} beside it")),
+                Some(same) if *same == work_queue_url => {
+                    Err(format!("another queue than {DEAD_LETTER_QUEUE_URL}"))
+                }
+                Some(_) => Ok(work_queue_url),
             }
-        }
-        let mut endpoints = Vec::new();
-        for variable in ENDPOINTS {
-            endpoints.extend(url(variable, &lookup)?);
-        }
-        let region = REGIONS.into_iter().find_map(&lookup);
-        let metrics_namespace = metrics_namespace(&lookup)?;
+        })?;
+        let fan_out_assets = environment.read("FAN_OUT_ASSETS", number(100..=25_000))?;
+        let call_concurrency = environment.read("CALL_CONCURRENCY", number(1..=64))?;
+        let metrics_namespace =
+            environment.read("POWERTOOLS_METRICS_NAMESPACE", metrics_namespace)?;
+        let regions = ["AWS_REGION", "AWS_DEFAULT_REGION"];
+        let region = regions.into_iter().find_map(&environment.0);
+        let credentials = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"];
         Ok(Self {
-            telemetry: telemetry(metrics_namespace.is_some(), &lookup)?,
+            telemetry: environment.telemetry(metrics_namespace.is_some())?,
+            tls_roots: environment.tls_roots(region.as_deref())?,
+            region,
+            has_credentials: credentials.into_iter().all(|variable| {
+                let value = (environment.0)(variable);
+                value.is_some_and(|value| !value.trim().is_empty())
+            }),
             function: FunctionConfig {
                 dead_letter_queue_url,
                 work_queue_url,
-                fan_out_assets: number(
-                    FAN_OUT_ASSETS,
-                    DEFAULT_FAN_OUT_ASSETS,
-                    FAN_OUT_ASSETS_ALLOWED,
-                    &lookup,
-                )?,
-                call_concurrency: number(
-                    CALL_CONCURRENCY,
-                    DEFAULT_CALL_CONCURRENCY,
-                    CALL_CONCURRENCY_ALLOWED,
-                    &lookup,
-                )?,
+                fan_out_assets: fan_out_assets.unwrap_or(DEFAULT_FAN_OUT_ASSETS),
+                call_concurrency: call_concurrency.unwrap_or(DEFAULT_CALL_CONCURRENCY),
                 metrics_namespace,
             },
-            tls_roots: tls_roots(region.as_deref(), &endpoints, &lookup)?,
-            region,
-            has_credentials: CREDENTIALS
-                .into_iter()
-                .all(|variable| lookup(variable).is_some_and(|value| !value.trim().is_empty())),
         })
     }
 }
 
-/// Chooses the root certificates: the system's for an endpoint of the
-/// operator's own, which may have any authority, and for Regions whose endpoints
-/// are not known to have Amazon's.
-fn tls_roots(
-    region: Option<&str>,
-    endpoints: &[String],
-    lookup: &impl Fn(&'static str) -> Option<String>,
-) -> Result<TlsRoots, InvalidVariable> {
-    let invalid = |(variable, value), reason| InvalidVariable {
-        variable,
-        value,
-        expected: format!("a path to root certificates in PEM format ({reason})"),
-    };
-    if let Some(file) = lookup(CA_BUNDLE) {
-        return TlsRoots::from_file(&file).map_err(|reason| invalid((CA_BUNDLE, file), reason));
+/// Looks environment variables up.
+struct Environment<F>(F);
+
+impl<F: Fn(&'static str) -> Option<String>> Environment<F> {
+    /// Reads a variable through `parse`, which fails with what is allowed.
+    fn read<T>(
+        &self,
+        variable: &'static str,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Result<Option<T>, InvalidVariable> {
+        let value = (self.0)(variable);
+        let parsed = value.map(|value| {
+            parse(&value).map_err(|expected| InvalidVariable {
+                variable,
+                value,
+                expected,
+            })
+        });
+        parsed.transpose()
     }
-    let named = SYSTEM_ROOTS
-        .into_iter()
-        .find_map(|variable| Some((variable, lookup(variable)?)));
-    let is_https = |url: &String| {
-        url.parse::<Uri>()
-            .is_ok_and(|uri| uri.scheme() == Some(&Scheme::HTTPS))
-    };
-    if named.is_none() && region.is_none_or(have_amazon_roots) && !endpoints.iter().any(is_https) {
-        return Ok(TlsRoots::Amazon);
+
+    /// Chooses the root certificates: the system's for an endpoint of the
+    /// operator's own, which may have any authority, and for Regions whose
+    /// endpoints are not known to have Amazon's.
+    fn tls_roots(&self, region: Option<&str>) -> Result<TlsRoots, InvalidVariable> {
+        let expected = |reason| format!("a path to root certificates in PEM format ({reason})");
+        let mut has_own_endpoint = false;
+        for variable in [
+            "AWS_ENDPOINT_URL",
+            "AWS_ENDPOINT_URL_IOTSITEWISE",
+            "AWS_ENDPOINT_URL_SQS",
+        ] {
+            let endpoint = self.read(variable, url)?;
+            has_own_endpoint |=
+                endpoint.is_some_and(|url| url.to_ascii_lowercase().starts_with("https:"));
+        }
+        let bundle = self.read(CA_BUNDLE, |file| {
+            TlsRoots::from_file(file).map_err(expected)
+        })?;
+        if let Some(roots) = bundle {
+            return Ok(roots);
+        }
+        let named = SYSTEM_ROOTS
+            .into_iter()
+            .find_map(|variable| Some((variable, (self.0)(variable)?)));
+        if named.is_none() && region.is_none_or(have_amazon_roots) && !has_own_endpoint {
+            return Ok(TlsRoots::Amazon);
+        }
+        let (variable, value) = named.unwrap_or((SYSTEM_ROOTS[0], String::new()));
+        TlsRoots::from_system().map_err(|reason| InvalidVariable {
+            variable,
+            value,
+            expected: expected(reason),
+        })
     }
-    let named = named.unwrap_or((SYSTEM_ROOTS[0], String::new()));
-    TlsRoots::from_system().map_err(|reason| invalid(named, reason))
+
+    fn telemetry(&self, has_metrics: bool) -> Result<TelemetryConfig, InvalidVariable> {
+        let default = TelemetryConfig::default();
+        let filter = self.log_filter()?.unwrap_or(default.filter);
+        let lambda_level = (self.0)(LAMBDA_LOG_LEVEL).unwrap_or_default();
+        Ok(TelemetryConfig {
+            service: (self.0)("POWERTOOLS_SERVICE_NAME").unwrap_or(default.service),
+            filter: levels::with_required(filter, has_metrics),
+            metrics_level: levels::metrics_level(&lambda_level),
+        })
+    }
+
+    /// Returns the log filter: Lambda's level, else Powertools', else `RUST_LOG`.
+    fn log_filter(&self) -> Result<Option<Targets>, InvalidVariable> {
+        for variable in [LAMBDA_LOG_LEVEL, "POWERTOOLS_LOG_LEVEL"] {
+            let level = self.read(variable, |level| {
+                let expected = "one of TRACE, DEBUG, INFO, WARN, ERROR, FATAL";
+                levels::level(level).ok_or_else(|| expected.to_owned())
+            })?;
+            if let Some(level) = level {
+                return Ok(Some(Targets::new().with_default(level)));
+            }
+        }
+        self.read("RUST_LOG", |filter| {
+            filter.parse().map_err(|error| {
+                format!("a filter such as info or sitewise_disassociator=debug ({error})")
+            })
+        })
+    }
 }
 
-fn url(
-    variable: &'static str,
-    lookup: &impl Fn(&'static str) -> Option<String>,
-) -> Result<Option<String>, InvalidVariable> {
-    let Some(value) = lookup(variable) else {
-        return Ok(None);
-    };
+fn url(value: &str) -> Result<String, String> {
     let is_valid = value.parse::<Uri>().is_ok_and(|uri| {
         matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some()
     });
     if is_valid {
-        Ok(Some(value))
+        Ok(value.to_owned())
     } else {
-        Err(InvalidVariable {
-            variable,
-            value,
-            expected: "a URL with http or https".to_owned(),
-        })
+        Err("a URL with http or https".to_owned())
     }
 }
 
-fn number(
-    variable: &'static str,
-    default: usize,
-    allowed: RangeInclusive<usize>,
-    lookup: &impl Fn(&'static str) -> Option<String>,
-) -> Result<usize, InvalidVariable> {
-    let Some(value) = lookup(variable) else {
-        return Ok(default);
-    };
-    match value.parse() {
+fn number(allowed: RangeInclusive<usize>) -> impl FnOnce(&str) -> Result<usize, String> {
+    move |value| match value.parse() {
         Ok(number) if allowed.contains(&number) => Ok(number),
-        _ => Err(InvalidVariable {
-            variable,
-            value,
-            expected: format!(
-                "a whole number from {} to {}",
-                allowed.start(),
-                allowed.end()
-            ),
-        }),
+        _ => {
+            let (least, most) = allowed.into_inner();
+            Err(format!("a whole number from {least} to {most}"))
+        }
     }
 }
 
-fn telemetry(
-    has_metrics: bool,
-    lookup: &impl Fn(&'static str) -> Option<String>,
-) -> Result<TelemetryConfig, InvalidVariable> {
-    let mut config = TelemetryConfig::default();
-    if let Some(service) = lookup(SERVICE_NAME) {
-        config.service = service;
-    }
-    if let Some(filter) = log_filter(lookup)? {
-        config.filter = filter;
-    }
-    config.filter = levels::with_required(config.filter, has_metrics);
-    if let Some(level) = lookup(LAMBDA_LOG_LEVEL) {
-        config.metrics_level = levels::metrics_level(&level);
-    }
-    Ok(config)
-}
-
-fn metrics_namespace(
-    lookup: &impl Fn(&'static str) -> Option<String>,
-) -> Result<Option<String>, InvalidVariable> {
-    let Some(value) = lookup(METRICS_NAMESPACE) else {
-        return Ok(None);
-    };
+fn metrics_namespace(value: &str) -> Result<String, String> {
     let is_allowed = |letter: char| letter.is_ascii_alphanumeric() || " .-_/#:".contains(letter);
     let is_valid = value.len() <= NAMESPACE_LIMIT
         && value.chars().all(is_allowed)
@@ -299,42 +263,13 @@ fn metrics_namespace(
         && !value.starts_with(':')
         && !value.starts_with("AWS/");
     if is_valid {
-        Ok(Some(value))
+        Ok(value.to_owned())
     } else {
-        Err(InvalidVariable {
-            variable: METRICS_NAMESPACE,
-            value,
-            expected: format!(
-                "at most {NAMESPACE_LIMIT} letters, digits, blanks or .-_/#:, not beginning with \
-                 : or AWS/"
-            ),
-        })
+        Err(format!(
+            "at most {NAMESPACE_LIMIT} letters, digits, blanks or .-_/#:, not beginning with : or \
+             AWS/"
+        ))
     }
-}
-
-/// Returns the log filter: Lambda's level, else Powertools', else `RUST_LOG`.
-fn log_filter(
-    lookup: &impl Fn(&'static str) -> Option<String>,
-) -> Result<Option<Targets>, InvalidVariable> {
-    for variable in [LAMBDA_LOG_LEVEL, POWERTOOLS_LOG_LEVEL] {
-        if let Some(value) = lookup(variable) {
-            let level = levels::level(&value).ok_or_else(|| InvalidVariable {
-                variable,
-                value,
-                expected: "one of TRACE, DEBUG, INFO, WARN, ERROR, FATAL".to_owned(),
-            })?;
-            return Ok(Some(Targets::new().with_default(level)));
-        }
-    }
-    let Some(value) = lookup(LOG_FILTER) else {
-        return Ok(None);
-    };
-    let filter = value.parse().map_err(|error| InvalidVariable {
-        variable: LOG_FILTER,
-        value,
-        expected: format!("a filter such as info or sitewise_disassociator=debug ({error})"),
-    })?;
-    Ok(Some(filter))
 }
 
 #[cfg(test)]
@@ -352,7 +287,7 @@ mod tests {
     fn defaults_are_the_contracts() {
         for nothing in [
             &[][..],
-            &[(DEAD_LETTER_QUEUE_URL, ""), (CALL_CONCURRENCY, "")],
+            &[(DEAD_LETTER_QUEUE_URL, ""), ("CALL_CONCURRENCY", "")],
         ] {
             let config = config(nothing).expect("the defaults");
             assert_eq!(config.function.dead_letter_queue_url, None);
@@ -373,10 +308,10 @@ mod tests {
                 "https://sqs.eu-west-1.amazonaws.com/1/dead",
             ),
             (WORK_QUEUE_URL, "http://127.0.0.1:9000/1/work.fifo"),
-            (FAN_OUT_ASSETS, "25000"),
-            (CALL_CONCURRENCY, "64"),
-            (SERVICE_NAME, "decommissioning"),
-            (METRICS_NAMESPACE, "Plant 7/SiteWise#1:a_b-c.d"),
+            ("FAN_OUT_ASSETS", "25000"),
+            ("CALL_CONCURRENCY", "64"),
+            ("POWERTOOLS_SERVICE_NAME", "decommissioning"),
+            ("POWERTOOLS_METRICS_NAMESPACE", "Plant 7/SiteWise#1:a_b-c.d"),
         ])
         .expect("valid");
         assert_eq!(
@@ -404,12 +339,16 @@ mod tests {
     #[test]
     fn a_wrong_value_names_variable_value_and_what_is_allowed() {
         for (variable, value, expected) in [
-            (FAN_OUT_ASSETS, "99", "a whole number from 100 to 25000"),
-            (FAN_OUT_ASSETS, "25001", "a whole number from 100 to 25000"),
-            (FAN_OUT_ASSETS, "1e3", "a whole number from 100 to 25000"),
-            (CALL_CONCURRENCY, "0", "a whole number from 1 to 64"),
-            (CALL_CONCURRENCY, "65", "a whole number from 1 to 64"),
-            (CALL_CONCURRENCY, "-1", "a whole number from 1 to 64"),
+            ("FAN_OUT_ASSETS", "99", "a whole number from 100 to 25000"),
+            (
+                "FAN_OUT_ASSETS",
+                "25001",
+                "a whole number from 100 to 25000",
+            ),
+            ("FAN_OUT_ASSETS", "1e3", "a whole number from 100 to 25000"),
+            ("CALL_CONCURRENCY", "0", "a whole number from 1 to 64"),
+            ("CALL_CONCURRENCY", "65", "a whole number from 1 to 64"),
+            ("CALL_CONCURRENCY", "-1", "a whole number from 1 to 64"),
             (
                 DEAD_LETTER_QUEUE_URL,
                 "arn:aws:sqs:eu-west-1:1:dead",
@@ -450,7 +389,7 @@ mod tests {
         let too_long = "n".repeat(256);
         for namespace in ["AWS/Lambda", ":a", "a\nb", "ä", " ", &too_long] {
             assert_eq!(
-                config(&[(METRICS_NAMESPACE, namespace)]).map(drop),
+                config(&[("POWERTOOLS_METRICS_NAMESPACE", namespace)]).map(drop),
                 Err(format!(
                     "POWERTOOLS_METRICS_NAMESPACE: expected at most 255 letters, digits, blanks or \
                      .-_/#:, not beginning with : or AWS/, found {namespace:?}"
@@ -495,7 +434,7 @@ mod tests {
 
     #[test]
     fn metrics_pass_both_filters() {
-        let namespace = (METRICS_NAMESPACE, "Decommissioning");
+        let namespace = ("POWERTOOLS_METRICS_NAMESPACE", "Decommissioning");
         for (level, filter, metrics_level) in [
             ("AWS_LAMBDA_LOG_LEVEL", "error", "ERROR"),
             // Lambda's own filter is off.

@@ -42,5 +42,3 @@ pub mod plan;
 pub mod settle;
 pub mod telemetry;
 pub mod token;
-
-pub use input::{event, request};

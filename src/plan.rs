@@ -6,7 +6,8 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use crate::request::{AssetId, ClientToken, DisassociateRequest, ProjectId};
+use crate::input::id::{AssetId, ClientToken, ProjectId};
+use crate::input::request::DisassociateRequest;
 use crate::token::Derivation;
 
 /// Most assets in one call (service model, shape

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 
 use sha2::{Digest, Sha256};
 
-use crate::request::{AssetId, ClientToken, ProjectId};
+use crate::input::id::{AssetId, ClientToken, ProjectId};
 
 /// Derives a client token: SHA-256 over length-prefixed fields, in
 /// hexadecimal, which is 64 characters, as long as a token may be.

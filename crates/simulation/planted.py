@@ -42,8 +42,8 @@ BUGS = [
     (
         "acknowledged before the dead letter is stored",
         "src/output/outbox.rs",
-        "                Err(failure) => {\n                    one.failure",
-        "                Err(failure) => {\n                    one.is_stored = true;\n                    one.failure",
+        "                    Err(failure) => {\n                        item.failure",
+        "                    Err(failure) => {\n                        item.is_stored = true;\n                        item.failure",
     ),
     (
         "entries that fail inside a SendMessageBatch's 200 are ignored",
@@ -222,8 +222,8 @@ BUGS = [
     (
         "a part forgets its last asset",
         "src/output/part.rs",
-        "    assets\n        .chunks(size)",
-        "    assets[..assets.len().saturating_sub(1)]\n        .chunks(size)",
+        "    assets.chunks(size)",
+        "    assets[..assets.len().saturating_sub(1)].chunks(size)",
     ),
     (
         "a panic counts as done",

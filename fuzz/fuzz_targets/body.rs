@@ -8,9 +8,9 @@ use std::collections::BTreeSet;
 use libfuzzer_sys::fuzz_target;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
-use sitewise_disassociator::event::{self, Event};
-use sitewise_disassociator::plan::{Ask, BATCH_LIMIT, plan};
-use sitewise_disassociator::request::{DisassociateRequest, InvalidRequest};
+use sitewise_disassociator::input::event::{self, Event};
+use sitewise_disassociator::plan::{BATCH_LIMIT, PlanInput, plan};
+use sitewise_disassociator::input::request::{DisassociateRequest, InvalidRequest};
 
 const GOOD: &str = r#"{"projectId":"5791e316-d232-4366-84f0-e1df00172b1b",
     "assetIds":["dfa70030-4b94-462b-884f-c110a65c660b"]}"#;
@@ -109,13 +109,13 @@ fn check(request: &DisassociateRequest) {
     for invalid in &request.invalid {
         assert!(!is_id(invalid.text()), "{}", invalid.text());
     }
-    let ask = Ask {
+    let input = PlanInput {
         request,
         message_id: "2",
         receives: 1,
     };
     let mut planned = Vec::new();
-    for batch in plan(&[ask]) {
+    for batch in plan(&[input]) {
         assert!((1..=BATCH_LIMIT).contains(&batch.assets.len()));
         assert!(is_token(batch.token(&batch.assets, 0).as_str()));
         planned.extend(batch.assets);

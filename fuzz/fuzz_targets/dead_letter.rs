@@ -88,9 +88,9 @@ fuzz_target!(|input: Input| {
     for letter in dead_letters(source, project, named) {
         check(&letter.message);
         // What is too large alone is left to the queue to refuse.
-        let is_alone_too_large = letter.names == 1 && letter.message.attributes.is_empty();
+        let is_alone_too_large = letter.items == 1 && letter.message.attributes.is_empty();
         assert!(letter.message.size() <= MESSAGE_LIMIT || is_alone_too_large);
-        if letter.names > 1 {
+        if letter.items > 1 {
             let values = [&message_id, failure.code(), failure.message(), "project"];
             let given = values.iter().filter(|value| !value.is_empty()).count();
             let from = usize::from(!message_id.is_empty());
@@ -98,7 +98,7 @@ fuzz_target!(|input: Input| {
         }
         let request = DisassociateRequest::parse(&letter.message.body).expect("a request");
         assert_eq!(request.project, project);
-        assert_eq!(request.requested(), letter.names);
+        assert_eq!(request.requested(), letter.items);
 
         let body: Value = serde_json::from_str(&letter.message.body).expect("JSON");
         let ids: Vec<&str> = body["assetIds"]
@@ -107,7 +107,7 @@ fuzz_target!(|input: Input| {
             .iter()
             .map(|id| id.as_str().expect("a text"))
             .collect();
-        assert_eq!(ids, assets[all.len()..all.len() + letter.names]);
+        assert_eq!(ids, assets[all.len()..all.len() + letter.items]);
         let errors = body["errors"].as_array().expect("a list");
         assert_eq!(errors.len(), ids.len());
         for (error, id) in errors.iter().zip(&ids) {

@@ -5,7 +5,7 @@
 use libfuzzer_sys::fuzz_target;
 use serde_json::json;
 use serde_json::value::RawValue;
-use sitewise_disassociator::event::{self, Event, Origin};
+use sitewise_disassociator::input::event::{self, Event, Origin};
 
 fuzz_target!(|text: &str| {
     let Ok(payload) = serde_json::from_str::<&RawValue>(text) else {

@@ -22,8 +22,8 @@ use aws_types::endpoint_config::EndpointUrl;
 use crate::aws::attempts::{Attempts, CountAttempts};
 use crate::aws::error::{CallFailure, CheckSuccess, FailureClass};
 use crate::aws::retry::{RetryByClass, SITEWISE_TIMEOUTS, quota, with_retries};
+use crate::input::id::{AssetId, ClientToken, ProjectId};
 use crate::outcome::{Failure, code};
-use crate::request::{AssetId, ClientToken, ProjectId};
 
 /// Assets on one page of a list (service model, shape `MaxResults`: 1 to 250).
 const PAGE_SIZE: i32 = 250;
@@ -98,7 +98,7 @@ impl SiteWise {
         output
             .errors()
             .iter()
-            .map(|error| match AssetId::from_answer(error.asset_id()) {
+            .map(|error| match AssetId::from_response(error.asset_id()) {
                 Some(asset) if assets.contains(&asset) => {
                     let code = match error.code().as_str() {
                         "" | SDK_PLACEHOLDER => "HTTP 200",
@@ -157,7 +157,7 @@ impl SiteWise {
         }
         let assets = output.asset_ids.iter();
         Ok(Page {
-            assets: assets.filter_map(|id| AssetId::from_answer(id)).collect(),
+            assets: assets.filter_map(|id| AssetId::from_response(id)).collect(),
             next,
         })
     }

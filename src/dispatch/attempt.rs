@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use tokio::time::Instant;
 
+use crate::input::id::AssetId;
 use crate::plan::Batch;
-use crate::request::AssetId;
 
 /// Assets of one batch that go into one call.
 #[derive(Debug)]

@@ -30,9 +30,9 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::aws::error::FailureClass;
 use crate::aws::sitewise::SiteWise;
+use crate::input::id::{AssetId, ProjectId};
 use crate::outcome::{Failure, Outcome};
 use crate::plan::{Batch, first_attempts};
-use crate::request::{AssetId, ProjectId};
 
 use attempt::Attempt;
 use rate_limiter::RateLimiter;

@@ -16,8 +16,8 @@ use tokio::time::{Instant, timeout_at};
 use super::rate_limiter::{RateLimiter, RequestKind};
 use crate::aws::error::{CallFailure, FailureClass};
 use crate::aws::sitewise::SiteWise;
+use crate::input::id::{AssetId, ClientToken, ProjectId};
 use crate::outcome::{Failure, code};
-use crate::request::{AssetId, ClientToken, ProjectId};
 
 /// A request is not started with less time than this before the stop: no
 /// attempt over a new connection would be likely to finish.

@@ -11,9 +11,9 @@ use super::attempt::Attempt;
 use super::{FAILED_PARTS, REFUSED_PARTS};
 use crate::aws::error::CallFailure;
 use crate::aws::retry::{ASSET_ROUNDS, ROUND_PAUSE};
+use crate::input::id::{AssetId, ProjectId};
 use crate::outcome::{Failure, Outcome, code};
 use crate::plan::Batch;
-use crate::request::{AssetId, ProjectId};
 
 /// Assets with which something is wrong, as far as the service says.
 #[derive(Debug)]

@@ -29,14 +29,6 @@ impl<'a> Event<'a> {
             Self::Queue(messages) | Self::Reported(messages) => messages,
         }
     }
-
-    fn of_sqs(records: &[&'a RawValue]) -> Self {
-        Self::Queue(records.iter().copied().map(Message::from_sqs).collect())
-    }
-
-    fn of_sns(records: &[&'a RawValue]) -> Self {
-        Self::Reported(records.iter().copied().map(Message::from_sns).collect())
-    }
 }
 
 /// The service that carried a message here.
@@ -149,10 +141,9 @@ impl<'a> Message<'a> {
             Err(_) => attributes.sequence_number.is_present(),
         };
         let group = attributes.message_group_id.text().ok();
-        let receives = attributes.approximate_receive_count.text().ok();
         Self {
             fifo_group: group.filter(|_| is_fifo),
-            receives: receives.and_then(|count| count.parse().ok()).unwrap_or(0),
+            receives: attributes.approximate_receive_count.parse().unwrap_or(0),
             text,
             ..Self::new(Origin::Sqs, record.message_id, raw)
         }
@@ -247,11 +238,15 @@ pub struct UnrecognizedEvent {
 /// A payload that is none of the events; the error says what was expected.
 pub fn read(payload: &RawValue) -> Result<Event<'_>, UnrecognizedEvent> {
     let unrecognized = |found| Err(UnrecognizedEvent { found });
+    let queue =
+        |records: Vec<_>| Event::Queue(records.into_iter().map(Message::from_sqs).collect());
+    let topic =
+        |records: Vec<_>| Event::Reported(records.into_iter().map(Message::from_sns).collect());
     let whole = |origin, id| Ok(Event::Reported(vec![Message::new(origin, id, payload)]));
 
     if let Some(records) = json::elements(payload) {
         return match source_of(&records) {
-            Some(Origin::Sqs) => Ok(Event::of_sqs(&records)),
+            Some(Origin::Sqs) => Ok(queue(records)),
             _ => unrecognized("an array without a record of eventSource aws:sqs"),
         };
     }
@@ -268,8 +263,8 @@ pub fn read(payload: &RawValue) -> Result<Event<'_>, UnrecognizedEvent> {
         whole(Origin::EventBridge, object.id)
     } else if let Some(records) = object.records.value().and_then(json::elements) {
         match source_of(&records) {
-            Some(Origin::Sqs) => Ok(Event::of_sqs(&records)),
-            Some(_) => Ok(Event::of_sns(&records)),
+            Some(Origin::Sqs) => Ok(queue(records)),
+            Some(_) => Ok(topic(records)),
             None => unrecognized("Records of another source"),
         }
     } else {
@@ -285,9 +280,9 @@ fn source_of(records: &[&RawValue]) -> Option<Origin> {
     }
     records.iter().find_map(|record| {
         let record = AnyRecord::read(record);
-        if record.event_source.is_text("aws:sqs") {
+        if record.event_source.text().as_deref() == Ok("aws:sqs") {
             Some(Origin::Sqs)
-        } else if record.sns_event_source.is_text("aws:sns") {
+        } else if record.sns_event_source.text().as_deref() == Ok("aws:sns") {
             Some(Origin::Sns)
         } else {
             None

@@ -1,21 +1,15 @@
 //! Identifiers and client tokens, valid by construction.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::sync::Arc;
 
 use thiserror::Error;
 use uuid::Uuid;
 
-/// Characters of an identifier (AWS service model of IoT SiteWise, API version
-/// 2019-12-02, shapes `ID` and `AssetID`: length 36).
-const ID_LENGTH: usize = 36;
-
-/// Fewest characters of a client token (service model, shape `ClientToken`).
-pub const CLIENT_TOKEN_MIN: usize = 36;
-
-/// Most characters of a client token (service model, shape `ClientToken`).
-pub const CLIENT_TOKEN_MAX: usize = 64;
+/// Characters of a client token (service model, shape `ClientToken`).
+const CLIENT_TOKEN_LENGTH: RangeInclusive<usize> = 36..=64;
 
 /// The identifier of a SiteWise Monitor project.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -25,50 +19,38 @@ pub struct ProjectId(Uuid);
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct AssetId(Uuid);
 
-/// A text that is not an identifier by the pattern of the service model,
+/// The UUID of zeros, which the pattern excludes.
+const NIL: &str = "00000000-0000-0000-0000-000000000000";
+
+/// A text that is not an identifier by the pattern of the service model (IoT
+/// SiteWise, API version 2019-12-02, shapes `ID` and `AssetID`),
 /// `^(?!00000000-0000-0000-0000-000000000000)[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$`.
+/// Its clones share the text.
 #[derive(Clone, Debug, Error, Eq, PartialEq)]
-pub enum InvalidId {
-    /// The text, shared by all that name it, has another form.
-    #[error("{}, found {}", self.expected(), excerpt(.0))]
-    Form(Arc<str>),
-    /// The text is the UUID of zeros, which the pattern excludes.
-    #[error("{}", self.expected())]
-    Nil,
-}
+#[error("{}, found {}", self.expected(), excerpt(.0))]
+pub struct InvalidId(Arc<str>);
 
 impl InvalidId {
     /// Returns the text as it came.
     pub fn text(&self) -> &str {
-        match self {
-            Self::Form(text) => text,
-            Self::Nil => "00000000-0000-0000-0000-000000000000",
-        }
+        &self.0
     }
 
-    /// Returns what was expected, the same for every text of one kind; what was
-    /// found is for [`text`](Self::text) to tell.
+    /// Returns what was expected, without what was found.
     pub fn expected(&self) -> &'static str {
-        match self {
-            Self::Form(_) => {
-                "expected a lowercase UUID such as 1f2e3d4c-5b6a-4798-8796-a5b4c3d2e1f0"
-            }
-            Self::Nil => "expected a UUID other than all zeros",
+        match self.text() {
+            NIL => "expected a UUID other than all zeros",
+            _ => "expected a lowercase UUID such as 1f2e3d4c-5b6a-4798-8796-a5b4c3d2e1f0",
         }
     }
 }
 
 fn parse_id(text: &str) -> Result<Uuid, InvalidId> {
-    let refused = || InvalidId::Form(text.into());
-    // The length leaves only the hyphenated form of the several that `Uuid` reads.
-    if text.len() != ID_LENGTH || text.bytes().any(|byte| byte.is_ascii_uppercase()) {
-        return Err(refused());
-    }
-    match Uuid::try_parse(text) {
-        Ok(id) if id.is_nil() => Err(InvalidId::Nil),
-        Ok(id) => Ok(id),
-        Err(_) => Err(refused()),
-    }
+    // `Uuid` reads several forms; it writes the one that the pattern has.
+    let has_form = |id: &Uuid| id.as_hyphenated().encode_lower(&mut Uuid::encode_buffer()) == text;
+    let id = Uuid::try_parse(text).ok();
+    id.filter(|id| has_form(id) && !id.is_nil())
+        .ok_or_else(|| InvalidId(text.into()))
 }
 
 /// Quotes `text` for a message: escaped, and cut where it is long.
@@ -109,8 +91,8 @@ identifier!(ProjectId);
 identifier!(AssetId);
 
 impl AssetId {
-    /// Reads an asset id out of an answer, where its letters may come in either case.
-    pub fn from_answer(text: &str) -> Option<Self> {
+    /// Reads an asset id out of a response, where its letters may have either case.
+    pub fn from_response(text: &str) -> Option<Self> {
         text.to_ascii_lowercase().parse().ok()
     }
 }
@@ -121,27 +103,19 @@ impl AssetId {
 #[derive(Clone, Eq, Hash, PartialEq)]
 pub struct ClientToken(String);
 
-/// A text that is not a client token.
-#[derive(Debug, Error, Eq, PartialEq)]
-pub enum InvalidClientToken {
-    /// The text is too short or too long.
-    #[error("expected {CLIENT_TOKEN_MIN} to {CLIENT_TOKEN_MAX} characters, found {0}")]
-    Length(usize),
-    /// The text has white space in it.
-    #[error("expected no white space, found {0:?}")]
-    WhiteSpace(char),
-}
-
 impl FromStr for ClientToken {
-    type Err = InvalidClientToken;
+    type Err = String;
 
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (least, most) = CLIENT_TOKEN_LENGTH.into_inner();
         let length = text.chars().count();
-        if !(CLIENT_TOKEN_MIN..=CLIENT_TOKEN_MAX).contains(&length) {
-            return Err(InvalidClientToken::Length(length));
+        if length < least || length > most {
+            return Err(format!(
+                "expected {least} to {most} characters, found {length}"
+            ));
         }
         match text.chars().find(|character| character.is_whitespace()) {
-            Some(blank) => Err(InvalidClientToken::WhiteSpace(blank)),
+            Some(blank) => Err(format!("expected no white space, found {blank:?}")),
             None => Ok(Self(text.to_owned())),
         }
     }
@@ -205,23 +179,21 @@ mod tests {
         ] {
             assert_eq!(
                 text.parse::<AssetId>(),
-                Err(InvalidId::Form(text.as_str().into())),
+                Err(InvalidId(text.as_str().into())),
                 "{reason}"
             );
         }
-        assert_eq!(
-            "00000000-0000-0000-0000-000000000000".parse::<AssetId>(),
-            Err(InvalidId::Nil)
-        );
+        let nil = NIL.parse::<AssetId>().expect_err("the pattern excludes it");
+        assert_eq!(nil.expected(), "expected a UUID other than all zeros");
     }
 
     #[test]
     fn client_tokens_have_36_to_64_characters_without_white_space() {
         for (length, expected) in [
-            (35, Err(InvalidClientToken::Length(35))),
+            (35, Err("expected 36 to 64 characters, found 35".to_owned())),
             (36, Ok(())),
             (64, Ok(())),
-            (65, Err(InvalidClientToken::Length(65))),
+            (65, Err("expected 36 to 64 characters, found 65".to_owned())),
         ] {
             assert_eq!(
                 "é".repeat(length).parse::<ClientToken>().map(drop),
@@ -231,7 +203,7 @@ mod tests {
         let blank = format!("{}\u{a0}{}", "x".repeat(20), "y".repeat(20));
         assert_eq!(
             blank.parse::<ClientToken>(),
-            Err(InvalidClientToken::WhiteSpace('\u{a0}'))
+            Err(r"expected no white space, found '\u{a0}'".to_owned())
         );
         let token: ClientToken = "secret-secret-secret-secret-secret-secret"
             .parse()

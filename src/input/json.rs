@@ -5,6 +5,8 @@
 //! hide another.
 
 use std::borrow::Cow;
+use std::fmt::Display;
+use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
@@ -83,9 +85,9 @@ impl<'a> Field<'a> {
         }
     }
 
-    /// Tells whether the value is this string.
-    pub(super) fn is_text(self, text: &str) -> bool {
-        self.text().is_ok_and(|found| found == text)
+    /// Reads the value from a string.
+    pub(super) fn parse<T: FromStr<Err: Display>>(self) -> Result<T, String> {
+        (self.text()?.parse()).map_err(|problem: T::Err| problem.to_string())
     }
 
     /// Says that the field should be there, with a value of another kind.

@@ -45,22 +45,15 @@ impl<'a> Received<'a> {
             Err(ReadError::Panicked) => None,
         }
     }
-
-    /// Returns how many of its ids repeat an earlier one.
-    pub fn duplicates(&self) -> usize {
-        self.request
-            .as_ref()
-            .map_or(0, |request| request.duplicates)
-    }
 }
 
 /// Reads the messages. Each gets an id that is the same at its every delivery:
 /// its own, else one of the invocation's, which Lambda repeats when it retries an
 /// event.
 pub fn receive<'a>(messages: &'a [Message<'a>], request_id: &'a str) -> Vec<Received<'a>> {
-    let read = |message: &Message<'_>| match catch_unwind(AssertUnwindSafe(|| message.request())) {
-        Ok(request) => request.map_err(ReadError::Malformed),
-        Err(_panic) => Err(ReadError::Panicked),
+    let read = |message: &Message<'_>| {
+        let request = catch_unwind(AssertUnwindSafe(|| message.request()));
+        (request.map_err(|_panic| ReadError::Panicked)?).map_err(ReadError::Malformed)
     };
     messages
         .iter()

@@ -2,12 +2,11 @@
 
 use std::borrow::Cow;
 use std::collections::HashSet;
-use std::fmt::Display;
 
 use serde_json::value::RawValue;
 use thiserror::Error;
 
-pub use super::id::{AssetId, ClientToken, InvalidClientToken, InvalidId, ProjectId};
+use super::id::{AssetId, ClientToken, InvalidId, ProjectId};
 use super::json::{self, Field, Object, Text};
 
 /// Elements of the wrong kind that a message lists before it only counts them.
@@ -46,31 +45,53 @@ impl DisassociateRequest {
 
     /// Reads a request from an object; see [`DisassociateRequest::parse`].
     pub(super) fn from_object(object: &Object<'_>) -> Result<Self, InvalidRequest> {
-        let mut problems = Problems(Vec::new());
-        let project_text = problems.note("projectId", object.project_id.text());
-        let project = project_text
-            .as_ref()
-            .and_then(|text| problems.note("projectId", text.parse()));
-        let assets = problems.note("assetIds", Assets::read(object.asset_ids));
         let client_token = match object.client_token.kind() {
-            None | Some("null") => None,
-            Some(_) => problems
-                .note("clientToken", object.client_token.text())
-                .and_then(|text| problems.note("clientToken", text.parse())),
+            None | Some("null") => Ok(None),
+            Some(_) => object.client_token.parse().map(Some),
         };
-        match (project, assets) {
-            (Some(project), Some(assets)) if problems.0.is_empty() => Ok(Self {
-                project,
-                assets: assets.valid,
-                invalid: assets.invalid,
-                duplicates: assets.duplicates,
-                client_token,
-                is_part: object.part.kind() == Some("an object"),
-            }),
-            _ => Err(InvalidRequest {
-                project: project_text.map(Cow::into_owned),
-                problems: problems.0,
-            }),
+        match (
+            object.project_id.parse(),
+            asset_texts(object.asset_ids),
+            client_token,
+        ) {
+            (Ok(project), Ok(texts), Ok(client_token)) => {
+                let mut request = Self {
+                    project,
+                    assets: Vec::with_capacity(texts.len()),
+                    invalid: Vec::new(),
+                    duplicates: 0,
+                    client_token,
+                    is_part: object.part.kind() == Some("an object"),
+                };
+                request.add_assets(texts);
+                Ok(request)
+            }
+            (project, texts, client_token) => {
+                let problems = [
+                    ("projectId", project.err()),
+                    ("assetIds", texts.err()),
+                    ("clientToken", client_token.err()),
+                ];
+                let problems = problems
+                    .into_iter()
+                    .filter_map(|(field, problem)| Some(format!("{field}: {}", problem?)));
+                Err(InvalidRequest {
+                    project: object.project_id.text().ok().map(Cow::into_owned),
+                    problems: problems.collect::<Vec<_>>().join("; "),
+                })
+            }
+        }
+    }
+
+    fn add_assets(&mut self, texts: Vec<Text<'_>>) {
+        let mut seen = HashSet::with_capacity(texts.len());
+        let mut seen_invalid = HashSet::new();
+        for Text(text) in texts {
+            match text.parse::<AssetId>() {
+                Ok(asset) if seen.insert(asset) => self.assets.push(asset),
+                Err(error) if seen_invalid.insert(text) => self.invalid.push(error),
+                _ => self.duplicates += 1,
+            }
         }
     }
 
@@ -80,47 +101,18 @@ impl DisassociateRequest {
     }
 }
 
-/// The field that marks a part of a larger request.
-pub const PART_FIELD: &str = "part";
-
-/// The elements of `assetIds`.
-struct Assets {
-    valid: Vec<AssetId>,
-    invalid: Vec<InvalidId>,
-    duplicates: usize,
-}
-
-impl Assets {
-    fn read(field: Field<'_>) -> Result<Self, String> {
-        let Some(array) = field
-            .value()
-            .filter(|value| json::kind(value) == "an array")
-        else {
-            return Err(field.expected("an array of strings"));
-        };
-        let texts: Vec<Text<'_>> = serde_json::from_str(array.get())
-            .map_err(|error| wrong_elements(array).unwrap_or_else(|| error.to_string()))?;
-        if texts.is_empty() {
-            return Err("expected at least one asset id, found none".to_owned());
-        }
-        let mut valid = Vec::with_capacity(texts.len());
-        let mut seen = HashSet::with_capacity(texts.len());
-        let mut invalid = Vec::new();
-        let mut seen_invalid = HashSet::new();
-        let mut duplicates = 0;
-        for Text(text) in texts {
-            match text.parse::<AssetId>() {
-                Ok(asset) if seen.insert(asset) => valid.push(asset),
-                Err(error) if seen_invalid.insert(text) => invalid.push(error),
-                _ => duplicates += 1,
-            }
-        }
-        Ok(Self {
-            valid,
-            invalid,
-            duplicates,
-        })
+/// Reads the elements of `assetIds`.
+fn asset_texts(field: Field<'_>) -> Result<Vec<Text<'_>>, String> {
+    let array = (field
+        .value()
+        .filter(|value| json::kind(value) == "an array"))
+    .ok_or_else(|| field.expected("an array of strings"))?;
+    let texts: Vec<Text<'_>> = serde_json::from_str(array.get())
+        .map_err(|error| wrong_elements(array).unwrap_or_else(|| error.to_string()))?;
+    if texts.is_empty() {
+        return Err("expected at least one asset id, found none".to_owned());
     }
+    Ok(texts)
 }
 
 /// Names the elements of an array that are not strings, if there are any.
@@ -139,34 +131,22 @@ fn wrong_elements(array: &RawValue) -> Option<String> {
     })
 }
 
-/// The problems of a request, so far.
-struct Problems(Vec<String>);
-
-impl Problems {
-    /// Returns the value of a field, or notes what is wrong with the field.
-    fn note<T, E: Display>(&mut self, field: &str, result: Result<T, E>) -> Option<T> {
-        result
-            .map_err(|problem| self.0.push(format!("{field}: {problem}")))
-            .ok()
-    }
-}
-
 /// A request that is rejected whole, with every reason.
 #[derive(Debug, Error)]
-#[error("{}", .problems.join("; "))]
+#[error("{problems}")]
 pub struct InvalidRequest {
     /// The project id, if the request gives one that is at least a string.
     pub project: Option<String>,
-    /// Everything that is wrong with it, at least one thing.
-    pub problems: Vec<String>,
+    /// Everything that is wrong with it.
+    pub problems: String,
 }
 
 impl From<String> for InvalidRequest {
-    /// Returns a request of which nothing could be read, for one problem.
-    fn from(problem: String) -> Self {
+    /// Returns a request of which nothing could be read.
+    fn from(problems: String) -> Self {
         Self {
             project: None,
-            problems: vec![problem],
+            problems,
         }
     }
 }
@@ -177,6 +157,10 @@ mod tests {
 
     const PROJECT: &str = "1f2e3d4c-5b6a-4798-8796-a5b4c3d2e1f0";
     const ASSET: &str = "a1b2c3d4-5678-4890-abcd-ef1234567890";
+
+    fn invalid(text: &str) -> InvalidId {
+        text.parse::<AssetId>().expect_err("not an id")
+    }
 
     fn problems(text: &str) -> String {
         DisassociateRequest::parse(text)
@@ -220,7 +204,7 @@ mod tests {
             "expected a JSON object: duplicate field `projectId` at line 1 column 33"
         );
         let text = format!(
-            r#"{{"x":1,"projectId":"{PROJECT}","assetIds":["{ASSET}"],"x":2,"{PART_FIELD}":{{}}}}"#
+            r#"{{"x":1,"projectId":"{PROJECT}","assetIds":["{ASSET}"],"x":2,"part":{{}}}}"#
         );
         let request = DisassociateRequest::parse(&text).expect("a request");
         assert!(request.is_part);
@@ -255,7 +239,7 @@ mod tests {
                     ASSET.parse().expect("an id"),
                     PROJECT.parse().expect("an id")
                 ],
-                invalid: vec![InvalidId::Form("nope".into()), InvalidId::Form("".into())],
+                invalid: ["nope", ""].map(invalid).into(),
                 duplicates: 2,
                 client_token: None,
                 is_part: false,

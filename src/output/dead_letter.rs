@@ -1,7 +1,7 @@
 //! The dead letter: a message that names only the assets that were not
 //! disassociated, and is itself a request.
 //!
-//! Owns the letter's form (contract, section 6). It must not decide who gets
+//! Owns its form (contract, section 6). It must not decide who gets
 //! one, and does not send it.
 
 use std::borrow::Cow;
@@ -13,10 +13,11 @@ use aws_smithy_types::date_time::Format;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::Written;
 use crate::aws::sqs::{MESSAGE_LIMIT, OutgoingMessage, escape_refused};
-use crate::event::Message;
+use crate::input::event::Message;
+use crate::input::id::ProjectId;
 use crate::outcome::Failure;
-use crate::request::ProjectId;
 use crate::token::Derivation;
 
 /// Longest `ErrorMessage` attribute, in bytes, as Lambda's own dead letters
@@ -39,31 +40,31 @@ pub struct Source<'a> {
 }
 
 impl Source<'_> {
-    fn written_at(&self) -> String {
-        let seconds = DateTime::from(self.now).secs();
-        DateTime::from_secs(seconds)
-            .fmt(Format::DateTime)
-            .unwrap_or_default()
-    }
-
     fn message_id(&self) -> Option<&str> {
         self.message.id.as_deref()
     }
 
-    fn outgoing(
+    /// Makes an outgoing message. A FIFO queue takes those of one message with the
+    /// same `content` for one, at each of its deliveries.
+    fn outgoing<'b>(
         &self,
         body: String,
         project: Option<&str>,
         failure: &Failure,
-        deduplication: Derivation,
+        content: impl IntoIterator<Item = &'b str>,
     ) -> OutgoingMessage {
+        let mut deduplication = Derivation::new("dead letter");
+        deduplication.text(self.message_id().unwrap_or(self.request_id));
+        content
+            .into_iter()
+            .for_each(|text| deduplication.text(text));
         let body = escape_refused(body);
         let attribute = |name, value: &str| {
             let value = escape_refused(value.to_owned());
             let end = value.floor_char_boundary(ERROR_MESSAGE_LIMIT);
             (end > 0).then(|| (name, value[..end].to_owned()))
         };
-        OutgoingMessage {
+        let mut message = OutgoingMessage {
             deduplication: deduplication.finish().as_str().to_owned(),
             group: self
                 .message
@@ -82,17 +83,21 @@ impl Source<'_> {
             .flatten()
             .collect(),
             body,
-        }
+        };
+        // The body is worth more than the attributes.
+        while message.size() > MESSAGE_LIMIT && message.attributes.pop().is_some() {}
+        message
     }
 
     /// Writes a dead letter that names `assets`, with this failure in its
-    /// attributes, however large it gets.
+    /// attributes.
     fn naming(
         &self,
         project: &str,
         failure: &Failure,
         assets: &[NamedAsset<'_>],
     ) -> OutgoingMessage {
+        let now = DateTime::from_secs(DateTime::from(self.now).secs());
         let body = Body {
             project_id: project,
             asset_ids: assets.iter().map(|named| &*named.id).collect(),
@@ -102,22 +107,11 @@ impl Source<'_> {
                 message_id: self.message_id(),
                 request_id: self.request_id,
             },
-            dead_lettered_at: &self.written_at(),
+            dead_lettered_at: now.fmt(Format::DateTime).unwrap_or_default(),
         };
         let body = serde_json::to_string(&body).expect("strings and lists of strings are JSON");
-        let mut deduplication = self.deduplication();
-        for named in assets {
-            deduplication.text(named.id.get());
-        }
-        self.outgoing(body, Some(project), failure, deduplication)
-    }
-
-    /// What was not done of a message is, at each of its deliveries, the same
-    /// letter to a FIFO queue.
-    fn deduplication(&self) -> Derivation {
-        let mut derivation = Derivation::new("dead letter");
-        derivation.text(self.message_id().unwrap_or(self.request_id));
-        derivation
+        let ids = assets.iter().map(|named| named.id.get());
+        self.outgoing(body, Some(project), failure, ids)
     }
 }
 
@@ -128,7 +122,7 @@ struct Body<'a> {
     asset_ids: Vec<&'a RawValue>,
     errors: Vec<&'a RawValue>,
     source: SourceBody<'a>,
-    dead_lettered_at: &'a str,
+    dead_lettered_at: String,
 }
 
 #[derive(Serialize)]
@@ -146,15 +140,6 @@ struct SourceBody<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     message_id: Option<&'a str>,
     request_id: &'a str,
-}
-
-/// A dead letter, and how many assets it names.
-#[derive(Debug)]
-pub struct DeadLetter {
-    /// the message to store
-    pub message: OutgoingMessage,
-    /// how many assets it names: the next ones of those it was written for
-    pub names: usize,
 }
 
 /// An asset as a dead letter names it: in JSON, without characters that SQS
@@ -196,7 +181,7 @@ pub fn dead_letters<'a>(
     source: Source<'a>,
     project: ProjectId,
     assets: impl Iterator<Item = (Cow<'a, str>, &'a Failure)>,
-) -> impl Iterator<Item = DeadLetter> {
+) -> impl Iterator<Item = Written> {
     let project = project.to_string();
     let mut assets = assets
         .map(|(id, failure)| NamedAsset::new(&id, failure))
@@ -211,10 +196,9 @@ pub fn dead_letters<'a>(
             size += COMMAS + next.size();
             named.push(next);
         }
-        let message = source.naming(&project, named[0].failure, &named);
-        Some(DeadLetter {
-            message: with_attributes_that_fit(message),
-            names: named.len(),
+        Some(Written {
+            message: source.naming(&project, named[0].failure, &named),
+            items: named.len(),
         })
     })
 }
@@ -222,23 +206,14 @@ pub fn dead_letters<'a>(
 /// Writes the dead letter for a message that cannot be read: the message as it
 /// came.
 pub fn as_it_came(source: Source<'_>, project: Option<&str>, failure: &Failure) -> OutgoingMessage {
-    let body = source.message.as_it_came().to_owned();
-    let mut deduplication = source.deduplication();
-    deduplication.text(&body);
-    with_attributes_that_fit(source.outgoing(body, project, failure, deduplication))
-}
-
-/// Leaves the last attributes out where there is no room for all: the body
-/// counts more than what is told about it.
-fn with_attributes_that_fit(mut message: OutgoingMessage) -> OutgoingMessage {
-    while message.size() > MESSAGE_LIMIT && message.attributes.pop().is_some() {}
-    message
+    let body = source.message.as_it_came();
+    source.outgoing(body.to_owned(), project, failure, [body])
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{Event, read};
+    use crate::input::event::{Event, read};
     use serde_json::value::RawValue;
     use std::cell::Cell;
     use std::time::Duration;
@@ -261,21 +236,23 @@ mod tests {
         })
     }
 
-    /// An asset id, and why it is in a letter.
+    /// An asset id, and why it is in a dead letter.
     type Named<'a> = (Cow<'a, str>, &'a Failure);
 
-    fn letters_of<'a>(source: Source<'a>, assets: &[Named<'a>]) -> Vec<DeadLetter> {
+    fn dead_letters_of<'a>(source: Source<'a>, assets: &[Named<'a>]) -> Vec<Written> {
         let project = PROJECT.parse().expect("an id");
         dead_letters(source, project, assets.iter().cloned()).collect()
     }
 
     #[test]
-    fn a_letter_has_the_contracts_form() {
+    fn a_dead_letter_has_the_contracts_form() {
         let failure = Failure::new("INTERNAL_FAILURE", "try later");
-        let letters = with_message("{}", |source| letters_of(source, &[("a".into(), &failure)]));
-        assert_eq!(letters.len(), 1);
+        let dead_letters = with_message("{}", |source| {
+            dead_letters_of(source, &[("a".into(), &failure)])
+        });
+        assert_eq!(dead_letters.len(), 1);
         let body: serde_json::Value =
-            serde_json::from_str(&letters[0].message.body).expect("a JSON body");
+            serde_json::from_str(&dead_letters[0].message.body).expect("a JSON body");
         assert_eq!(
             body,
             serde_json::json!({
@@ -286,7 +263,7 @@ mod tests {
                 "deadLetteredAt": "2026-11-23T04:21:00Z",
             })
         );
-        let attributes: Vec<(&str, &str)> = letters[0]
+        let attributes: Vec<(&str, &str)> = dead_letters[0]
             .message
             .attributes
             .iter()
@@ -305,20 +282,20 @@ mod tests {
     }
 
     #[test]
-    fn letters_are_split_to_fit_and_name_every_asset_once() {
+    fn dead_letters_are_split_to_fit_and_name_every_asset_once() {
         let failure = Failure::new("X", "m".repeat(1024));
         let named: Vec<Named<'_>> = (0..5000)
             .map(|number| (format!("{number:036}").into(), &failure))
             .collect();
-        let letters = with_message("{}", |source| letters_of(source, &named));
-        assert!(letters.len() > 4);
+        let dead_letters = with_message("{}", |source| dead_letters_of(source, &named));
+        assert!(dead_letters.len() > 4);
         let mut next = 0;
-        for letter in &letters {
-            assert!(letter.message.size() <= MESSAGE_LIMIT);
-            let names = next..next + letter.names;
+        for dead_letter in &dead_letters {
+            assert!(dead_letter.message.size() <= MESSAGE_LIMIT);
+            let names = next..next + dead_letter.items;
             next = names.end;
             let body: serde_json::Value =
-                serde_json::from_str(&letter.message.body).expect("a JSON body");
+                serde_json::from_str(&dead_letter.message.body).expect("a JSON body");
             let ids: Vec<String> = names.map(|n| format!("{n:036}")).collect();
             assert_eq!(body["assetIds"], serde_json::json!(ids));
             assert_eq!(body["errors"].as_array().map(Vec::len), Some(ids.len()));
@@ -327,27 +304,30 @@ mod tests {
     }
 
     #[test]
-    fn letters_are_split_rather_than_told_less_about_and_only_past_the_limit() {
+    fn dead_letters_are_split_rather_than_stripped_of_attributes_and_only_past_the_limit() {
         let failure = Failure::new("InvalidAssetId", "bad");
         let written = |length: usize| {
             let named = ["x".to_owned(), "y".repeat(length)].map(|asset| (asset.into(), &failure));
-            with_message("{}", |source| letters_of(source, &named))
+            with_message("{}", |source| dead_letters_of(source, &named))
         };
         let full = 1000 + MESSAGE_LIMIT - written(1000)[0].message.size();
         for (length, expected) in [(full, vec![2]), (full + 1, vec![1, 1])] {
-            let letters = written(length);
-            let names: Vec<_> = letters.iter().map(|letter| letter.names).collect();
+            let dead_letters = written(length);
+            let names: Vec<_> = dead_letters
+                .iter()
+                .map(|dead_letter| dead_letter.items)
+                .collect();
             assert_eq!(names, expected);
-            for letter in &letters {
-                assert!(letter.message.size() <= MESSAGE_LIMIT);
-                assert_eq!(letter.message.attributes.len(), 5);
+            for dead_letter in &dead_letters {
+                assert!(dead_letter.message.size() <= MESSAGE_LIMIT);
+                assert_eq!(dead_letter.message.attributes.len(), 5);
             }
         }
         assert_eq!(written(full)[0].message.size(), MESSAGE_LIMIT);
     }
 
     #[test]
-    fn letters_of_any_assets_are_within_the_limit_and_name_each_once() {
+    fn dead_letters_of_any_assets_are_within_the_limit_and_name_each_once() {
         let failures = [
             Failure::new("InvalidAssetId", "bad"),
             Failure::new("\u{1b}\u{ffff}", "\"\\\n\u{0}é".repeat(100)),
@@ -374,25 +354,28 @@ mod tests {
             })
             .collect();
         with_message("{}", |source| {
-            let letters = letters_of(source, &named);
+            let dead_letters = dead_letters_of(source, &named);
             let mut next = 0;
-            for letter in &letters {
-                assert!(letter.message.size() <= MESSAGE_LIMIT);
-                assert_eq!(letter.message.attributes.len(), 5);
-                let names = next..next + letter.names;
+            for dead_letter in &dead_letters {
+                assert!(dead_letter.message.size() <= MESSAGE_LIMIT);
+                assert_eq!(dead_letter.message.attributes.len(), 5);
+                let names = next..next + dead_letter.items;
                 next = names.end;
                 let body: serde_json::Value =
-                    serde_json::from_str(&letter.message.body).expect("a JSON body");
+                    serde_json::from_str(&dead_letter.message.body).expect("a JSON body");
                 // A failure must not print a megabyte.
                 assert!(body["assetIds"] == serde_json::json!(ids[names]));
-                assert_eq!(body["errors"].as_array().map(Vec::len), Some(letter.names));
+                assert_eq!(
+                    body["errors"].as_array().map(Vec::len),
+                    Some(dead_letter.items)
+                );
             }
             assert_eq!(next, named.len());
         });
     }
 
     #[test]
-    fn a_letter_is_split_only_where_the_next_asset_has_no_room() {
+    fn a_dead_letter_is_split_only_where_the_next_asset_has_no_room() {
         let failures = [
             Failure::new("InvalidAssetId", "bad"),
             Failure::new("\"X\"", "\"\\\n\u{0}é".repeat(100)),
@@ -406,24 +389,24 @@ mod tests {
             })
             .collect();
         with_message("{}", |source| {
-            let letters = letters_of(source, &named);
-            assert!(letters.len() > 3, "{}", letters.len());
+            let dead_letters = dead_letters_of(source, &named);
+            assert!(dead_letters.len() > 3, "{}", dead_letters.len());
             let mut start = 0;
-            for letter in &letters[..letters.len() - 1] {
-                let end = start + letter.names;
+            for dead_letter in &dead_letters[..dead_letters.len() - 1] {
+                let end = start + dead_letter.items;
                 let and_the_next: Vec<NamedAsset<'_>> = named[start..=end]
                     .iter()
                     .map(|(id, failure)| NamedAsset::new(id, failure))
                     .collect();
                 let message = source.naming(PROJECT, and_the_next[0].failure, &and_the_next);
-                assert!(message.size() > MESSAGE_LIMIT);
+                assert!(message.attributes.len() < 5, "they fit only without");
                 start = end;
             }
         });
     }
 
     #[test]
-    fn a_letter_is_of_no_more_assets_than_have_been_asked_for() {
+    fn a_dead_letter_is_of_no_more_assets_than_have_been_asked_for() {
         let failure = Failure::new("InvalidAssetId", "bad");
         let read = Cell::new(0);
         with_message("{}", |source| {
@@ -431,11 +414,11 @@ mod tests {
                 read.set(read.get() + 1);
                 ("abc".into(), &failure)
             });
-            let mut letters = dead_letters(source, PROJECT.parse().expect("an id"), endless);
+            let mut dead_letters = dead_letters(source, PROJECT.parse().expect("an id"), endless);
             assert_eq!(read.get(), 0);
             let mut named = 0;
             for _ in 0..3 {
-                named += letters.next().expect("a letter").names;
+                named += dead_letters.next().expect("a dead letter").items;
                 assert_eq!(read.get(), named + 1, "one does not fit");
             }
         });
@@ -445,12 +428,12 @@ mod tests {
     fn a_huge_bad_id_is_kept_whole_and_repeated_in_short() {
         let failure = Failure::new("InvalidAssetId", "bad");
         let huge = "é".repeat(400_000);
-        let letters = with_message("{}", |source| {
-            letters_of(source, &[(huge.as_str().into(), &failure)])
+        let dead_letters = with_message("{}", |source| {
+            dead_letters_of(source, &[(huge.as_str().into(), &failure)])
         });
-        assert!(letters[0].message.size() <= MESSAGE_LIMIT);
+        assert!(dead_letters[0].message.size() <= MESSAGE_LIMIT);
         let body: serde_json::Value =
-            serde_json::from_str(&letters[0].message.body).expect("a JSON body");
+            serde_json::from_str(&dead_letters[0].message.body).expect("a JSON body");
         assert_eq!(body["assetIds"][0], serde_json::json!(huge));
         assert_eq!(
             body["errors"][0]["assetId"],
@@ -461,10 +444,10 @@ mod tests {
     #[test]
     fn an_unreadable_message_is_kept_as_it_came_even_where_attributes_do_not_fit() {
         let failure = Failure::new("InvalidRequest", "no JSON\u{1b}\u{ffff}");
-        let parcel = with_message("not JSON", |source| as_it_came(source, None, &failure));
-        assert_eq!(parcel.body, "not JSON");
+        let message = with_message("not JSON", |source| as_it_came(source, None, &failure));
+        assert_eq!(message.body, "not JSON");
         assert_eq!(
-            parcel.attributes,
+            message.attributes,
             [
                 ("RequestID", "r-1".to_owned()),
                 ("ErrorCode", "InvalidRequest".to_owned()),
@@ -472,12 +455,12 @@ mod tests {
                 ("SourceMessageId", "m-1".to_owned()),
             ]
         );
-        let attributes = parcel.size() - parcel.body.len();
+        let attributes = message.size() - message.body.len();
         for (free, kept) in [(attributes, 4), (attributes - 1, 3), (0, 0)] {
             let large = "x".repeat(MESSAGE_LIMIT - free);
-            let parcel = with_message(&large, |source| as_it_came(source, None, &failure));
-            assert_eq!(parcel.body, large);
-            assert_eq!(parcel.attributes.len(), kept, "{free} bytes are free");
+            let message = with_message(&large, |source| as_it_came(source, None, &failure));
+            assert_eq!(message.body, large);
+            assert_eq!(message.attributes.len(), kept, "{free} bytes are free");
         }
     }
 }

@@ -7,13 +7,12 @@ use std::time::SystemTime;
 
 use tokio::time::Instant;
 
-use super::dead_letter::{self, Source, dead_letters};
+use super::Written;
+use super::dead_letter::{Source, as_it_came, dead_letters};
 use super::part;
-use crate::aws::sqs::{OutgoingMessage, Queue};
-use crate::input::received::ReadError;
+use crate::aws::sqs::Queue;
 use crate::outcome::{Failure, code};
-use crate::request::AssetId;
-use crate::settle::{Destination, Item, Settlement};
+use crate::settle::{Destination, Item, Settlement, Unresolved};
 use crate::telemetry;
 
 /// The way to the queues in one invocation.
@@ -45,172 +44,113 @@ pub struct Stored {
     pub failed: usize,
 }
 
-/// Which unresolved items an outgoing message stores: of which settlement, and
-/// their indices.
-struct StoredItems {
-    settlement: usize,
-    indices: Vec<usize>,
-}
-
-type Outgoing = (OutgoingMessage, StoredItems);
-
 impl Outbox<'_> {
     /// Stores dead letters, then the parts of messages whose dead letters are all
     /// stored, and marks in `settlements` what is stored.
-    ///
-    /// Messages are written as they are sent: all at once could take many times
-    /// the memory that the event does.
     pub async fn store(&self, settlements: &mut [Settlement<'_>]) -> Stored {
-        let (dead_letters, failed_letters) = {
-            let letters = settlements.iter().enumerate();
-            let letters = letters.flat_map(|(index, one)| self.dead_letters(index, one));
-            let sent = self.send(self.dead_letter_queue, letters).await;
-            mark(settlements, Destination::DeadLetterQueue, sent)
-        };
+        let dead_letters = Destination::DeadLetterQueue;
+        let (dead_letters, not_stored) = self.store_in(dead_letters, settlements).await;
         settlements.iter_mut().for_each(Settlement::hold_back_parts);
-        let (parts, failed_parts) = {
-            let parts = settlements.iter().enumerate();
-            let parts = parts.flat_map(|(index, one)| self.parts(index, one));
-            let sent = self.send(self.work_queue, parts).await;
-            mark(settlements, Destination::WorkQueue, sent)
-        };
+        let (parts, failed) = self.store_in(Destination::WorkQueue, settlements).await;
         Stored {
             dead_letters,
             parts,
-            failed: failed_letters + failed_parts,
+            failed: not_stored + failed,
         }
     }
 
-    async fn send(
+    /// Stores everything that is for one queue. Returns how many messages are
+    /// stored, and how many are not.
+    ///
+    /// Messages are written as they are sent: all at once could take many times
+    /// the memory that the event does.
+    async fn store_in(
         &self,
-        queue: Option<&Queue>,
-        messages: impl Iterator<Item = Outgoing>,
-    ) -> Vec<(StoredItems, Result<(), Failure>)> {
-        match queue {
-            Some(queue) => queue.send(messages, self.stop).await,
-            None => Vec::new(),
+        destination: Destination,
+        settlements: &mut [Settlement<'_>],
+    ) -> (usize, usize) {
+        let queue = match destination {
+            Destination::DeadLetterQueue => self.dead_letter_queue,
+            Destination::WorkQueue => self.work_queue,
+            Destination::Source => None,
+        };
+        let Some(queue) = queue else {
+            return (0, 0);
+        };
+        let mut written = 0;
+        let messages = (settlements.iter())
+            .flat_map(|settlement| self.messages(destination, settlement))
+            .map(|Written { message, items }| {
+                let first = written;
+                written += items;
+                (message, first..written)
+            });
+        let mut results = queue.send(messages, self.stop).await;
+
+        let unresolved = settlements.iter_mut().flat_map(|one| &mut one.unresolved);
+        let mut items: Vec<&mut Unresolved> = unresolved
+            .filter(|one| one.destination == destination)
+            .collect();
+        if written < items.len() {
+            // Time ran out before the last items were written.
+            let failure = Failure::new(code::DEADLINE_REACHED, "not sent");
+            results.push((written..items.len(), Err(failure)));
         }
-    }
-
-    /// Writes the dead letters for one message, each when it is asked for.
-    fn dead_letters<'b>(
-        &'b self,
-        settlement: usize,
-        settled: &'b Settlement<'_>,
-    ) -> Box<dyn Iterator<Item = Outgoing> + Send + 'b> {
-        let source = Source {
-            message: settled.received.message,
-            request_id: self.request_id,
-            now: self.now,
-        };
-        let unresolved = || {
-            let unresolved = settled.unresolved.iter().enumerate();
-            unresolved.filter(|(_, one)| one.destination == Destination::DeadLetterQueue)
-        };
-        let failures = unresolved().filter_map(|(index, one)| Some((index, one.failure.as_ref()?)));
-        match &settled.received.request {
-            Ok(request) => {
-                let named = unresolved()
-                    .filter_map(|(_, one)| Some((one.item.asset_id()?, one.failure.as_ref()?)));
-                let mut indices = unresolved().map(|(index, _)| index);
-                let letters = dead_letters(source, request.project, named);
-                Box::new(letters.map(move |letter| {
-                    let indices = indices.by_ref().take(letter.names).collect();
-                    let items = StoredItems {
-                        settlement,
-                        indices,
-                    };
-                    (letter.message, items)
-                }))
-            }
-            Err(ReadError::Malformed(error)) => {
-                let project = error.project.as_deref();
-                Box::new(failures.map(move |(index, failure)| {
-                    let indices = vec![index];
-                    let items = StoredItems {
-                        settlement,
-                        indices,
-                    };
-                    (dead_letter::as_it_came(source, project, failure), items)
-                }))
-            }
-            Err(ReadError::Panicked) => Box::new(std::iter::empty()),
-        }
-    }
-
-    /// Writes the parts for one message.
-    fn parts(&self, settlement: usize, settled: &Settlement<'_>) -> Vec<Outgoing> {
-        let Ok(request) = &settled.received.request else {
-            return Vec::new();
-        };
-        let unresolved = settled.unresolved.iter().enumerate();
-        let (indices, assets): (Vec<usize>, Vec<AssetId>) = unresolved
-            .filter(|(_, one)| one.destination == Destination::WorkQueue)
-            .filter_map(|(index, one)| match one.item {
-                Item::Asset(asset) => Some((index, asset)),
-                Item::InvalidId(_) | Item::Message => None,
-            })
-            .unzip();
-        let mut indices = indices.into_iter();
-        part::cut(&settled.received, request, &assets, self.part_assets)
-            .into_iter()
-            .map(|part| {
-                let indices = indices.by_ref().take(part.holds).collect();
-                (
-                    part.message,
-                    StoredItems {
-                        settlement,
-                        indices,
-                    },
-                )
-            })
-            .collect()
-    }
-}
-
-/// Marks what is stored of that which is for one queue, and returns how many
-/// messages are stored, and how many are not.
-fn mark(
-    settlements: &mut [Settlement<'_>],
-    destination: Destination,
-    sent: Vec<(StoredItems, Result<(), Failure>)>,
-) -> (usize, usize) {
-    let mut stored = 0;
-    let mut failed = 0;
-    let mut written = 0;
-    for (items, result) in sent {
-        written += items.indices.len();
-        match &result {
-            Ok(()) => stored += 1,
-            Err(failure) => {
+        let mut failed = 0;
+        for (stored, result) in &results {
+            if let Err(failure) = result {
                 failed += 1;
                 telemetry::log_not_stored(failure);
             }
-        }
-        for index in items.indices {
-            let one = &mut settlements[items.settlement].unresolved[index];
-            match &result {
-                Ok(()) => one.is_stored = true,
-                Err(failure) => {
-                    one.failure.get_or_insert_with(|| failure.clone());
+            for item in &mut items[stored.clone()] {
+                match result {
+                    Ok(()) => item.is_stored = true,
+                    Err(failure) => {
+                        item.failure.get_or_insert_with(|| failure.clone());
+                    }
                 }
             }
         }
+        (results.len() - failed, failed)
     }
-    // Messages are written in the order of their items, while there is time: what
-    // is in none of them is last. It counts as one message.
-    let not_sent = Failure::new(code::DEADLINE_REACHED, "not sent");
-    let unresolved = settlements.iter_mut().flat_map(|one| &mut one.unresolved);
-    let mut unwritten = unresolved
-        .filter(|one| one.destination == destination)
-        .skip(written)
-        .peekable();
-    if unwritten.peek().is_some() {
-        failed += 1;
-        telemetry::log_not_stored(&not_sent);
+
+    /// Writes the messages that store what of a settlement is for one queue: each
+    /// item once, in their order. Items for the work queue are assets, and those
+    /// for the dead-letter queue have a failure.
+    fn messages<'b>(
+        &'b self,
+        destination: Destination,
+        settlement: &'b Settlement<'_>,
+    ) -> Box<dyn Iterator<Item = Written> + Send + 'b> {
+        let received = &settlement.received;
+        let source = Source {
+            message: received.message,
+            request_id: self.request_id,
+            now: self.now,
+        };
+        let items = settlement.unresolved.iter();
+        let items = items.filter(move |one| one.destination == destination);
+        match &received.request {
+            Ok(request) if destination == Destination::WorkQueue => {
+                let assets = items.filter_map(|one| match one.item {
+                    Item::Asset(asset) => Some(asset),
+                    Item::InvalidId(_) | Item::Message => None,
+                });
+                let assets: Vec<_> = assets.collect();
+                Box::new(part::cut(received, request, &assets, self.part_assets).into_iter())
+            }
+            Ok(request) => {
+                let named =
+                    items.filter_map(|one| Some((one.item.asset_id()?, one.failure.as_ref()?)));
+                Box::new(dead_letters(source, request.project, named))
+            }
+            Err(_) => {
+                let failures = items.filter_map(|one| one.failure.as_ref());
+                Box::new(failures.map(move |failure| {
+                    let message = as_it_came(source, received.project().as_deref(), failure);
+                    Written { message, items: 1 }
+                }))
+            }
+        }
     }
-    for one in unwritten {
-        one.failure.get_or_insert_with(|| not_sent.clone());
-    }
-    (stored, failed)
 }

@@ -4,7 +4,7 @@
 //! became of anything.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::iter::Sum;
 
 use aws_lambda_events::event::sqs::SqsBatchResponse;
@@ -15,7 +15,7 @@ use crate::settle::{Destination, Item, Settlement};
 
 /// Largest response, in bytes: Lambda's limit is 6 MB for a synchronous
 /// invocation (Lambda quotas), and a larger one would be an error instead.
-pub const RESPONSE_LIMIT: usize = 6_000_000;
+const RESPONSE_LIMIT: usize = 6_000_000;
 
 /// What is given back to Lambda.
 #[derive(Debug, Serialize)]
@@ -108,8 +108,9 @@ pub struct Counts {
 impl Counts {
     /// Counts the assets of a settlement that has been carried out.
     pub fn of(settlement: &Settlement<'_>) -> Self {
+        let request = settlement.received.request.as_ref();
         let mut counts = Self {
-            duplicates: settlement.received.duplicates(),
+            duplicates: request.map_or(0, |request| request.duplicates),
             disassociated: settlement.disassociated,
             absent: settlement.absent,
             ..Self::default()
@@ -181,46 +182,24 @@ impl Report {
             status: status(&counts, settlement),
             assets: counts,
             calls,
-            failures: failures(settlement),
+            failures: failures(settlement, Failure::message),
         };
-        report.shrink(RESPONSE_LIMIT);
-        report
-    }
-
-    /// Makes the report fit: first failures of one code share the message of
-    /// the first, then asset ids are left out and counted instead.
-    fn shrink(&mut self, limit: usize) {
-        if self.size() <= limit {
-            return;
+        if report.size() > RESPONSE_LIMIT {
+            // Failures of one code share the message of the first.
+            report.failures = failures(settlement, |_| "");
         }
-        let mut merged: BTreeMap<(String, bool, bool, bool), ReportedFailure> = BTreeMap::new();
-        for failure in self.failures.drain(..) {
-            let key = (
-                failure.code.clone(),
-                failure.retryable,
-                failure.dead_lettered,
-                failure.queued,
-            );
-            match merged.get_mut(&key) {
-                Some(known) => known.asset_ids.extend(failure.asset_ids),
-                None => {
-                    merged.insert(key, failure);
-                }
-            }
-        }
-        self.failures = merged.into_values().collect();
-        while self.size() > limit
-            && let Some(largest) = self
-                .failures
-                .iter_mut()
-                .max_by_key(|failure| failure.asset_ids.len())
+        while report.size() > RESPONSE_LIMIT
+            && let Some(largest) =
+                (report.failures.iter_mut()).max_by_key(|failure| failure.asset_ids.len())
             && !largest.asset_ids.is_empty()
         {
-            let kept = largest.asset_ids.len() / 2;
-            let left_out = largest.asset_ids.len() - kept;
-            largest.asset_ids.truncate(kept);
-            largest.omitted = Some(largest.omitted.unwrap_or_default() + left_out);
+            let left_out = largest.asset_ids.len().div_ceil(2);
+            largest
+                .asset_ids
+                .truncate(largest.asset_ids.len() - left_out);
+            *largest.omitted.get_or_insert_default() += left_out;
         }
+        report
     }
 
     fn size(&self) -> usize {
@@ -242,30 +221,35 @@ fn status(counts: &Counts, settlement: &Settlement<'_>) -> Status {
     }
 }
 
-/// Groups what failed by its reason, in the order of first mention.
-fn failures(settlement: &Settlement<'_>) -> Vec<ReportedFailure> {
+/// Groups what failed by its reason, in the order of first mention. `message`
+/// returns what of a message makes it another reason.
+fn failures(
+    settlement: &Settlement<'_>,
+    message: impl Fn(&Failure) -> &str,
+) -> Vec<ReportedFailure> {
     let mut failures: Vec<ReportedFailure> = Vec::new();
-    let mut known: HashMap<(&Failure, bool, bool, bool), usize> = HashMap::new();
+    let mut indices = HashMap::new();
     for one in &settlement.unresolved {
         let Some(failure) = &one.failure else {
             continue;
         };
         let queued = one.is_stored_in(Destination::WorkQueue);
         let dead_lettered = one.is_stored_in(Destination::DeadLetterQueue);
-        let index = *known
-            .entry((failure, one.retryable, dead_lettered, queued))
-            .or_insert_with(|| {
-                failures.push(ReportedFailure {
-                    asset_ids: Vec::new(),
-                    code: failure.code().to_owned(),
-                    message: failure.message().to_owned(),
-                    retryable: one.retryable,
-                    dead_lettered,
-                    queued,
-                    omitted: None,
-                });
-                failures.len() - 1
+        let reason = (failure.code(), message(failure));
+        let index = *indices
+            .entry((reason, one.retryable, dead_lettered, queued))
+            .or_insert(failures.len());
+        if index == failures.len() {
+            failures.push(ReportedFailure {
+                asset_ids: Vec::new(),
+                code: failure.code().to_owned(),
+                message: failure.message().to_owned(),
+                retryable: one.retryable,
+                dead_lettered,
+                queued,
+                omitted: None,
             });
+        }
         let asset_id = one.item.asset_id().map(Cow::into_owned);
         failures[index].asset_ids.extend(asset_id);
     }

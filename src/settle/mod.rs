@@ -9,9 +9,10 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 
 use crate::input::event::Keeper;
+use crate::input::id::{AssetId, InvalidId};
 use crate::input::received::{ReadError, Received};
+use crate::input::request::DisassociateRequest;
 use crate::outcome::{Failure, Outcome, code};
-use crate::request::{AssetId, DisassociateRequest, InvalidId};
 
 pub use fifo::{hold_back_groups, needs_redelivery};
 
@@ -403,7 +404,7 @@ mod tests {
         assert_eq!(
             settlement.unresolved,
             [Unresolved {
-                item: Item::InvalidId(InvalidId::Form("nope".into())),
+                item: Item::InvalidId("nope".parse::<AssetId>().expect_err("not an id")),
                 failure: Some(Failure::new(
                     "InvalidAssetId",
                     "expected a lowercase UUID such as 1f2e3d4c-5b6a-4798-8796-a5b4c3d2e1f0"

@@ -26,9 +26,9 @@ use uuid::Uuid;
 
 use super::levels::{INVOCATION, METRICS, is_allowed};
 use super::metrics::Metrics;
+use crate::input::id::ProjectId;
 use crate::input::received::Received;
 use crate::outcome::Failure;
-use crate::request::ProjectId;
 use crate::settle::Settlement;
 
 /// The configuration of the log.

@@ -11,15 +11,9 @@ use serde_json::{Map, Value, json};
 use crate::aws::attempts::Attempts;
 use crate::output::response::Counts;
 
-/// The only dimension, also a key of every log line.
-pub const DIMENSION: &str = "service";
-
 /// Most values that a document may have of one metric (the specification's
 /// `targetMembers`).
 const MOST_VALUES: usize = 100;
-
-const COUNT: &str = "Count";
-const MILLISECONDS: &str = "Milliseconds";
 
 const CALL_LATENCY: &str = "CallLatency";
 
@@ -50,13 +44,13 @@ pub struct Metrics {
 
 impl Metrics {
     /// Returns the metrics as members of a log line: the values, and `_aws` if
-    /// there is a `namespace`.
+    /// there is a `namespace`. The one dimension is in every line, `service`.
     ///
     /// Latencies for which the first line has no room are in lines of their own.
     pub fn documents(&self, namespace: Option<&str>, now: SystemTime) -> Vec<Map<String, Value>> {
         let mut latencies = self.attempts.latencies.chunks(MOST_VALUES);
         let first = self.counts().into_iter().map(|(name, value)| {
-            let metric = json!({"Name": name, "Unit": COUNT});
+            let metric = json!({"Name": name, "Unit": "Count"});
             (metric, (name.to_owned(), json!(value)))
         });
         let first = first.chain(latencies.next().map(latency)).unzip();
@@ -70,7 +64,7 @@ impl Metrics {
                         "Timestamp": u64::try_from(time.as_millis()).unwrap_or(u64::MAX),
                         "CloudWatchMetrics": [{
                             "Namespace": namespace,
-                            "Dimensions": [[DIMENSION]],
+                            "Dimensions": [["service"]],
                             "Metrics": metrics,
                         }],
                     });
@@ -82,24 +76,16 @@ impl Metrics {
     }
 
     fn counts(&self) -> Vec<(&'static str, usize)> {
-        let Counts {
-            requested,
-            duplicates: _,
-            disassociated,
-            absent,
-            rejected,
-            unfinished,
-            queued,
-        } = self.assets;
+        let assets = &self.assets;
         let mut counts = vec![
             ("MessagesReceived", self.messages),
             ("MessagesRedelivered", self.redelivered),
-            ("AssetsRequested", requested),
-            ("AssetsDisassociated", disassociated),
-            ("AssetsAbsent", absent),
-            ("AssetsRejected", rejected),
-            ("AssetsUnfinished", unfinished),
-            ("AssetsQueued", queued),
+            ("AssetsRequested", assets.requested),
+            ("AssetsDisassociated", assets.disassociated),
+            ("AssetsAbsent", assets.absent),
+            ("AssetsRejected", assets.rejected),
+            ("AssetsUnfinished", assets.unfinished),
+            ("AssetsQueued", assets.queued),
             ("Calls", self.calls),
             ("Reads", self.reads),
             ("Retries", self.attempts.retries),
@@ -117,7 +103,7 @@ impl Metrics {
 }
 
 fn latency(latencies: &[Duration]) -> (Value, (String, Value)) {
-    let metric = json!({"Name": CALL_LATENCY, "Unit": MILLISECONDS});
+    let metric = json!({"Name": CALL_LATENCY, "Unit": "Milliseconds"});
     let values = latencies
         .iter()
         .map(|latency| json!(latency.as_secs_f64() * 1000.0))
@@ -204,7 +190,7 @@ mod tests {
                 let named = &later["_aws"]["CloudWatchMetrics"][0]["Metrics"];
                 assert_eq!(
                     named,
-                    &json!([{"Name": CALL_LATENCY, "Unit": MILLISECONDS}])
+                    &json!([{"Name": CALL_LATENCY, "Unit": "Milliseconds"}])
                 );
                 assert_eq!(later.len(), 2, "{later:?}");
             }

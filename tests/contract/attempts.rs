@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use simulator::Settings;
 use sitewise_disassociator::aws::attempts::Attempts;
-use sitewise_disassociator::request::{AssetId, ClientToken, ProjectId};
+use sitewise_disassociator::input::id::{AssetId, ClientToken, ProjectId};
 
 use crate::support::{Rig, asset, project};
 

@@ -272,7 +272,7 @@ fn requests() -> Vec<Bad> {
         project_as("project upper case", r#""AAAAAAAA-0000-4000-8000-000000000001""#,
             r#"projectId: _UUID_ "AAAAAAAA-0000-4000-8000-000000000001""#),
         project_as("project nil", r#""00000000-0000-0000-0000-000000000000""#,
-            "projectId: expected a UUID other than all zeros"),
+            r#"projectId: expected a UUID other than all zeros, found "00000000-0000-0000-0000-000000000000""#),
         project_as("project no hyphens", r#""aaaaaaaa000040008000000000000001""#,
             r#"projectId: _UUID_ "aaaaaaaa000040008000000000000001""#),
         project_as("project in braces", r#""{_P_}""#, r#"projectId: _UUID_ "{_P_}""#),

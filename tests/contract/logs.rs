@@ -16,7 +16,7 @@ const SENDERS_TEXT: &str = "canary-with-as-many-letters-as-a-client-token-has";
 
 /// Plays the Lambda Runtime API for one invocation; then it is gone. Returns its
 /// address.
-fn runtime_api(payload: Value, client_context: &'static str) -> String {
+fn runtime_api(payload: &Value, client_context: &'static str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("an address").to_string();
     let deadline = i64::MAX;
@@ -86,7 +86,7 @@ async fn log(payload: Value, client_context: &'static str, filter: (&str, &str))
         .env("AWS_LAMBDA_LOG_STREAM_NAME", "stream")
         .env(
             "AWS_LAMBDA_RUNTIME_API",
-            runtime_api(payload, client_context),
+            runtime_api(&payload, client_context),
         )
         .env(filter.0, filter.1);
     let ended = tokio::task::spawn_blocking(move || command.output()).await;
