@@ -736,7 +736,7 @@ class Observability(unittest.TestCase):
                 "Age of the oldest message": {
                     "alarm": int(self.alarms["OldestMessageAlarm"]["Threshold"])
                 },
-                "Attempts that SiteWise throttled": {
+                "Requests that SiteWise throttled": {
                     "alarm": self.alarms["ThrottledCallsAlarm"]["Threshold"]
                 },
                 "Duration of an invocation": {

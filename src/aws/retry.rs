@@ -108,7 +108,7 @@ pub(crate) type Metadata = fn(&Error) -> Option<&dyn ProvideErrorMetadata>;
 
 /// Classifies the service's response to an attempt; `None` for a success, and if
 /// there is no response to read.
-pub(crate) fn class_of(context: &InterceptorContext, metadata: Metadata) -> Option<FailureClass> {
+fn class_of(context: &InterceptorContext, metadata: Metadata) -> Option<FailureClass> {
     let error = context.output_or_error()?.err()?;
     let error = metadata(error.as_operation_error()?)?;
     let response = context.response()?;

@@ -19,7 +19,6 @@ use aws_smithy_runtime_api::client::endpoint::EndpointPrefix;
 use aws_smithy_runtime_api::client::interceptors::context::Error;
 use aws_types::endpoint_config::EndpointUrl;
 
-use crate::aws::attempts::{Attempts, CountAttempts};
 use crate::aws::error::{CallFailure, CheckSuccess, FailureClass};
 use crate::aws::retry::{RetryByClass, SITEWISE_TIMEOUTS, quota, with_retries};
 use crate::outcome::{Failure, code};
@@ -33,10 +32,7 @@ const SDK_PLACEHOLDER: &str = "no value was set";
 
 /// A client for SiteWise.
 #[derive(Clone, Debug)]
-pub struct SiteWise {
-    client: Client,
-    attempts: CountAttempts,
-}
+pub struct SiteWise(Client);
 
 /// A page of a project's assets.
 #[derive(Clone, Debug)]
@@ -50,24 +46,14 @@ pub struct Page {
 impl SiteWise {
     /// Makes a client with the process's configuration.
     pub fn new(config: &SdkConfig) -> Self {
-        let attempts = CountAttempts::new(metadata);
         let config = with_retries(config, &SITEWISE_TIMEOUTS);
         let config = aws_sdk_iotsitewise::config::Builder::from(&config)
             .retry_partition(quota("sitewise"))
             .retry_classifier(RetryByClass(metadata))
             .interceptor(PlainConfiguredEndpoint)
             .interceptor(CheckSuccess { required: None })
-            .interceptor(attempts.clone())
             .build();
-        Self {
-            client: Client::from_conf(config),
-            attempts,
-        }
-    }
-
-    /// Returns the attempts since it was last called, for metrics.
-    pub fn take_attempts(&self) -> Attempts {
-        self.attempts.take()
+        Self(Client::from_conf(config))
     }
 
     /// Calls `BatchDisassociateProjectAssets` once, with the SDK's retries.
@@ -87,7 +73,7 @@ impl SiteWise {
         token: &ClientToken,
     ) -> Result<Vec<(AssetId, Failure)>, CallFailure> {
         let output = self
-            .client
+            .0
             .batch_disassociate_project_assets()
             .project_id(project.to_string())
             .set_asset_ids(Some(assets.iter().map(AssetId::to_string).collect()))
@@ -133,7 +119,7 @@ impl SiteWise {
         token: Option<&str>,
     ) -> Result<Page, CallFailure> {
         let output = self
-            .client
+            .0
             .list_project_assets()
             .project_id(project.to_string())
             .max_results(PAGE_SIZE)
@@ -168,8 +154,9 @@ impl SiteWise {
     ///
     /// Anything but a 200 that can be read; see [`CallFailure::is_not_found`].
     pub async fn describe(&self, project: ProjectId) -> Result<(), CallFailure> {
-        let request = self.client.describe_project();
-        let described = request
+        let described = self
+            .0
+            .describe_project()
             .project_id(project.to_string())
             .customize()
             .interceptor(CheckSuccess {
