@@ -4,24 +4,17 @@
 //! The only place for SiteWise SDK types. It must not loop: the SDK retries one
 //! request, [`dispatch`](crate::dispatch) does everything else.
 
-use std::error::Error as StdError;
-
 use aws_config::SdkConfig;
 use aws_sdk_iotsitewise::Client;
 use aws_sdk_iotsitewise::config::interceptors::BeforeSerializationInterceptorContextMut;
 use aws_sdk_iotsitewise::config::{ConfigBag, Intercept, RuntimeComponents};
-use aws_sdk_iotsitewise::error::ProvideErrorMetadata;
-use aws_sdk_iotsitewise::operation::batch_disassociate_project_assets::BatchDisassociateProjectAssetsError;
-use aws_sdk_iotsitewise::operation::describe_project::DescribeProjectError;
-use aws_sdk_iotsitewise::operation::list_project_assets::ListProjectAssetsError;
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::endpoint::EndpointPrefix;
-use aws_smithy_runtime_api::client::interceptors::context::Error;
 use aws_types::endpoint_config::EndpointUrl;
 
-use crate::aws::error::{CallFailure, CheckSuccess, FailureClass};
+use crate::aws::error::{CallFailure, CheckSuccess};
 use crate::aws::retry::{RetryByClass, SITEWISE_TIMEOUTS, quota, with_retries};
-use crate::outcome::{Failure, code};
+use crate::outcome::Failure;
 use crate::request::{AssetId, ClientToken, ProjectId};
 
 /// Assets on one page of a list (service model, shape `MaxResults`: 1 to 250).
@@ -49,7 +42,7 @@ impl SiteWise {
         let config = with_retries(config, &SITEWISE_TIMEOUTS);
         let config = aws_sdk_iotsitewise::config::Builder::from(&config)
             .retry_partition(quota("sitewise"))
-            .retry_classifier(RetryByClass(metadata))
+            .retry_classifier(RetryByClass)
             .interceptor(PlainConfiguredEndpoint)
             .interceptor(CheckSuccess { required: None })
             .build();
@@ -92,16 +85,10 @@ impl SiteWise {
                     };
                     Ok((asset, Failure::new(code, error.message())))
                 }
-                _ => Err(CallFailure::new(
-                    FailureClass::Transient,
-                    Failure::new(
-                        code::MALFORMED_RESPONSE,
-                        format!(
-                            "the response has an error ({}) for an asset that the request did not name",
-                            error.code().as_str()
-                        ),
-                    ),
-                )),
+                _ => Err(CallFailure::malformed(format!(
+                    "the response has an error ({}) for an asset that the request did not name",
+                    error.code().as_str()
+                ))),
             })
             .collect()
     }
@@ -133,12 +120,8 @@ impl SiteWise {
             .map_err(|error| CallFailure::of(&error))?;
         let next = output.next_token.filter(|next| !next.is_empty());
         if next.is_some() && next.as_deref() == token {
-            return Err(CallFailure::new(
-                FailureClass::Transient,
-                Failure::new(
-                    code::MALFORMED_RESPONSE,
-                    "a page of the project's assets has its own token as the next one",
-                ),
+            return Err(CallFailure::malformed(
+                "a page of the project's assets has its own token as the next one",
             ));
         }
         let assets = output.asset_ids.iter();
@@ -163,23 +146,9 @@ impl SiteWise {
                 required: Some("projectId"),
             })
             .send();
-        match described.await {
-            Ok(_) => Ok(()),
-            Err(error) => Err(CallFailure::of(&error)),
-        }
+        described.await.map_err(|error| CallFailure::of(&error))?;
+        Ok(())
     }
-}
-
-/// Returns the metadata of an error of any operation of this client.
-fn metadata(error: &Error) -> Option<&dyn ProvideErrorMetadata> {
-    fn of<E: ProvideErrorMetadata + StdError + Send + Sync + 'static>(
-        error: &Error,
-    ) -> Option<&dyn ProvideErrorMetadata> {
-        error.downcast_ref::<E>().map(|error| error as _)
-    }
-    of::<BatchDisassociateProjectAssetsError>(error)
-        .or_else(|| of::<ListProjectAssetsError>(error))
-        .or_else(|| of::<DescribeProjectError>(error))
 }
 
 /// Calls a configured endpoint exactly as given: the prefix `monitor.`, which

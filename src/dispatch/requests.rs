@@ -162,11 +162,7 @@ impl<'a> Requests<'a> {
                     let failure = Failure::new(code::INTERNAL_ERROR, "the request panicked");
                     Err(CallFailure::new(FailureClass::Unexpected, failure))
                 }
-                Err(_elapsed) => {
-                    let message = "no answer in the time left before the Lambda deadline";
-                    let failure = Failure::new(code::TIMEOUT, message);
-                    Err(CallFailure::new(FailureClass::Transient, failure))
-                }
+                Err(_elapsed) => Err(CallFailure::stopped()),
             };
             let latency = started.elapsed();
             self.state.borrow_mut().counts.latencies.push(latency);
