@@ -4,7 +4,7 @@
 //! entries that fail inside a 200. The only place for SQS SDK types. It must not
 //! know what a message means.
 
-use std::collections::HashSet;
+use std::collections::VecDeque;
 use std::iter;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, OnceLock};
@@ -138,49 +138,44 @@ impl Queue {
     ) -> Vec<Result<(), Failure>> {
         let not_sent = Failure::new(code::DEADLINE_REACHED, "not sent");
         let mut results = vec![Err(not_sent); messages.len()];
-        let mut pending: Vec<usize> = (0..messages.len()).collect();
-        for attempt in 1..=ENTRY_ATTEMPTS {
-            let outcome = self.send_entries(messages, &pending, stop).await;
-            let mut again = Vec::new();
-            match outcome {
-                Ok(entries) => {
-                    for (index, entry) in pending.iter().zip(entries) {
-                        results[*index] = entry.map_err(|failed| {
-                            if failed.is_retryable {
-                                again.push(*index);
-                            }
-                            failed.failure
-                        });
-                    }
-                }
-                // One entry may make the whole batch fail: each is sent alone.
+        let mut requests = VecDeque::from([((0..messages.len()).collect::<Vec<_>>(), 1)]);
+        while let Some((indices, attempt)) = requests.pop_front() {
+            let sent = match self.send_entries(messages, &indices, stop).await {
+                Ok(sent) => sent,
+                // One entry may make the whole batch fail: each is sent alone, once.
                 Err(CallFailure {
                     class: FailureClass::Refused | FailureClass::Unexpected,
                     ..
-                }) if pending.len() > 1 => {
-                    for index in &pending {
-                        let alone = self.send_entries(messages, &[*index], stop).await;
-                        results[*index] = match alone {
-                            Ok(mut entry) => entry.pop().map_or_else(
-                                || Err(not_confirmed().failure),
-                                |entry| entry.map_err(|failed| failed.failure),
-                            ),
-                            Err(failed) => Err(failed.failure),
-                        };
-                    }
+                }) if indices.len() > 1 => {
+                    requests.extend(
+                        indices
+                            .into_iter()
+                            .map(|index| (vec![index], ENTRY_ATTEMPTS)),
+                    );
+                    continue;
                 }
-                Err(failed) => {
-                    for index in &pending {
-                        results[*index] = Err(failed.failure.clone());
-                    }
+                Err(CallFailure { failure, .. }) => {
+                    let failed = FailedEntry {
+                        failure,
+                        is_retryable: false,
+                    };
+                    vec![Err(failed); indices.len()]
                 }
+            };
+            let mut again = Vec::new();
+            for (index, result) in indices.into_iter().zip(sent) {
+                results[index] = result.map_err(|failed| {
+                    if failed.is_retryable {
+                        again.push(index);
+                    }
+                    failed.failure
+                });
             }
             let again_at = Instant::now() + ENTRY_PAUSE * attempt;
-            if again.is_empty() || attempt == ENTRY_ATTEMPTS || again_at >= stop {
-                break;
+            if !again.is_empty() && attempt < ENTRY_ATTEMPTS && again_at < stop {
+                sleep_until(again_at).await;
+                requests.push_back((again, attempt + 1));
             }
-            pending = again;
-            sleep_until(again_at).await;
         }
         results
     }
@@ -204,36 +199,32 @@ impl Queue {
             .queue_url(&self.url)
             .set_entries(Some(entries))
             .send();
-        let output = match timeout_at(stop, call).await {
-            Ok(Ok(output)) => output,
-            Ok(Err(error)) => return Err(CallFailure::of(&error)),
-            Err(_elapsed) => {
-                return Err(CallFailure::new(
-                    FailureClass::Transient,
-                    Failure::new(
-                        code::TIMEOUT,
-                        "no response from SQS in the time left before the Lambda deadline",
-                    ),
-                ));
+        let output = timeout_at(stop, call)
+            .await
+            .map_err(|_elapsed| CallFailure::stopped())?
+            .map_err(|error| CallFailure::of(&error))?;
+        let results = (0..indices.len()).map(|id| {
+            let id = id.to_string();
+            // Only what SQS names as stored is stored.
+            if output.successful().iter().any(|entry| entry.id() == id) {
+                return Ok(());
             }
-        };
-        // Only what SQS names as stored is stored.
-        let stored: HashSet<&str> = output.successful().iter().map(|entry| entry.id()).collect();
-        Ok((0..indices.len())
-            .map(|id| {
-                let id = id.to_string();
-                if stored.contains(id.as_str()) {
-                    return Ok(());
-                }
-                match output.failed().iter().find(|entry| entry.id() == id) {
-                    None => Err(not_confirmed()),
-                    Some(entry) => Err(FailedEntry {
-                        failure: Failure::new(entry.code(), entry.message().unwrap_or_default()),
-                        is_retryable: !entry.sender_fault(),
-                    }),
-                }
+            let failed = output.failed().iter().find(|entry| entry.id() == id);
+            Err(match failed {
+                Some(entry) => FailedEntry {
+                    failure: Failure::new(entry.code(), entry.message().unwrap_or_default()),
+                    is_retryable: !entry.sender_fault(),
+                },
+                None => FailedEntry {
+                    failure: Failure::new(
+                        code::MALFORMED_RESPONSE,
+                        "the response of SQS has no result for the message",
+                    ),
+                    is_retryable: true,
+                },
             })
-            .collect())
+        });
+        Ok(results.collect())
     }
 
     fn entry(&self, id: usize, message: &OutgoingMessage) -> SendMessageBatchRequestEntry {
@@ -257,19 +248,10 @@ impl Queue {
     }
 }
 
+#[derive(Clone)]
 struct FailedEntry {
     failure: Failure,
     is_retryable: bool,
-}
-
-fn not_confirmed() -> FailedEntry {
-    FailedEntry {
-        failure: Failure::new(
-            code::MALFORMED_RESPONSE,
-            "the response of SQS has no result for the message",
-        ),
-        is_retryable: true,
-    }
 }
 
 /// Packs messages, in their order, into batches that SQS accepts, each when it is
