@@ -218,7 +218,7 @@ fn tls_roots(
             .is_ok_and(|uri| uri.scheme() == Some(&Scheme::HTTPS))
     };
     if named.is_none() && region.is_none_or(have_amazon_roots) && !endpoints.iter().any(is_https) {
-        return Ok(TlsRoots::Amazon);
+        return Ok(TlsRoots::amazon());
     }
     let named = named.unwrap_or((SYSTEM_ROOTS[0], String::new()));
     TlsRoots::from_system().map_err(|reason| invalid(named, reason))
@@ -546,7 +546,7 @@ mod tests {
         let plain = ("AWS_ENDPOINT_URL", "http://127.0.0.1:9000");
         let has_amazons = |variables: &[(&'static str, &str)]| {
             let roots = config(variables).map(|config| config.tls_roots);
-            roots == Ok(TlsRoots::Amazon)
+            roots == Ok(TlsRoots::amazon())
         };
         for amazons in [
             &[][..],
