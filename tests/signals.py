@@ -187,7 +187,7 @@ class Signals(emulated.EmulatedFunction):
 
     def summary(self, lines):
         """The one line of an invocation that sums it up."""
-        [line] = [line for line in lines if line["message"] == "event worked off"]
+        [line] = [line for line in lines if line["message"] == "event processed"]
         return line
 
     def told_metrics(self, event):
@@ -418,14 +418,14 @@ class Signals(emulated.EmulatedFunction):
                         line["timestamp"], r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$"
                     )
 
-    def test_the_readmes_queries_ask_for_what_the_lines_have(self):
+    def test_the_documented_queries_ask_for_what_the_lines_have(self):
         self.cold_start()
         self.fault(f"disassociate:project={project(2)}:status=403:type=AccessDeniedException")
         lines = self.told(sqs(record(1, request(1, [asset(1)])), record(2, "no request")))
         lines += self.told(sqs(record(1, request(2, [asset(1)]))))
         keys = {key for line in lines for key in line}
-        readme = (ROOT / "README.md").read_text()
-        blocks = re.findall(r"^```(\w*)\n(.*?)^```$", readme, re.DOTALL | re.MULTILINE)
+        text = (ROOT / "docs" / "operations.md").read_text()
+        blocks = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
         queries = [text for kind, text in blocks if not kind and text.startswith("filter ")]
         self.assertGreaterEqual(len(queries), 4)
         words = {"by", "and", "or", "as", "asc", "desc", "filter", "fields", "stats", "sort"}

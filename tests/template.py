@@ -43,7 +43,7 @@ WILDCARDS = {
     ("TlsOnly", "Action", "sqs:*"),
     # Where no projects are named; of one account and Region all the same.
     (
-        "TakeAssetsOutOfProjects",
+        "DisassociateAssets",
         "Resource",
         "arn:${AWS::Partition}:iotsitewise:${AWS::Region}:${AWS::AccountId}:project/*",
     ),
@@ -363,9 +363,9 @@ class Parameters(unittest.TestCase):
             with self.subTest(name):
                 self.assertTrue(f'{{"Ref": "{name}"}}' in text or f"${{{name}}}" in text)
 
-    def test_the_readme_lists_each_with_its_default(self):
-        readme = (ROOT / "README.md").read_text()
-        [table] = re.findall(r"\| parameter \| default .*\n\|.*\n((?:\|.*\n)+)", readme)
+    def test_the_documentation_lists_each_with_its_default(self):
+        text = (ROOT / "docs" / "configuration.md").read_text()
+        [table] = re.findall(r"\| parameter \| default .*\n\|.*\n((?:\|.*\n)+)", text)
         rows = [
             re.match(r"\| `(\w+)` \| (?:`(.+?)`|none) \| .+ \|$", row)
             for row in table.split("\n")[:-1]
@@ -469,7 +469,8 @@ class Function(unittest.TestCase):
         self.assertGreaterEqual(count["MinValue"], 5)
         self.assertGreaterEqual(count["Default"], count["MinValue"])
         self.assertIn(f"times {visible // 60} minutes", count["Description"])
-        self.assertIn(f"times {visible // 60} minutes", (ROOT / "README.md").read_text())
+        documentation = (ROOT / "docs" / "configuration.md").read_text()
+        self.assertIn(f"times {visible // 60} minutes", documentation)
         self.assertIn(f"more than {count['Default'] * visible // 3600} hours", count["Description"])
         dead_letters = self.stack.properties("DeadLetterQueue")
         retention = dead_letters["MessageRetentionPeriod"]
@@ -736,14 +737,14 @@ class Observability(unittest.TestCase):
                 "Age of the oldest message": {
                     "alarm": int(self.alarms["OldestMessageAlarm"]["Threshold"])
                 },
-                "Requests that SiteWise throttled": {
+                "Throttled SiteWise requests": {
                     "alarm": self.alarms["ThrottledCallsAlarm"]["Threshold"]
                 },
                 "Duration of an invocation": {
                     "alarm": self.alarms["DurationAlarm"]["Threshold"],
                     "timeout": self.stack.properties("Function")["Timeout"] * 1000,
                 },
-                "Invocations at a time": {
+                "Concurrent invocations": {
                     "MaximumConcurrency": PARAMETERS["MaximumConcurrency"]["Default"]
                 },
             },
@@ -804,7 +805,7 @@ class OwnLog(emulated.EmulatedFunction):
             self.assertTrue(query.startswith("SOURCE 'LogGroup' | "), query)
             for message in re.findall(r"message !?= '([^']+)'", query):
                 self.assertIn(message, lines)
-        for field in ["code", "count", "retryable", "first_message", "function_request_id"]:
+        for field in ["code", "count", "retryable", "first_message_id", "function_request_id"]:
             self.assertIn(field, lines["assets or requests failed"])
             self.assertTrue(any(re.search(rf"\b{field}\b", query) for query in queries), field)
 
