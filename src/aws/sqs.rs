@@ -11,7 +11,10 @@ use std::sync::{Arc, OnceLock};
 
 use aws_config::SdkConfig;
 use aws_sdk_sqs::Client;
-use aws_sdk_sqs::types::{MessageAttributeValue, SendMessageBatchRequestEntry};
+use aws_sdk_sqs::operation::send_message_batch::SendMessageBatchOutput;
+use aws_sdk_sqs::types::{
+    BatchResultErrorEntry, MessageAttributeValue, SendMessageBatchRequestEntry,
+};
 use futures_util::{FutureExt as _, StreamExt as _, stream};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
@@ -140,35 +143,42 @@ impl Queue {
         let mut results = vec![Err(not_sent); messages.len()];
         let mut requests = VecDeque::from([((0..messages.len()).collect::<Vec<_>>(), 1)]);
         while let Some((indices, attempt)) = requests.pop_front() {
-            let sent = match self.send_entries(messages, &indices, stop).await {
-                Ok(sent) => sent,
+            let output = match self.send_entries(messages, &indices, stop).await {
+                Ok(output) => output,
                 // One entry may make the whole batch fail: each is sent alone, once.
                 Err(CallFailure {
                     class: FailureClass::Refused | FailureClass::Unexpected,
                     ..
                 }) if indices.len() > 1 => {
-                    requests.extend(
-                        indices
-                            .into_iter()
-                            .map(|index| (vec![index], ENTRY_ATTEMPTS)),
-                    );
+                    let alone = indices.into_iter().map(|index| vec![index]);
+                    requests.extend(alone.map(|indices| (indices, ENTRY_ATTEMPTS)));
                     continue;
                 }
-                Err(CallFailure { failure, .. }) => {
-                    let failed = FailedEntry {
-                        failure,
-                        is_retryable: false,
-                    };
-                    vec![Err(failed); indices.len()]
+                Err(error) => {
+                    for index in indices {
+                        results[index] = Err(error.failure.clone());
+                    }
+                    continue;
                 }
             };
             let mut again = Vec::new();
-            for (index, result) in indices.into_iter().zip(sent) {
-                results[index] = result.map_err(|failed| {
-                    if failed.is_retryable {
-                        again.push(index);
-                    }
-                    failed.failure
+            for index in indices {
+                let id = index.to_string();
+                // Only what SQS names as stored is stored.
+                if output.successful().iter().any(|entry| entry.id() == id) {
+                    results[index] = Ok(());
+                    continue;
+                }
+                let failed = output.failed().iter().find(|entry| entry.id() == id);
+                if !failed.is_some_and(BatchResultErrorEntry::sender_fault) {
+                    again.push(index);
+                }
+                results[index] = Err(match failed {
+                    Some(entry) => Failure::new(entry.code(), entry.message().unwrap_or_default()),
+                    None => Failure::new(
+                        code::MALFORMED_RESPONSE,
+                        "the response of SQS has no result for the message",
+                    ),
                 });
             }
             let again_at = Instant::now() + ENTRY_PAUSE * attempt;
@@ -180,51 +190,26 @@ impl Queue {
         results
     }
 
-    /// Makes one `SendMessageBatch` request. A 200 may have failed entries.
+    /// Makes one `SendMessageBatch` request, with indices as the entries' ids. A
+    /// 200 may have failed entries.
     async fn send_entries(
         &self,
         messages: &[OutgoingMessage],
         indices: &[usize],
         stop: Instant,
-    ) -> Result<Vec<Result<(), FailedEntry>>, CallFailure> {
-        let entries = indices
-            .iter()
-            .enumerate()
-            .map(|(id, index)| self.entry(id, &messages[*index]))
-            .collect();
+    ) -> Result<SendMessageBatchOutput, CallFailure> {
+        let entries = indices.iter().map(|id| self.entry(*id, &messages[*id]));
         let call = self
             .sqs
             .client()
             .send_message_batch()
             .queue_url(&self.url)
-            .set_entries(Some(entries))
+            .set_entries(Some(entries.collect()))
             .send();
-        let output = timeout_at(stop, call)
+        timeout_at(stop, call)
             .await
             .map_err(|_elapsed| CallFailure::stopped())?
-            .map_err(|error| CallFailure::of(&error))?;
-        let results = (0..indices.len()).map(|id| {
-            let id = id.to_string();
-            // Only what SQS names as stored is stored.
-            if output.successful().iter().any(|entry| entry.id() == id) {
-                return Ok(());
-            }
-            let failed = output.failed().iter().find(|entry| entry.id() == id);
-            Err(match failed {
-                Some(entry) => FailedEntry {
-                    failure: Failure::new(entry.code(), entry.message().unwrap_or_default()),
-                    is_retryable: !entry.sender_fault(),
-                },
-                None => FailedEntry {
-                    failure: Failure::new(
-                        code::MALFORMED_RESPONSE,
-                        "the response of SQS has no result for the message",
-                    ),
-                    is_retryable: true,
-                },
-            })
-        });
-        Ok(results.collect())
+            .map_err(|error| CallFailure::of(&error))
     }
 
     fn entry(&self, id: usize, message: &OutgoingMessage) -> SendMessageBatchRequestEntry {
@@ -246,12 +231,6 @@ impl Queue {
         }
         entry.build().expect("an id and a body are set")
     }
-}
-
-#[derive(Clone)]
-struct FailedEntry {
-    failure: Failure,
-    is_retryable: bool,
 }
 
 /// Packs messages, in their order, into batches that SQS accepts, each when it is
