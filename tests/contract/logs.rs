@@ -16,7 +16,7 @@ const SENDERS_TEXT: &str = "canary-with-as-many-letters-as-a-client-token-has";
 
 /// Plays the Lambda Runtime API for one invocation; then it is gone. Returns its
 /// address.
-fn runtime_api(payload: Value, client_context: &'static str) -> String {
+fn runtime_api(payload: &Value, client_context: &'static str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("an address").to_string();
     let deadline = i64::MAX;
@@ -54,7 +54,7 @@ fn read_request(stream: &TcpStream) {
 }
 
 /// Starts the function's binary for one invocation, and returns its log.
-async fn log(payload: Value, client_context: &'static str, filter: (&str, &str)) -> String {
+async fn log(payload: &Value, client_context: &'static str, filter: (&str, &str)) -> String {
     let simulator = Simulator::new(Settings::default());
     simulator.add_project(PROJECT, [ASSET]);
     simulator.create_queue("dead-letters");
@@ -124,7 +124,7 @@ async fn no_line_has_what_a_sender_wrote() {
             record(1, request.to_string()),
             record(2, SENDERS_TEXT.to_owned()),
         ]});
-        let log = log(payload, "", filter).await;
+        let log = log(&payload, "", filter).await;
         assert!(!log.contains("canary"), "{filter:?}: {log}");
         // The services' messages have that text too.
         let failures: Vec<Value> = lines(&log)
@@ -147,7 +147,7 @@ async fn no_line_has_what_a_sender_wrote() {
 async fn a_malformed_client_context_is_not_quoted() {
     const CONTEXT: &str = r#"{"client": "canary", "custom": {}, "env": {}}"#;
     for filter in EVERYTHING {
-        let log = log(json!({}), CONTEXT, filter).await;
+        let log = log(&json!({}), CONTEXT, filter).await;
         assert!(!log.contains("canary"), "{filter:?}: {log}");
         let lines = lines(&log);
         let last = lines.last().expect("a line");
