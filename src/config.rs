@@ -194,7 +194,7 @@ impl<F: Fn(&'static str) -> Option<String>> Environment<F> {
             .into_iter()
             .find_map(|variable| Some((variable, (self.0)(variable)?)));
         if named.is_none() && region.is_none_or(have_amazon_roots) && !has_own_endpoint {
-            return Ok(TlsRoots::Amazon);
+            return Ok(TlsRoots::amazon());
         }
         let (variable, value) = named.unwrap_or((SYSTEM_ROOTS[0], String::new()));
         TlsRoots::from_system().map_err(|reason| InvalidVariable {
@@ -485,7 +485,7 @@ mod tests {
         let plain = ("AWS_ENDPOINT_URL", "http://127.0.0.1:9000");
         let has_amazons = |variables: &[(&'static str, &str)]| {
             let roots = config(variables).map(|config| config.tls_roots);
-            roots == Ok(TlsRoots::Amazon)
+            roots == Ok(TlsRoots::amazon())
         };
         for amazons in [
             &[][..],

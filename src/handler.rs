@@ -157,8 +157,7 @@ impl Function {
         metrics.messages = settlements.len();
         metrics.redelivered = redelivered.iter().filter(|is_so| **is_so).count();
         metrics.assets = settlements.iter().map(Counts::of).sum();
-        metrics.attempts = self.sitewise.take_attempts();
-        let calls = metrics.calls;
+        let calls = metrics.requests.calls;
         self.log_results(&settlements, metrics, invocation);
         match &event {
             Event::Queue(messages) => {
@@ -208,8 +207,7 @@ impl Function {
         };
         let stored = outbox.store(&mut settlements).await;
         let metrics = Metrics {
-            calls: dispatched.calls,
-            reads: dispatched.reads,
+            requests: dispatched.requests,
             dead_letters: stored.dead_letters,
             parts: stored.parts,
             not_stored: stored.failed,

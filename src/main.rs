@@ -8,9 +8,10 @@ use aws_config::retry::RetryConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_smithy_http_client::Builder;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
 use serde_json::value::RawValue;
-use sitewise_disassociator::aws::connections::Connections;
+use sitewise_disassociator::aws::connections;
 use sitewise_disassociator::aws::retry::MOST_IDLE_CONNECTIONS;
 use sitewise_disassociator::config::Config;
 use sitewise_disassociator::deadline::time_left;
@@ -52,9 +53,9 @@ async fn main() -> ExitCode {
     }
 }
 
-fn connections(config: &Config) -> Connections {
+fn http_client(config: &Config) -> SharedHttpClient {
     let tls_context = config.tls_roots.tls_context();
-    Connections::new(move || {
+    connections::http_client(move || {
         Builder::new()
             .tls_provider(Provider::Rustls(CryptoMode::Ring))
             .tls_context(tls_context.clone())
@@ -65,7 +66,7 @@ fn connections(config: &Config) -> Connections {
 
 async fn sdk_config(config: &Config) -> SdkConfig {
     let mut loader = aws_config::defaults(BehaviorVersion::latest())
-        .http_client(connections(config))
+        .http_client(http_client(config))
         // Each client has a retry configuration of its own. Without one here the
         // loader panics at values of AWS_RETRY_MODE and AWS_MAX_ATTEMPTS that it
         // does not support.

@@ -737,7 +737,7 @@ class Observability(unittest.TestCase):
                 "Age of the oldest message": {
                     "alarm": int(self.alarms["OldestMessageAlarm"]["Threshold"])
                 },
-                "Throttled SiteWise attempts": {
+                "Throttled SiteWise requests": {
                     "alarm": self.alarms["ThrottledCallsAlarm"]["Threshold"]
                 },
                 "Duration of an invocation": {

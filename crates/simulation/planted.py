@@ -48,9 +48,9 @@ BUGS = [
     (
         "entries that fail inside a SendMessageBatch's 200 are ignored",
         "src/aws/sqs.rs",
-        "output.successful().iter().map(|entry| entry.id()).collect();",
-        "output.successful().iter().map(|entry| entry.id())"
-        ".chain(output.failed().iter().map(|entry| entry.id())).collect();",
+        "if output.successful().iter().any(|entry| entry.id() == id) {\n",
+        "if output.successful().iter().any(|entry| entry.id() == id)"
+        " || output.failed().iter().any(|entry| entry.id() == id) {\n",
     ),
     (
         "a random token",

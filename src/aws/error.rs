@@ -16,7 +16,6 @@ use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::config_bag::ConfigBag;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use serde_json::{Map, Value};
-use thiserror::Error;
 
 use crate::outcome::{Failure, code};
 
@@ -57,6 +56,19 @@ impl CallFailure {
         }
     }
 
+    /// Makes the failure of a response that cannot be read.
+    pub fn malformed(message: impl Into<String>) -> Self {
+        let failure = Failure::new(code::MALFORMED_RESPONSE, message);
+        Self::new(FailureClass::Transient, failure)
+    }
+
+    /// Makes the failure of a request that is stopped before the Lambda deadline.
+    pub fn stopped() -> Self {
+        let message = "no response in the time left before the Lambda deadline";
+        let failure = Failure::new(code::TIMEOUT, message);
+        Self::new(FailureClass::Transient, failure)
+    }
+
     /// Returns whether the service says that what the request names does not
     /// exist.
     pub fn is_not_found(&self) -> bool {
@@ -68,60 +80,47 @@ impl CallFailure {
     where
         E: StdError + ProvideErrorMetadata + 'static,
     {
-        match error {
-            SdkError::TimeoutError(_) => Self::new(
-                FailureClass::Transient,
-                Failure::new(code::TIMEOUT, causes(error)),
-            ),
-            SdkError::DispatchFailure(dispatch) => {
-                let connector = dispatch.as_connector_error();
-                let is_timeout = connector.is_some_and(ConnectorError::is_timeout);
-                let is_network = connector.is_some_and(is_network_error);
-                let class = if is_network {
-                    FailureClass::Transient
-                } else {
-                    FailureClass::Unexpected
-                };
-                let code = if is_timeout {
-                    code::TIMEOUT
-                } else {
-                    code::CONNECTION_FAILED
-                };
-                Self::new(class, Failure::new(code, causes(error)))
+        let name = error.raw_response().and_then(error_name);
+        let (class, code) = match error {
+            SdkError::ServiceError(service) => {
+                return Self::of_response(service.raw(), name, service.err());
             }
             SdkError::ResponseError(_) => {
-                let source = error.source();
-                let code = match source.and_then(|source| source.downcast_ref::<FalseSuccess>()) {
-                    Some(FalseSuccess::ErrorType(name)) => name,
-                    _ => code::MALFORMED_RESPONSE,
-                };
-                Self::new(FailureClass::Transient, Failure::new(code, causes(error)))
+                let code = name.as_deref().unwrap_or(code::MALFORMED_RESPONSE);
+                (FailureClass::Transient, code)
             }
-            SdkError::ServiceError(service) => {
-                let status = service.raw().status().as_u16();
-                let name = error_name(service.err(), service.raw());
-                let class = classify(status, name);
-                let is_malformed = (200..300).contains(&status);
-                let code = match name {
-                    _ if is_malformed => code::MALFORMED_RESPONSE.to_owned(),
-                    Some(name) => name.to_owned(),
-                    None => format!("HTTP {status}"),
-                };
-                let message = service
-                    .err()
-                    .message()
-                    .map_or_else(|| causes(service.err()), ToOwned::to_owned);
-                Self {
-                    class,
-                    failure: Failure::new(code, message),
-                    pause: pause(service.raw()),
-                }
+            SdkError::TimeoutError(_) => (FailureClass::Transient, code::TIMEOUT),
+            SdkError::DispatchFailure(failed) if failed.is_timeout() => {
+                (FailureClass::Transient, code::TIMEOUT)
+            }
+            SdkError::DispatchFailure(failed)
+                if failed.as_connector_error().is_some_and(is_network_error) =>
+            {
+                (FailureClass::Transient, code::CONNECTION_FAILED)
             }
             // Nothing was sent: the request or the credentials for it could not be made.
-            _ => Self::new(
-                FailureClass::Unexpected,
-                Failure::new(code::CONNECTION_FAILED, causes(error)),
-            ),
+            _ => (FailureClass::Unexpected, code::CONNECTION_FAILED),
+        };
+        Self::new(class, Failure::new(code, causes(error)))
+    }
+
+    fn of_response(
+        response: &HttpResponse,
+        name: Option<String>,
+        error: &(impl StdError + ProvideErrorMetadata),
+    ) -> Self {
+        let status = response.status();
+        let class = classify(status.as_u16(), name.as_deref());
+        let code = match name {
+            Some(name) => name,
+            None if status.is_success() => code::MALFORMED_RESPONSE.to_owned(),
+            None => format!("HTTP {status}"),
+        };
+        let message = error.message().map(ToOwned::to_owned);
+        Self {
+            class,
+            failure: Failure::new(code, message.unwrap_or_else(|| causes(error))),
+            pause: pause(response),
         }
     }
 }
@@ -140,39 +139,26 @@ pub(crate) fn is_network_error(error: &ConnectorError) -> bool {
     error.is_timeout() || error.is_io() || error.is_other()
 }
 
-/// Returns the service's name for an error. If the body cannot be read, so that
-/// the SDK has no name, the header may still have it.
-pub(crate) fn error_name<'a>(
-    error: &'a dyn ProvideErrorMetadata,
-    response: &'a HttpResponse,
-) -> Option<&'a str> {
-    error
-        .code()
-        .or_else(|| response.headers().get(ERROR_TYPE).and_then(bare_name))
-        .filter(|name| !name.is_empty())
+/// Returns the service's name for an error, which stands in a header or in the
+/// body; a namespace may be before it, and a URL after it.
+pub(crate) fn error_name(response: &HttpResponse) -> Option<String> {
+    let members = members(response);
+    let mut keys = ["code", "__type"].into_iter();
+    let in_body = keys.find_map(|name| members.get(name)?.as_str());
+    let in_header = response.headers().get("x-amzn-errortype");
+    let error_type = in_header.or(in_body)?;
+    let name = error_type.split(':').next()?.rsplit('#').next()?;
+    (!name.is_empty()).then(|| name.to_owned())
 }
 
-const ERROR_TYPE: &str = "x-amzn-errortype";
-
-/// Returns the name in an error type, which may have a namespace before it and a
-/// URL after it.
-fn bare_name(error_type: &str) -> Option<&str> {
-    let name = error_type.split(':').next()?;
-    name.rsplit('#').next().filter(|name| !name.is_empty())
+/// Returns the members of a JSON body.
+fn members(response: &HttpResponse) -> Map<String, Value> {
+    let body = response.body().bytes().unwrap_or_default();
+    serde_json::from_slice(body).unwrap_or_default()
 }
 
-/// Why a success to the SDK is none.
-#[derive(Debug, Error)]
-enum FalseSuccess {
-    /// It has an error type.
-    #[error("the response is a success that carries the error type {0}")]
-    ErrorType(String),
-    /// It lacks a member that the service model requires.
-    #[error("the response is a success without {0}")]
-    Missing(&'static str),
-}
-
-/// Turns a success that has an error type, or lacks a member, into a failure.
+/// Turns a success that has an error type, or lacks a member that the service
+/// model requires, into a failure.
 #[derive(Debug)]
 pub(crate) struct CheckSuccess {
     /// A member that the body must have.
@@ -180,22 +166,16 @@ pub(crate) struct CheckSuccess {
 }
 
 impl CheckSuccess {
-    fn check(&self, response: &HttpResponse) -> Result<(), FalseSuccess> {
-        let body = response.body().bytes().unwrap_or_default();
-        // Most bodies need not be parsed a second time.
-        let is_parsed = self.required.is_some() || body.windows(6).any(|part| part == b"__type");
-        let members: Map<String, Value> = if is_parsed {
-            serde_json::from_slice(body).unwrap_or_default()
-        } else {
-            Map::new()
-        };
-        let in_header = response.headers().get(ERROR_TYPE);
-        let in_body = members.get("__type").and_then(Value::as_str);
-        if let Some(name) = in_header.or(in_body).and_then(bare_name) {
-            return Err(FalseSuccess::ErrorType(name.to_owned()));
+    fn check(&self, response: &HttpResponse) -> Result<(), String> {
+        if let Some(name) = error_name(response) {
+            return Err(format!(
+                "the response is a success that has the error type {name}"
+            ));
         }
         match self.required {
-            Some(name) if !members.contains_key(name) => Err(FalseSuccess::Missing(name)),
+            Some(name) if !members(response).contains_key(name) => {
+                Err(format!("the response is a success without {name}"))
+            }
             _ => Ok(()),
         }
     }

@@ -1,6 +1,5 @@
 //! The clients of SiteWise and SQS, and their setup of the AWS SDK.
 
-pub mod attempts;
 pub mod connections;
 pub mod error;
 pub mod retry;

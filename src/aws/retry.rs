@@ -12,12 +12,10 @@ use aws_config::retry::RetryConfig;
 use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_smithy_runtime::client::retries::{RetryPartition, TokenBucket};
-use aws_smithy_runtime_api::client::interceptors::context::{Error, InterceptorContext};
-use aws_smithy_runtime_api::client::orchestrator::OrchestratorError;
+use aws_smithy_runtime_api::client::interceptors::context::InterceptorContext;
 use aws_smithy_runtime_api::client::retries::classifiers::{
     ClassifyRetry, RetryAction, RetryClassifierPriority,
 };
-use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
 use crate::aws::error::{FailureClass, classify, error_name, is_network_error};
 
@@ -103,53 +101,31 @@ pub(crate) fn quota(client: &'static str) -> RetryPartition {
     RetryPartition::custom(client).token_bucket(bucket).build()
 }
 
-/// Returns the metadata of an error of a client's operations.
-pub(crate) type Metadata = fn(&Error) -> Option<&dyn ProvideErrorMetadata>;
-
-/// Classifies the service's response to an attempt; `None` for a success, and if
-/// there is no response to read.
-pub(crate) fn class_of(context: &InterceptorContext, metadata: Metadata) -> Option<FailureClass> {
-    let error = context.output_or_error()?.err()?;
-    let error = metadata(error.as_operation_error()?)?;
-    let response = context.response()?;
-    Some(classify(
-        response.status().as_u16(),
-        error_name(error, response),
-    ))
-}
-
 /// Retries every [`Transient`](FailureClass::Transient) failure: the SDK alone
 /// would give up on a 200 that cannot be read and on the rarer 5xx. Retries no
 /// [`Throttled`](FailureClass::Throttled) one: the SDK would do so regardless of
 /// all other requests.
 #[derive(Debug)]
-pub(crate) struct RetryByClass(pub(crate) Metadata);
+pub(crate) struct RetryByClass;
 
 impl ClassifyRetry for RetryByClass {
     fn classify_retry(&self, context: &InterceptorContext) -> RetryAction {
-        let error = context.output_or_error().and_then(Result::err);
-        let connector = error.and_then(OrchestratorError::as_connector_error);
-        if connector.is_some_and(is_network_error) {
+        let Some(Err(error)) = context.output_or_error() else {
+            return RetryAction::NoActionIndicated;
+        };
+        if error.as_connector_error().is_some_and(is_network_error) {
             return RetryAction::transient_error();
         }
-        match class_of(context, self.0) {
-            Some(FailureClass::Throttled) => RetryAction::RetryForbidden,
-            Some(FailureClass::Transient) => RetryAction::transient_error(),
-            Some(FailureClass::Refused | FailureClass::Denied | FailureClass::Unexpected)
-            | None => RetryAction::NoActionIndicated,
-        }
-    }
-
-    fn classify_retry_v2(
-        &self,
-        context: &InterceptorContext,
-        previous: &RetryAction,
-    ) -> RetryAction {
-        match (self.classify_retry(context), previous) {
-            (RetryAction::RetryForbidden, _) => RetryAction::RetryForbidden,
-            (action, RetryAction::NoActionIndicated) => action,
-            // The SDK's own decision may carry the delay that the service asked for.
-            _ => RetryAction::NoActionIndicated,
+        let (Some(_), Some(response)) = (error.as_operation_error(), context.response()) else {
+            return RetryAction::NoActionIndicated;
+        };
+        let name = error_name(response);
+        match classify(response.status().as_u16(), name.as_deref()) {
+            FailureClass::Throttled => RetryAction::RetryForbidden,
+            FailureClass::Transient => RetryAction::transient_error(),
+            FailureClass::Refused | FailureClass::Denied | FailureClass::Unexpected => {
+                RetryAction::NoActionIndicated
+            }
         }
     }
 
@@ -157,7 +133,9 @@ impl ClassifyRetry for RetryByClass {
         "retry by failure class"
     }
 
+    /// Runs first: the SDK's own classifiers may add the delay that the service
+    /// asks for.
     fn priority(&self) -> RetryClassifierPriority {
-        RetryClassifierPriority::run_after(RetryClassifierPriority::transient_error_classifier())
+        RetryClassifierPriority::run_before(RetryClassifierPriority::http_status_code_classifier())
     }
 }

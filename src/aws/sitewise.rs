@@ -4,26 +4,18 @@
 //! The only place for SiteWise SDK types. It must not loop: the SDK retries one
 //! request, [`dispatch`](crate::dispatch) does everything else.
 
-use std::error::Error as StdError;
-
 use aws_config::SdkConfig;
 use aws_sdk_iotsitewise::Client;
 use aws_sdk_iotsitewise::config::interceptors::BeforeSerializationInterceptorContextMut;
 use aws_sdk_iotsitewise::config::{ConfigBag, Intercept, RuntimeComponents};
-use aws_sdk_iotsitewise::error::ProvideErrorMetadata;
-use aws_sdk_iotsitewise::operation::batch_disassociate_project_assets::BatchDisassociateProjectAssetsError;
-use aws_sdk_iotsitewise::operation::describe_project::DescribeProjectError;
-use aws_sdk_iotsitewise::operation::list_project_assets::ListProjectAssetsError;
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::endpoint::EndpointPrefix;
-use aws_smithy_runtime_api::client::interceptors::context::Error;
 use aws_types::endpoint_config::EndpointUrl;
 
-use crate::aws::attempts::{Attempts, CountAttempts};
-use crate::aws::error::{CallFailure, CheckSuccess, FailureClass};
+use crate::aws::error::{CallFailure, CheckSuccess};
 use crate::aws::retry::{RetryByClass, SITEWISE_TIMEOUTS, quota, with_retries};
 use crate::input::id::{AssetId, ClientToken, ProjectId};
-use crate::outcome::{Failure, code};
+use crate::outcome::Failure;
 
 /// Assets on one page of a list (service model, shape `MaxResults`: 1 to 250).
 const PAGE_SIZE: i32 = 250;
@@ -33,10 +25,7 @@ const SDK_PLACEHOLDER: &str = "no value was set";
 
 /// A client for SiteWise.
 #[derive(Clone, Debug)]
-pub struct SiteWise {
-    client: Client,
-    attempts: CountAttempts,
-}
+pub struct SiteWise(Client);
 
 /// A page of a project's assets.
 #[derive(Clone, Debug)]
@@ -50,24 +39,14 @@ pub struct Page {
 impl SiteWise {
     /// Makes a client with the process's configuration.
     pub fn new(config: &SdkConfig) -> Self {
-        let attempts = CountAttempts::new(metadata);
         let config = with_retries(config, &SITEWISE_TIMEOUTS);
         let config = aws_sdk_iotsitewise::config::Builder::from(&config)
             .retry_partition(quota("sitewise"))
-            .retry_classifier(RetryByClass(metadata))
+            .retry_classifier(RetryByClass)
             .interceptor(PlainConfiguredEndpoint)
             .interceptor(CheckSuccess { required: None })
-            .interceptor(attempts.clone())
             .build();
-        Self {
-            client: Client::from_conf(config),
-            attempts,
-        }
-    }
-
-    /// Returns the attempts since it was last called, for metrics.
-    pub fn take_attempts(&self) -> Attempts {
-        self.attempts.take()
+        Self(Client::from_conf(config))
     }
 
     /// Calls `BatchDisassociateProjectAssets` once, with the SDK's retries.
@@ -87,7 +66,7 @@ impl SiteWise {
         token: &ClientToken,
     ) -> Result<Vec<(AssetId, Failure)>, CallFailure> {
         let output = self
-            .client
+            .0
             .batch_disassociate_project_assets()
             .project_id(project.to_string())
             .set_asset_ids(Some(assets.iter().map(AssetId::to_string).collect()))
@@ -106,16 +85,10 @@ impl SiteWise {
                     };
                     Ok((asset, Failure::new(code, error.message())))
                 }
-                _ => Err(CallFailure::new(
-                    FailureClass::Transient,
-                    Failure::new(
-                        code::MALFORMED_RESPONSE,
-                        format!(
-                            "the response has an error ({}) for an asset that the request did not name",
-                            error.code().as_str()
-                        ),
-                    ),
-                )),
+                _ => Err(CallFailure::malformed(format!(
+                    "the response has an error ({}) for an asset that the request did not name",
+                    error.code().as_str()
+                ))),
             })
             .collect()
     }
@@ -133,7 +106,7 @@ impl SiteWise {
         token: Option<&str>,
     ) -> Result<Page, CallFailure> {
         let output = self
-            .client
+            .0
             .list_project_assets()
             .project_id(project.to_string())
             .max_results(PAGE_SIZE)
@@ -147,12 +120,8 @@ impl SiteWise {
             .map_err(|error| CallFailure::of(&error))?;
         let next = output.next_token.filter(|next| !next.is_empty());
         if next.is_some() && next.as_deref() == token {
-            return Err(CallFailure::new(
-                FailureClass::Transient,
-                Failure::new(
-                    code::MALFORMED_RESPONSE,
-                    "a page of the project's assets has its own token as the next one",
-                ),
+            return Err(CallFailure::malformed(
+                "a page of the project's assets has its own token as the next one",
             ));
         }
         let assets = output.asset_ids.iter();
@@ -168,31 +137,18 @@ impl SiteWise {
     ///
     /// Anything but a 200 that can be read; see [`CallFailure::is_not_found`].
     pub async fn describe(&self, project: ProjectId) -> Result<(), CallFailure> {
-        let request = self.client.describe_project();
-        let described = request
+        let described = self
+            .0
+            .describe_project()
             .project_id(project.to_string())
             .customize()
             .interceptor(CheckSuccess {
                 required: Some("projectId"),
             })
             .send();
-        match described.await {
-            Ok(_) => Ok(()),
-            Err(error) => Err(CallFailure::of(&error)),
-        }
+        described.await.map_err(|error| CallFailure::of(&error))?;
+        Ok(())
     }
-}
-
-/// Returns the metadata of an error of any operation of this client.
-fn metadata(error: &Error) -> Option<&dyn ProvideErrorMetadata> {
-    fn of<E: ProvideErrorMetadata + StdError + Send + Sync + 'static>(
-        error: &Error,
-    ) -> Option<&dyn ProvideErrorMetadata> {
-        error.downcast_ref::<E>().map(|error| error as _)
-    }
-    of::<BatchDisassociateProjectAssetsError>(error)
-        .or_else(|| of::<ListProjectAssetsError>(error))
-        .or_else(|| of::<DescribeProjectError>(error))
 }
 
 /// Calls a configured endpoint exactly as given: the prefix `monitor.`, which

@@ -4,14 +4,17 @@
 //! entries that fail inside a 200. The only place for SQS SDK types. It must not
 //! know what a message means.
 
-use std::collections::HashSet;
+use std::collections::VecDeque;
 use std::iter;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, OnceLock};
 
 use aws_config::SdkConfig;
 use aws_sdk_sqs::Client;
-use aws_sdk_sqs::types::{MessageAttributeValue, SendMessageBatchRequestEntry};
+use aws_sdk_sqs::operation::send_message_batch::SendMessageBatchOutput;
+use aws_sdk_sqs::types::{
+    BatchResultErrorEntry, MessageAttributeValue, SendMessageBatchRequestEntry,
+};
 use futures_util::{FutureExt as _, StreamExt as _, stream};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
@@ -138,102 +141,75 @@ impl Queue {
     ) -> Vec<Result<(), Failure>> {
         let not_sent = Failure::new(code::DEADLINE_REACHED, "not sent");
         let mut results = vec![Err(not_sent); messages.len()];
-        let mut pending: Vec<usize> = (0..messages.len()).collect();
-        for attempt in 1..=ENTRY_ATTEMPTS {
-            let outcome = self.send_entries(messages, &pending, stop).await;
-            let mut again = Vec::new();
-            match outcome {
-                Ok(entries) => {
-                    for (index, entry) in pending.iter().zip(entries) {
-                        results[*index] = entry.map_err(|failed| {
-                            if failed.is_retryable {
-                                again.push(*index);
-                            }
-                            failed.failure
-                        });
-                    }
-                }
-                // One entry may make the whole batch fail: each is sent alone.
+        let mut requests = VecDeque::from([((0..messages.len()).collect::<Vec<_>>(), 1)]);
+        while let Some((indices, attempt)) = requests.pop_front() {
+            let output = match self.send_entries(messages, &indices, stop).await {
+                Ok(output) => output,
+                // One entry may make the whole batch fail: each is sent alone, once.
                 Err(CallFailure {
                     class: FailureClass::Refused | FailureClass::Unexpected,
                     ..
-                }) if pending.len() > 1 => {
-                    for index in &pending {
-                        let alone = self.send_entries(messages, &[*index], stop).await;
-                        results[*index] = match alone {
-                            Ok(mut entry) => entry.pop().map_or_else(
-                                || Err(not_confirmed().failure),
-                                |entry| entry.map_err(|failed| failed.failure),
-                            ),
-                            Err(failed) => Err(failed.failure),
-                        };
-                    }
+                }) if indices.len() > 1 => {
+                    let alone = indices.into_iter().map(|index| vec![index]);
+                    requests.extend(alone.map(|indices| (indices, ENTRY_ATTEMPTS)));
+                    continue;
                 }
-                Err(failed) => {
-                    for index in &pending {
-                        results[*index] = Err(failed.failure.clone());
+                Err(error) => {
+                    for index in indices {
+                        results[index] = Err(error.failure.clone());
                     }
+                    continue;
                 }
+            };
+            let mut again = Vec::new();
+            for index in indices {
+                let id = index.to_string();
+                // Only what SQS names as stored is stored.
+                if output.successful().iter().any(|entry| entry.id() == id) {
+                    results[index] = Ok(());
+                    continue;
+                }
+                let failed = output.failed().iter().find(|entry| entry.id() == id);
+                if !failed.is_some_and(BatchResultErrorEntry::sender_fault) {
+                    again.push(index);
+                }
+                results[index] = Err(match failed {
+                    Some(entry) => Failure::new(entry.code(), entry.message().unwrap_or_default()),
+                    None => Failure::new(
+                        code::MALFORMED_RESPONSE,
+                        "the response of SQS has no result for the message",
+                    ),
+                });
             }
             let again_at = Instant::now() + ENTRY_PAUSE * attempt;
-            if again.is_empty() || attempt == ENTRY_ATTEMPTS || again_at >= stop {
-                break;
+            if !again.is_empty() && attempt < ENTRY_ATTEMPTS && again_at < stop {
+                sleep_until(again_at).await;
+                requests.push_back((again, attempt + 1));
             }
-            pending = again;
-            sleep_until(again_at).await;
         }
         results
     }
 
-    /// Makes one `SendMessageBatch` request. A 200 may have failed entries.
+    /// Makes one `SendMessageBatch` request, with indices as the entries' ids. A
+    /// 200 may have failed entries.
     async fn send_entries(
         &self,
         messages: &[OutgoingMessage],
         indices: &[usize],
         stop: Instant,
-    ) -> Result<Vec<Result<(), FailedEntry>>, CallFailure> {
-        let entries = indices
-            .iter()
-            .enumerate()
-            .map(|(id, index)| self.entry(id, &messages[*index]))
-            .collect();
+    ) -> Result<SendMessageBatchOutput, CallFailure> {
+        let entries = indices.iter().map(|id| self.entry(*id, &messages[*id]));
         let call = self
             .sqs
             .client()
             .send_message_batch()
             .queue_url(&self.url)
-            .set_entries(Some(entries))
+            .set_entries(Some(entries.collect()))
             .send();
-        let output = match timeout_at(stop, call).await {
-            Ok(Ok(output)) => output,
-            Ok(Err(error)) => return Err(CallFailure::of(&error)),
-            Err(_elapsed) => {
-                return Err(CallFailure::new(
-                    FailureClass::Transient,
-                    Failure::new(
-                        code::TIMEOUT,
-                        "no response from SQS in the time left before the Lambda deadline",
-                    ),
-                ));
-            }
-        };
-        // Only what SQS names as stored is stored.
-        let stored: HashSet<&str> = output.successful().iter().map(|entry| entry.id()).collect();
-        Ok((0..indices.len())
-            .map(|id| {
-                let id = id.to_string();
-                if stored.contains(id.as_str()) {
-                    return Ok(());
-                }
-                match output.failed().iter().find(|entry| entry.id() == id) {
-                    None => Err(not_confirmed()),
-                    Some(entry) => Err(FailedEntry {
-                        failure: Failure::new(entry.code(), entry.message().unwrap_or_default()),
-                        is_retryable: !entry.sender_fault(),
-                    }),
-                }
-            })
-            .collect())
+        timeout_at(stop, call)
+            .await
+            .map_err(|_elapsed| CallFailure::stopped())?
+            .map_err(|error| CallFailure::of(&error))
     }
 
     fn entry(&self, id: usize, message: &OutgoingMessage) -> SendMessageBatchRequestEntry {
@@ -254,21 +230,6 @@ impl Queue {
                 .message_deduplication_id(&message.deduplication);
         }
         entry.build().expect("an id and a body are set")
-    }
-}
-
-struct FailedEntry {
-    failure: Failure,
-    is_retryable: bool,
-}
-
-fn not_confirmed() -> FailedEntry {
-    FailedEntry {
-        failure: Failure::new(
-            code::MALFORMED_RESPONSE,
-            "the response of SQS has no result for the message",
-        ),
-        is_retryable: true,
     }
 }
 

@@ -26,16 +26,16 @@ const AMAZON: [&str; 5] = [
 /// in the SDK's `partitions.json`).
 const REGION_PREFIXES: [&str; 9] = ["us", "eu", "ap", "sa", "ca", "me", "af", "il", "mx"];
 
-/// The root certificates that TLS trusts, and no others.
+/// The root certificates that TLS trusts, and no others, as PEM.
 #[derive(Debug, Eq, PartialEq)]
-pub enum TlsRoots {
-    /// The five of Amazon Trust Services.
-    Amazon,
-    /// Certificates that were read, as PEM.
-    Pem(String),
-}
+pub struct TlsRoots(String);
 
 impl TlsRoots {
+    /// Returns the five of Amazon Trust Services.
+    pub fn amazon() -> Self {
+        Self(AMAZON.concat())
+    }
+
     /// Reads a PEM file.
     ///
     /// # Errors
@@ -57,16 +57,8 @@ impl TlsRoots {
 
     /// Returns the configuration of the SDK's HTTP client.
     pub fn tls_context(&self) -> TlsContext {
-        let pem = match self {
-            Self::Amazon => &AMAZON[..],
-            Self::Pem(pem) => &[pem.as_str()],
-        };
-        let store = pem
-            .iter()
-            .copied()
-            .fold(TrustStore::empty(), TrustStore::with_pem_certificate);
         TlsContext::builder()
-            .with_trust_store(store)
+            .with_trust_store(TrustStore::empty().with_pem_certificate(self.0.as_str()))
             .build()
             .expect("the builder of 1.5 checks nothing")
     }
@@ -104,7 +96,7 @@ fn usable(found: &CertificateResult) -> Result<TlsRoots, String> {
         let error = found.errors.first().map(ToString::to_string);
         return Err(error.unwrap_or_else(|| "none found".to_owned()));
     }
-    Ok(TlsRoots::Pem(pem))
+    Ok(TlsRoots(pem))
 }
 
 #[cfg(test)]
@@ -152,16 +144,15 @@ mod tests {
     #[test]
     fn the_embedded_roots_are_the_five_that_amazon_publishes() {
         assert_eq!(AMAZON.map(key_hash), PUBLISHED);
+        assert_eq!(certificates(&TlsRoots::amazon().0).len(), AMAZON.len());
     }
 
     /// Only its debug form shows what a context trusts.
     #[test]
     fn nothing_is_trusted_but_the_roots() {
-        for (roots, count) in [(TlsRoots::Amazon, 5), (TlsRoots::Pem(AMAZON.concat()), 1)] {
-            let context = format!("{:?}", roots.tls_context());
-            assert!(context.contains("enable_native_roots: false"), "{context}");
-            assert_eq!(context.matches("CertificatePEM").count(), count);
-        }
+        let context = format!("{:?}", TlsRoots::amazon().tls_context());
+        assert!(context.contains("enable_native_roots: false"), "{context}");
+        assert_eq!(context.matches("CertificatePEM").count(), 1);
     }
 
     #[test]
@@ -198,9 +189,7 @@ mod tests {
         assert_eq!(usable(&found), Err("none found".to_owned()));
 
         found.certs.extend(certificates(AMAZON[0]));
-        let Ok(TlsRoots::Pem(pem)) = usable(&found) else {
-            panic!("no root");
-        };
+        let TlsRoots(pem) = usable(&found).expect("a root");
         assert_eq!(certificates(&pem), certificates(AMAZON[0]));
     }
 }

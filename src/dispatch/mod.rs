@@ -37,7 +37,7 @@ use crate::plan::{Batch, first_attempts};
 use attempt::Attempt;
 use rate_limiter::RateLimiter;
 use requests::Requests;
-pub use requests::SHORTEST_CALL;
+pub use requests::{RequestCounts, SHORTEST_CALL};
 use state::State;
 
 /// Into how many parts a refused set is split. With four, one asset at fault
@@ -52,11 +52,8 @@ const FAILED_PARTS: usize = 2;
 pub struct Dispatched {
     /// For each batch, the outcome of each of its assets.
     pub outcomes: Vec<Vec<Outcome>>,
-    /// `BatchDisassociateProjectAssets` calls, those throttled included; the
-    /// SDK's retries of a call are not counted.
-    pub calls: usize,
-    /// Requests that read a project, counted likewise.
-    pub reads: usize,
+    /// The requests that it took.
+    pub requests: RequestCounts,
 }
 
 /// Runs `batches`, at most `concurrency` requests at a time and no faster than
@@ -109,11 +106,9 @@ pub async fn dispatch(
     let Run {
         requests, state, ..
     } = run;
-    let (calls, reads) = requests.counts();
     Dispatched {
         outcomes: state.into_inner().into_outcomes(),
-        calls,
-        reads,
+        requests: requests.into_counts(),
     }
 }
 

@@ -35,11 +35,24 @@ pub(super) struct Requests<'a> {
     state: RefCell<State>,
 }
 
-/// By kind.
+/// How many requests were made. A throttled one that is made again counts again;
+/// the SDK's retries of a request do not count.
+#[derive(Clone, Debug, Default)]
+pub struct RequestCounts {
+    /// those that disassociate assets
+    pub calls: usize,
+    /// those that read a project
+    pub reads: usize,
+    /// those of either kind that were throttled
+    pub throttled: usize,
+    /// how long each took, with the SDK's retries
+    pub latencies: Vec<Duration>,
+}
+
 #[derive(Default)]
 struct State {
-    started: [usize; 2],
-    /// what the service said when it let nothing through for too long
+    counts: RequestCounts,
+    /// by kind, what the service said when it let nothing through for too long
     given_up: [Option<Failure>; 2],
 }
 
@@ -59,10 +72,9 @@ impl<'a> Requests<'a> {
         }
     }
 
-    /// Returns how many calls and reads were started.
-    pub(super) fn counts(&self) -> (usize, usize) {
-        let [calls, reads] = self.state.borrow().started;
-        (calls, reads)
+    /// Returns how many requests were made.
+    pub(super) fn into_counts(self) -> RequestCounts {
+        self.state.into_inner().counts
     }
 
     /// Tells whether a request that starts then would not be likely to finish.
@@ -150,12 +162,10 @@ impl<'a> Requests<'a> {
                     let failure = Failure::new(code::INTERNAL_ERROR, "the request panicked");
                     Err(CallFailure::new(FailureClass::Unexpected, failure))
                 }
-                Err(_elapsed) => {
-                    let message = "no answer in the time left before the Lambda deadline";
-                    let failure = Failure::new(code::TIMEOUT, message);
-                    Err(CallFailure::new(FailureClass::Transient, failure))
-                }
+                Err(_elapsed) => Err(CallFailure::stopped()),
             };
+            let latency = started.elapsed();
+            self.state.borrow_mut().counts.latencies.push(latency);
             match result {
                 Err(error) if error.class == FailureClass::Throttled => {
                     self.throttled(kind, started, &error);
@@ -184,7 +194,11 @@ impl<'a> Requests<'a> {
             }
             if start <= now {
                 self.rate_limiter().started(now, fastrand::f64());
-                self.state.borrow_mut().started[kind as usize] += 1;
+                let counts = &mut self.state.borrow_mut().counts;
+                match kind {
+                    RequestKind::Call => counts.calls += 1,
+                    RequestKind::Read => counts.reads += 1,
+                }
                 return Some(now);
             }
             // Either way it is looked at again.
@@ -194,9 +208,11 @@ impl<'a> Requests<'a> {
 
     fn throttled(&self, kind: RequestKind, started: Instant, error: &CallFailure) {
         let (mut rate_limiter, now) = (self.rate_limiter(), Instant::now());
+        let mut state = self.state.borrow_mut();
+        state.counts.throttled += 1;
         rate_limiter.throttled(kind, started, now, error.pause);
         if rate_limiter.should_give_up(kind, now) {
-            self.state.borrow_mut().given_up[kind as usize] = Some(error.failure.clone());
+            state.given_up[kind as usize] = Some(error.failure.clone());
         }
         drop(rate_limiter);
         self.answered.notify_one();

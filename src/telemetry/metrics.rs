@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value, json};
 
-use crate::aws::attempts::Attempts;
+use crate::dispatch::RequestCounts;
 use crate::output::response::Counts;
 
 /// Most values that a document may have of one metric (the specification's
@@ -26,12 +26,8 @@ pub struct Metrics {
     pub redelivered: usize,
     /// the assets, by outcome
     pub assets: Counts,
-    /// calls that disassociate, without the SDK's retries
-    pub calls: usize,
-    /// requests that read a project, without the SDK's retries
-    pub reads: usize,
-    /// the attempts of both
-    pub attempts: Attempts,
+    /// the requests to SiteWise
+    pub requests: RequestCounts,
     /// dead letters stored
     pub dead_letters: usize,
     /// parts stored
@@ -48,7 +44,7 @@ impl Metrics {
     ///
     /// Latencies for which the first line has no room are in lines of their own.
     pub fn documents(&self, namespace: Option<&str>, now: SystemTime) -> Vec<Map<String, Value>> {
-        let mut latencies = self.attempts.latencies.chunks(MOST_VALUES);
+        let mut latencies = self.requests.latencies.chunks(MOST_VALUES);
         let first = self.counts().into_iter().map(|(name, value)| {
             let metric = json!({"Name": name, "Unit": "Count"});
             (metric, (name.to_owned(), json!(value)))
@@ -86,10 +82,9 @@ impl Metrics {
             ("AssetsRejected", assets.rejected),
             ("AssetsUnfinished", assets.unfinished),
             ("AssetsQueued", assets.queued),
-            ("Calls", self.calls),
-            ("Reads", self.reads),
-            ("Retries", self.attempts.retries),
-            ("ThrottledCalls", self.attempts.throttled),
+            ("Calls", self.requests.calls),
+            ("Reads", self.requests.reads),
+            ("ThrottledCalls", self.requests.throttled),
             ("DeadLetters", self.dead_letters),
             ("Parts", self.parts),
             ("NotStored", self.not_stored),
@@ -128,10 +123,9 @@ mod tests {
                 unfinished: 2,
                 queued: 1,
             },
-            calls: 5,
-            reads: 13,
-            attempts: Attempts {
-                retries: 6,
+            requests: RequestCounts {
+                calls: 5,
+                reads: 13,
                 throttled: 7,
                 latencies: (0..latencies)
                     .map(|latency| Duration::from_micros(latency * 500))

@@ -8,10 +8,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_sqs::config::{Credentials, SharedCredentialsProvider};
 use aws_smithy_http_client::Builder;
-use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use futures_util::future::join_all;
 use simulator::{Settings, Simulator};
-use sitewise_disassociator::aws::connections::Connections;
+use sitewise_disassociator::aws::connections::http_client;
 use sitewise_disassociator::aws::sitewise::SiteWise;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy};
 use tokio::net::{TcpListener, TcpStream};
@@ -80,13 +79,12 @@ async fn connections_are_reused_but_never_for_a_repeated_request() {
     let url = format!("http://{}", listener.local_addr().expect("an address"));
     let relay = Arc::<Relay>::default();
     tokio::spawn(Arc::clone(&relay).run(listener, server.addr()));
-    let connections = Connections::new(|| Builder::new().build_http());
     let credentials = Credentials::new("AKIDEXAMPLE", "secret", None, None, "test");
     let config = SdkConfig::builder()
         .behavior_version(BehaviorVersion::latest())
         .region(Region::new("eu-west-1"))
         .credentials_provider(SharedCredentialsProvider::new(credentials))
-        .http_client(SharedHttpClient::new(connections))
+        .http_client(http_client(|| Builder::new().build_http()))
         .endpoint_url(url)
         .build();
     let sitewise = SiteWise::new(&config);

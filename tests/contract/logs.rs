@@ -54,7 +54,7 @@ fn read_request(stream: &TcpStream) {
 }
 
 /// Starts the function's binary for one invocation, and returns its log.
-async fn log(payload: Value, client_context: &'static str, filter: (&str, &str)) -> String {
+async fn log(payload: &Value, client_context: &'static str, filter: (&str, &str)) -> String {
     let simulator = Simulator::new(Settings::default());
     simulator.add_project(PROJECT, [ASSET]);
     simulator.create_queue("dead-letters");
@@ -124,7 +124,7 @@ async fn no_line_has_what_a_sender_wrote() {
             record(1, request.to_string()),
             record(2, SENDERS_TEXT.to_owned()),
         ]});
-        let log = log(payload, "", filter).await;
+        let log = log(&payload, "", filter).await;
         assert!(!log.contains("canary"), "{filter:?}: {log}");
         // The services' messages have that text too.
         let failures: Vec<Value> = lines(&log)
@@ -147,7 +147,7 @@ async fn no_line_has_what_a_sender_wrote() {
 async fn a_malformed_client_context_is_not_quoted() {
     const CONTEXT: &str = r#"{"client": "canary", "custom": {}, "env": {}}"#;
     for filter in EVERYTHING {
-        let log = log(json!({}), CONTEXT, filter).await;
+        let log = log(&json!({}), CONTEXT, filter).await;
         assert!(!log.contains("canary"), "{filter:?}: {log}");
         let lines = lines(&log);
         let last = lines.last().expect("a line");

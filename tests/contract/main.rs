@@ -4,7 +4,6 @@
 mod support;
 
 mod answers;
-mod attempts;
 mod batches;
 mod connections;
 mod corpus;
@@ -17,6 +16,7 @@ mod isolation;
 mod lists;
 mod logs;
 mod membership;
+mod metrics;
 mod narrowing;
 mod outcomes;
 mod pace;

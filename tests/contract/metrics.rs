@@ -1,0 +1,83 @@
+//! What the metrics say about the requests to SiteWise.
+
+use std::time::Duration;
+
+use simulator::Settings;
+use sitewise_disassociator::dispatch::{RequestCounts, dispatch};
+use sitewise_disassociator::input::request::DisassociateRequest;
+use sitewise_disassociator::plan::{PlanInput, plan};
+use tokio::time::Instant;
+
+use crate::support::{Rig, asset, assets, project, request};
+
+/// Requests that one of project 1's assets be disassociated.
+async fn counts(rig: &Rig) -> RequestCounts {
+    let request = request(1, &assets([1])).to_string();
+    let request = DisassociateRequest::parse(&request).expect("a request");
+    let batches = plan(&[PlanInput {
+        request: &request,
+        message_id: "m-1",
+        receives: 1,
+    }]);
+    let stop = Instant::now() + rig.time_left;
+    let function = &rig.function;
+    let dispatched = dispatch(
+        &function.sitewise,
+        &function.rate_limiter,
+        &batches,
+        1,
+        stop,
+    )
+    .await;
+    dispatched.requests
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_request_is_counted_and_timed_once() {
+    let asset_error = format!("disassociate:asset={}:asset-error=INTERNAL", asset(1));
+    for (faults, expected) in [
+        (vec![], [1, 0, 0]),
+        (vec!["disassociate:first=2:throttle"], [3, 0, 2]),
+        (vec!["disassociate:first=2:status=429"], [3, 0, 2]),
+        // The SDK's retries do not count.
+        (vec!["disassociate:reset"], [1, 0, 0]),
+        (vec!["disassociate:status=403"], [1, 0, 0]),
+        // Three rounds, each with a read after it.
+        (vec![&asset_error], [3, 3, 0]),
+        (vec![&asset_error, "list:first=2:throttle"], [3, 5, 2]),
+    ] {
+        let rig = Rig::new(Settings::default());
+        rig.simulator.add_project(&project(1), [asset(1)]);
+        for fault in &faults {
+            rig.fault(fault);
+        }
+        let counts = counts(&rig).await;
+        assert_eq!(
+            [counts.calls, counts.reads, counts.throttled],
+            expected,
+            "{faults:?}"
+        );
+        assert_eq!(counts.latencies.len(), counts.calls + counts.reads);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_latency_has_the_sdks_retries_and_not_the_wait_for_the_rate() {
+    for (fault, expected) in [
+        ("disassociate:latency=70ms", 70..75),
+        // The timeout of the first attempt.
+        ("disassociate:first=1:stall", 10_000..12_000),
+    ] {
+        let rig = Rig::with_assets([1]);
+        rig.fault(fault);
+        rig.fault("disassociate:first=3:throttle");
+        let mut counts = counts(&rig).await;
+        let slowest = counts.latencies.iter().max().map(Duration::as_millis);
+        assert!(
+            expected.contains(&slowest.expect("a latency")),
+            "{slowest:?}"
+        );
+        counts.latencies.retain(|latency| latency.as_millis() > 75);
+        assert_eq!(counts.latencies.len(), usize::from(expected.start > 75));
+    }
+}
