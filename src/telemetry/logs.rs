@@ -303,7 +303,7 @@ impl MetricsLine {
             }
             let line = Line {
                 level: self.level,
-                message: "event worked off",
+                message: "event processed",
                 timestamp: timestamp(now),
                 service: &self.service,
                 invocation,
