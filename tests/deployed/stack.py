@@ -18,7 +18,7 @@ from samtranslator.translator.managed_policy_translator import ManagedPolicyLoad
 from samtranslator.translator.transform import transform
 from samtranslator.yaml_helper import yaml_parse
 
-TEMPLATE = pathlib.Path(__file__).resolve().parent.parent / "template.yaml"
+TEMPLATE = pathlib.Path(__file__).resolve().parent.parent.parent / "template.yaml"
 REGION = "eu-west-1"
 # Lambda hands the function credentials of a role, so there is a session token.
 CREDENTIALS = {
@@ -163,7 +163,7 @@ class Stack:
             assert properties.get("Enabled", True) is True, properties
             # moto plays an enabled mapping itself, with the code in a container
             # and every answer taken for success. Lambda's rules are played by
-            # `EventSourceMapping` of deployed.py instead.
+            # `event_source_mapping` instead.
             properties["Enabled"] = False
             aws_lambda.create_event_source_mapping(**typed(properties, shape))
 
