@@ -8,7 +8,6 @@
 
 use std::error::Error;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
@@ -16,8 +15,7 @@ use aws_sdk_sqs::config::{Credentials, SharedCredentialsProvider};
 use clap::Parser;
 use serde_json::value::RawValue;
 use simulator::{Call, Fault, Operation, Settings, Simulator, Throttle};
-use sitewise_disassociator::aws::sitewise::SiteWise;
-use sitewise_disassociator::aws::sqs::{Queue, Sqs};
+use sitewise_disassociator::config::FunctionConfig;
 use sitewise_disassociator::event::{self, Event};
 use sitewise_disassociator::handler::{Function, Invocation};
 use tokio::time::Instant;
@@ -104,6 +102,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             Invocation {
                 request_id: "8476a536-e9f4-11e8-9739-2dfe598c3fcd",
                 deadline: start + Duration::from_secs_f64(arguments.time_left),
+                is_cold_start: true,
             },
         )
         .await;
@@ -145,17 +144,15 @@ fn function(simulator: &Simulator, url: &str, fan_out: usize, concurrency: usize
         .http_client(aws_smithy_http_client::Builder::new().build_http())
         .endpoint_url(url)
         .build();
-    let sqs = Sqs::new(&config);
-    let queue = |name| Some(Queue::new(sqs.clone(), simulator.create_queue(name)));
-    Function {
-        sitewise: SiteWise::new(&config),
-        dead_letter_queue: queue(DEAD_LETTERS),
-        work_queue: queue(WORK),
+    let queue = |name| Some(simulator.create_queue(name));
+    let settings = FunctionConfig {
+        dead_letter_queue_url: queue(DEAD_LETTERS),
+        work_queue_url: queue(WORK),
         fan_out_assets: fan_out,
         call_concurrency: concurrency,
-        pace: Arc::default(),
-        now: SystemTime::now,
-    }
+        ..FunctionConfig::default()
+    };
+    Function::new(&config, settings, SystemTime::now)
 }
 
 fn show_event(payload: &RawValue) {

@@ -9,10 +9,11 @@ use std::ops::RangeInclusive;
 use http::Uri;
 use http::uri::Scheme;
 use thiserror::Error;
-use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::filter::Targets;
 
-use crate::aws::tls_roots::{TlsRoots, are_amazons};
+use crate::aws::tls_roots::{TlsRoots, have_amazon_roots};
 use crate::telemetry::TelemetryConfig;
+use crate::telemetry::levels;
 
 /// Where dead letters go.
 pub const DEAD_LETTER_QUEUE_URL: &str = "DEAD_LETTER_QUEUE_URL";
@@ -28,9 +29,6 @@ pub const SERVICE_NAME: &str = "POWERTOOLS_SERVICE_NAME";
 
 /// The CloudWatch namespace of the metrics.
 pub const METRICS_NAMESPACE: &str = "POWERTOOLS_METRICS_NAMESPACE";
-
-/// The `service` if none is configured.
-pub const DEFAULT_SERVICE_NAME: &str = "sitewise-disassociator";
 
 /// Endpoints that the SDK calls instead of AWS's own.
 const ENDPOINTS: [&str; 3] = [
@@ -60,9 +58,6 @@ const LAMBDA_LOG_LEVEL: &str = "AWS_LAMBDA_LOG_LEVEL";
 const POWERTOOLS_LOG_LEVEL: &str = "POWERTOOLS_LOG_LEVEL";
 const LOG_FILTER: &str = "RUST_LOG";
 
-/// The module of the Lambda runtime that logs the handler's errors.
-const RUNTIME_ERRORS: &str = "lambda_runtime::layers::panic";
-
 const DEFAULT_FAN_OUT_ASSETS: usize = 1_000;
 const FAN_OUT_ASSETS_ALLOWED: RangeInclusive<usize> = 100..=25_000;
 
@@ -88,6 +83,8 @@ pub struct FunctionConfig {
     pub fan_out_assets: usize,
     /// Requests to SiteWise in flight in one invocation.
     pub call_concurrency: usize,
+    /// The metrics' namespace; without one there are none.
+    pub metrics_namespace: Option<String>,
 }
 
 impl Default for FunctionConfig {
@@ -97,6 +94,7 @@ impl Default for FunctionConfig {
             work_queue_url: None,
             fan_out_assets: DEFAULT_FAN_OUT_ASSETS,
             call_concurrency: DEFAULT_CALL_CONCURRENCY,
+            metrics_namespace: None,
         }
     }
 }
@@ -114,7 +112,7 @@ pub struct Config {
     pub has_credentials: bool,
     /// The root certificates that TLS trusts.
     pub tls_roots: TlsRoots,
-    /// The configuration of logs and metrics.
+    /// The configuration of the log.
     pub telemetry: TelemetryConfig,
 }
 
@@ -167,7 +165,9 @@ impl Config {
             endpoints.extend(url(variable, &lookup)?);
         }
         let region = REGIONS.into_iter().find_map(&lookup);
+        let metrics_namespace = metrics_namespace(&lookup)?;
         Ok(Self {
+            telemetry: telemetry(metrics_namespace.is_some(), &lookup)?,
             function: FunctionConfig {
                 dead_letter_queue_url,
                 work_queue_url,
@@ -183,13 +183,13 @@ impl Config {
                     CALL_CONCURRENCY_ALLOWED,
                     &lookup,
                 )?,
+                metrics_namespace,
             },
             tls_roots: tls_roots(region.as_deref(), &endpoints, &lookup)?,
             region,
             has_credentials: CREDENTIALS
                 .into_iter()
                 .all(|variable| lookup(variable).is_some_and(|value| !value.trim().is_empty())),
-            telemetry: telemetry(&lookup)?,
         })
     }
 }
@@ -217,7 +217,7 @@ fn tls_roots(
         url.parse::<Uri>()
             .is_ok_and(|uri| uri.scheme() == Some(&Scheme::HTTPS))
     };
-    if named.is_none() && region.is_none_or(are_amazons) && !endpoints.iter().any(is_https) {
+    if named.is_none() && region.is_none_or(have_amazon_roots) && !endpoints.iter().any(is_https) {
         return Ok(TlsRoots::Amazon);
     }
     let named = named.unwrap_or((SYSTEM_ROOTS[0], String::new()));
@@ -269,17 +269,21 @@ fn number(
 }
 
 fn telemetry(
+    has_metrics: bool,
     lookup: &impl Fn(&'static str) -> Option<String>,
 ) -> Result<TelemetryConfig, InvalidVariable> {
-    Ok(TelemetryConfig {
-        service: lookup(SERVICE_NAME).unwrap_or_else(|| DEFAULT_SERVICE_NAME.to_owned()),
-        filter: log_filter(lookup)?,
-        metrics_namespace: metrics_namespace(lookup)?,
-        metrics_level: match lookup(LAMBDA_LOG_LEVEL) {
-            Some(value) => metrics_level(&value),
-            None => "INFO",
-        },
-    })
+    let mut config = TelemetryConfig::default();
+    if let Some(service) = lookup(SERVICE_NAME) {
+        config.service = service;
+    }
+    if let Some(filter) = log_filter(lookup)? {
+        config.filter = filter;
+    }
+    config.filter = levels::with_required(config.filter, has_metrics);
+    if let Some(level) = lookup(LAMBDA_LOG_LEVEL) {
+        config.metrics_level = levels::metrics_level(&level);
+    }
+    Ok(config)
 }
 
 fn metrics_namespace(
@@ -311,64 +315,32 @@ fn metrics_namespace(
 /// Returns the log filter: Lambda's level, else Powertools', else `RUST_LOG`.
 fn log_filter(
     lookup: &impl Fn(&'static str) -> Option<String>,
-) -> Result<Targets, InvalidVariable> {
+) -> Result<Option<Targets>, InvalidVariable> {
     for variable in [LAMBDA_LOG_LEVEL, POWERTOOLS_LOG_LEVEL] {
         if let Some(value) = lookup(variable) {
-            let level = level(&value).ok_or_else(|| InvalidVariable {
+            let level = levels::level(&value).ok_or_else(|| InvalidVariable {
                 variable,
                 value,
                 expected: "one of TRACE, DEBUG, INFO, WARN, ERROR, FATAL".to_owned(),
             })?;
-            return Ok(filter_from(level));
+            return Ok(Some(Targets::new().with_default(level)));
         }
     }
     let Some(value) = lookup(LOG_FILTER) else {
-        return Ok(filter_from(LevelFilter::INFO));
+        return Ok(None);
     };
-    value.parse().map_err(|error| InvalidVariable {
+    let filter = value.parse().map_err(|error| InvalidVariable {
         variable: LOG_FILTER,
         value,
         expected: format!("a filter such as info or sitewise_disassociator=debug ({error})"),
-    })
-}
-
-/// Logs everything from `level` up, except the runtime's line about an error of
-/// the handler, which has logged it already.
-fn filter_from(level: LevelFilter) -> Targets {
-    Targets::new()
-        .with_default(level)
-        .with_target(RUNTIME_ERRORS, LevelFilter::OFF)
-}
-
-/// Returns a log level by any of the names that Lambda and Powertools have for it.
-fn level(name: &str) -> Option<LevelFilter> {
-    Some(match name.to_ascii_uppercase().as_str() {
-        "TRACE" => LevelFilter::TRACE,
-        "DEBUG" => LevelFilter::DEBUG,
-        "INFO" => LevelFilter::INFO,
-        "WARN" | "WARNING" => LevelFilter::WARN,
-        "ERROR" | "FATAL" | "CRITICAL" => LevelFilter::ERROR,
-        _ => return None,
-    })
-}
-
-/// Returns the lowest level from INFO up that passes Lambda's own filter. That
-/// filter takes a line without a level for INFO ("Log-level filtering", AWS
-/// Lambda Developer Guide), and metrics are lost with their line.
-fn metrics_level(lambda_level: &str) -> &'static str {
-    match lambda_level.to_ascii_uppercase().as_str() {
-        "WARN" | "WARNING" => "WARN",
-        "ERROR" => "ERROR",
-        "FATAL" | "CRITICAL" => "FATAL",
-        _ => "INFO",
-    }
+    })?;
+    Ok(Some(filter))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::collections::HashMap;
-    use tracing::Level;
 
     fn config(variables: &[(&'static str, &str)]) -> Result<Config, String> {
         let variables: HashMap<_, _> = variables.iter().copied().collect();
@@ -388,12 +360,8 @@ mod tests {
             assert_eq!(config.function.fan_out_assets, 1000);
             assert_eq!(config.function.call_concurrency, 8);
             assert_eq!(config.telemetry.service, "sitewise-disassociator");
-            assert_eq!(
-                config.telemetry.filter.to_string(),
-                "lambda_runtime::layers::panic=off,info"
-            );
-            assert_eq!(config.telemetry.metrics_namespace, None);
             assert_eq!(config.telemetry.metrics_level, "INFO");
+            assert_eq!(config.function.metrics_namespace, None);
         }
     }
 
@@ -428,7 +396,7 @@ mod tests {
         );
         assert_eq!(config.telemetry.service, "decommissioning");
         assert_eq!(
-            config.telemetry.metrics_namespace.as_deref(),
+            config.function.metrics_namespace.as_deref(),
             Some("Plant 7/SiteWise#1:a_b-c.d")
         );
     }
@@ -509,99 +477,35 @@ mod tests {
 
     #[test]
     fn lambdas_log_level_wins_over_powertools_over_rust_log() {
-        let filter = |variables: &[(&'static str, &str)]| {
-            config(variables)
-                .map(|config| config.telemetry.filter.to_string())
-                .expect("valid")
-        };
         let lambda = ("AWS_LAMBDA_LOG_LEVEL", "FATAL");
         let powertools = ("POWERTOOLS_LOG_LEVEL", "Warning");
         let rust = ("RUST_LOG", "sitewise_disassociator=trace");
-        let quiet = "lambda_runtime::layers::panic=off";
-        assert_eq!(
-            filter(&[rust, powertools, lambda]),
-            format!("{quiet},error")
-        );
-        assert_eq!(filter(&[rust, powertools]), format!("{quiet},warn"));
-        assert_eq!(filter(&[rust]), "sitewise_disassociator=trace");
-    }
-
-    /// Returns what of a log passes the filter that a variable asks for.
-    fn passes(variable: (&'static str, &str), target: &str) -> LevelFilter {
-        let filter = config(&[variable]).expect("valid").telemetry.filter;
-        let levels = [
-            Level::TRACE,
-            Level::DEBUG,
-            Level::INFO,
-            Level::WARN,
-            Level::ERROR,
-        ];
-        let least = levels
-            .into_iter()
-            .find(|level| filter.would_enable(target, level));
-        least.map_or(LevelFilter::OFF, LevelFilter::from_level)
+        for (variables, filter) in [
+            (&[][..], "info"),
+            (&[rust], "sitewise_disassociator=trace"),
+            (&[rust, powertools], "warn"),
+            (&[rust, powertools, lambda], "error"),
+        ] {
+            let requested = filter.parse().expect("a filter");
+            let config = config(variables).expect("valid");
+            let expected = levels::with_required(requested, false);
+            assert_eq!(config.telemetry.filter, expected, "{variables:?}");
+        }
     }
 
     #[test]
-    fn a_filter_passes_what_it_names() {
-        for (variable, value, ours, runtimes) in [
-            (
-                "AWS_LAMBDA_LOG_LEVEL",
-                "TRACE",
-                LevelFilter::TRACE,
-                LevelFilter::TRACE,
-            ),
-            (
-                "AWS_LAMBDA_LOG_LEVEL",
-                "DEBUG",
-                LevelFilter::DEBUG,
-                LevelFilter::DEBUG,
-            ),
-            (
-                "POWERTOOLS_LOG_LEVEL",
-                "info",
-                LevelFilter::INFO,
-                LevelFilter::INFO,
-            ),
-            (
-                "POWERTOOLS_LOG_LEVEL",
-                "Warning",
-                LevelFilter::WARN,
-                LevelFilter::WARN,
-            ),
-            (
-                "AWS_LAMBDA_LOG_LEVEL",
-                "ERROR",
-                LevelFilter::ERROR,
-                LevelFilter::ERROR,
-            ),
-            (
-                "AWS_LAMBDA_LOG_LEVEL",
-                "FATAL",
-                LevelFilter::ERROR,
-                LevelFilter::ERROR,
-            ),
-            ("RUST_LOG", "warn", LevelFilter::WARN, LevelFilter::WARN),
-            (
-                "RUST_LOG",
-                "sitewise_disassociator=debug",
-                LevelFilter::DEBUG,
-                LevelFilter::OFF,
-            ),
-            (
-                "RUST_LOG",
-                "error,sitewise_disassociator=trace",
-                LevelFilter::TRACE,
-                LevelFilter::ERROR,
-            ),
+    fn metrics_pass_both_filters() {
+        let namespace = (METRICS_NAMESPACE, "Decommissioning");
+        for (level, filter, metrics_level) in [
+            ("AWS_LAMBDA_LOG_LEVEL", "error", "ERROR"),
+            // Lambda's own filter is off.
+            ("POWERTOOLS_LOG_LEVEL", "error", "INFO"),
         ] {
-            let variable = (variable, value);
-            let found = [
-                "sitewise_disassociator::telemetry",
-                "lambda_runtime::layers::api",
-            ]
-            .map(|target| passes(variable, target));
-            assert_eq!(found, [ours, runtimes], "{variable:?}");
+            let config = config(&[namespace, (level, "ERROR")]).expect("valid");
+            let requested = filter.parse().expect("a filter");
+            let expected = levels::with_required(requested, true);
+            assert_eq!(config.telemetry.filter, expected);
+            assert_eq!(config.telemetry.metrics_level, metrics_level);
         }
     }
 
@@ -666,25 +570,5 @@ mod tests {
         ] {
             assert!(!has_amazons(others), "{others:?}");
         }
-    }
-
-    #[test]
-    fn lambdas_own_filter_never_drops_the_metrics() {
-        for (lambda, metrics) in [
-            ("TRACE", "INFO"),
-            ("DEBUG", "INFO"),
-            ("INFO", "INFO"),
-            ("WARN", "WARN"),
-            ("ERROR", "ERROR"),
-            ("FATAL", "FATAL"),
-        ] {
-            let config = config(&[("AWS_LAMBDA_LOG_LEVEL", lambda)]).expect("valid");
-            assert_eq!(config.telemetry.metrics_level, metrics);
-        }
-        let config = config(&[("POWERTOOLS_LOG_LEVEL", "ERROR")]).expect("valid");
-        assert_eq!(
-            config.telemetry.metrics_level, "INFO",
-            "Lambda's filter is off"
-        );
     }
 }

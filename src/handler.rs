@@ -3,7 +3,6 @@
 //! Owns that order, and the containment of panics. It must not decide anything
 //! else.
 
-use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
@@ -20,14 +19,13 @@ use crate::config::FunctionConfig;
 use crate::deadline::Stops;
 use crate::dispatch::dispatch;
 use crate::dispatch::rate_limiter::RateLimiter;
-use crate::event::{self, Event, Keeper, Message, UnrecognizedEvent};
+use crate::input::event::{self, Event, Keeper, UnrecognizedEvent};
+use crate::input::received::{Received, receive};
 use crate::outcome::Failure;
 use crate::output::outbox::Outbox;
 use crate::output::response::{Counts, MissingMessageId, Report, Response, partial_batch};
 use crate::plan::{PlanInput, plan, scatter};
-use crate::settle::{
-    Queues, ReadError, Received, Settlement, hold_back_groups, needs_redelivery, settle,
-};
+use crate::settle::{Queues, Settlement, hold_back_groups, needs_redelivery, settle};
 use crate::telemetry;
 use crate::telemetry::metrics::Metrics;
 
@@ -48,17 +46,21 @@ pub struct Function {
     pub call_concurrency: usize,
     /// Their rate limiter, kept between invocations.
     pub rate_limiter: Arc<Mutex<RateLimiter>>,
+    /// The metrics' namespace; without one there are none.
+    pub metrics_namespace: Option<String>,
     /// Returns the time of day.
     pub now: fn() -> SystemTime,
 }
 
-/// What Lambda says of one invocation.
+/// One invocation.
 #[derive(Clone, Copy, Debug)]
 pub struct Invocation<'a> {
     /// The request id: the same for Lambda's retries of one event.
     pub request_id: &'a str,
     /// When Lambda stops the function.
     pub deadline: Instant,
+    /// Whether it is the process's first.
+    pub is_cold_start: bool,
 }
 
 /// Reasons for which the invocation fails, so that the event's sender keeps it.
@@ -84,7 +86,7 @@ pub enum HandlerError {
         /// error is logged
         first_code: String,
     },
-    /// A defect of this function.
+    /// A defect of this function: reading the payload panicked.
     #[error("the function failed on this event: nothing of it counts as done")]
     Panicked,
 }
@@ -119,6 +121,7 @@ impl Function {
             fan_out_assets: config.fan_out_assets,
             call_concurrency: config.call_concurrency,
             rate_limiter: Arc::default(),
+            metrics_namespace: config.metrics_namespace,
             now,
         }
     }
@@ -135,27 +138,49 @@ impl Function {
     ) -> Result<Response, HandlerError> {
         let event = catch_unwind(AssertUnwindSafe(|| Ok(event::read(payload)?)))
             .unwrap_or(Err(HandlerError::Panicked))
-            .inspect_err(|_| telemetry::report(&[], Metrics::default()))?;
-        let processed = AssertUnwindSafe(self.process(&event, invocation)).catch_unwind();
-        match processed.await {
-            Ok(response) => response,
-            Err(_panic) => self.nothing_done(&event, invocation),
+            .inspect_err(|_| self.log_results(&[], Metrics::default(), invocation))?;
+        let received = receive(event.messages(), invocation.request_id);
+        telemetry::record_correlation_id(&received);
+        let processed = AssertUnwindSafe(self.process(received, invocation)).catch_unwind();
+        let (settlements, mut metrics) = processed.await.unwrap_or_else(|_panic| {
+            // Nothing is certain: every message counts as unread.
+            let messages = event.messages().iter();
+            let unread = messages.map(|message| Received::unread(message, invocation.request_id));
+            let settlements = unread.map(|unread| settle(unread, None, Queues::None));
+            (settlements.collect(), Metrics::default())
+        });
+
+        let redelivered = match event {
+            Event::Queue(_) => needs_redelivery(&settlements),
+            Event::Reported(_) => vec![false; settlements.len()],
+        };
+        metrics.messages = settlements.len();
+        metrics.redelivered = redelivered.iter().filter(|is_so| **is_so).count();
+        metrics.assets = settlements.iter().map(Counts::of).sum();
+        metrics.attempts = self.sitewise.take_attempts();
+        let calls = metrics.calls;
+        self.log_results(&settlements, metrics, invocation);
+        match &event {
+            Event::Queue(messages) => {
+                let redelivered = messages.iter().zip(redelivered);
+                let ids = redelivered
+                    .filter(|(_, is_redelivered)| *is_redelivered)
+                    .map(|(message, _)| message.id.as_deref());
+                Ok(Response::PartialBatch(partial_batch(ids)?))
+            }
+            Event::Reported(_) => reports(&settlements, invocation, calls),
         }
     }
 
-    async fn process(
+    /// Processes messages from their requests to what is stored of them.
+    async fn process<'a>(
         &self,
-        event: &Event<'_>,
+        received: Vec<Received<'a>>,
         invocation: Invocation<'_>,
-    ) -> Result<Response, HandlerError> {
+    ) -> (Vec<Settlement<'a>>, Metrics) {
         let stops = Stops::before(invocation.deadline);
-        let received = receive(event.messages(), invocation.request_id);
-        telemetry::set_messages(&received);
-
-        let inputs: Vec<PlanInput<'_>> = received
-            .iter()
-            .filter_map(|received| self.plan_input(received))
-            .collect();
+        let inputs = received.iter().filter_map(|one| self.plan_input(one));
+        let inputs: Vec<PlanInput<'_>> = inputs.collect();
         let batches = plan(&inputs);
         let dispatched = dispatch(
             &self.sitewise,
@@ -166,14 +191,13 @@ impl Function {
         )
         .await;
         let mut outcomes = scatter(&inputs, &batches, &dispatched.outcomes).into_iter();
-        let mut settlements: Vec<Settlement<'_>> = Vec::with_capacity(received.len());
+        let mut settlements = Vec::with_capacity(received.len());
         for received in received {
             let is_planned = self.plan_input(&received).is_some();
             let outcomes = is_planned.then(|| outcomes.next()).flatten();
             settlements.push(settle(received, outcomes, self.queues()));
         }
         hold_back_groups(&mut settlements);
-
         let outbox = Outbox {
             dead_letter_queue: self.dead_letter_queue.as_ref(),
             work_queue: self.work_queue.as_ref(),
@@ -183,34 +207,15 @@ impl Function {
             stop: stops.writes,
         };
         let stored = outbox.store(&mut settlements).await;
-        let redelivered = match event {
-            Event::Queue(_) => needs_redelivery(&settlements),
-            Event::Reported(_) => vec![false; settlements.len()],
-        };
         let metrics = Metrics {
-            messages: settlements.len(),
-            redelivered: redelivered.iter().filter(|is_so| **is_so).count(),
-            assets: settlements.iter().map(Counts::of).sum(),
             calls: dispatched.calls,
             reads: dispatched.reads,
-            attempts: self.sitewise.take_attempts(),
             dead_letters: stored.dead_letters,
             parts: stored.parts,
             not_stored: stored.failed,
-            cold_start: false,
+            ..Metrics::default()
         };
-        telemetry::report(&settlements, metrics);
-
-        match event {
-            Event::Queue(messages) => {
-                let redelivered = messages.iter().zip(redelivered);
-                let ids = redelivered
-                    .filter(|(_, is_redelivered)| *is_redelivered)
-                    .map(|(message, _)| message.id.as_deref());
-                Ok(Response::PartialBatch(partial_batch(ids)?))
-            }
-            Event::Reported(_) => reports(&settlements, invocation, dispatched.calls),
-        }
+        (settlements, metrics)
     }
 
     /// Returns what is to be planned for a message: nothing where there is no
@@ -227,6 +232,16 @@ impl Function {
         })
     }
 
+    fn log_results(
+        &self,
+        settlements: &[Settlement<'_>],
+        mut metrics: Metrics,
+        invocation: Invocation<'_>,
+    ) {
+        metrics.cold_start = invocation.is_cold_start;
+        telemetry::log_results(settlements, &metrics, self.metrics_namespace.as_deref());
+    }
+
     fn queues(&self) -> Queues {
         match (&self.dead_letter_queue, &self.work_queue) {
             (None, _) => Queues::None,
@@ -234,72 +249,6 @@ impl Function {
             (Some(_), Some(_)) => Queues::Both,
         }
     }
-
-    /// Responds to an event on which the function panicked: nothing is certain.
-    fn nothing_done(
-        &self,
-        event: &Event<'_>,
-        invocation: Invocation<'_>,
-    ) -> Result<Response, HandlerError> {
-        let messages = event.messages();
-        let metrics = Metrics {
-            messages: messages.len(),
-            redelivered: match event {
-                Event::Queue(_) => messages.len(),
-                Event::Reported(_) => 0,
-            },
-            attempts: self.sitewise.take_attempts(),
-            ..Metrics::default()
-        };
-        telemetry::report(&[], metrics);
-        match event {
-            Event::Queue(messages) => {
-                let ids = messages.iter().map(|message| message.id.as_deref());
-                Ok(Response::PartialBatch(partial_batch(ids)?))
-            }
-            Event::Reported(messages) => {
-                let is_callers = |message: &Message<'_>| message.origin.keeper() == Keeper::Caller;
-                if !messages.iter().all(is_callers) {
-                    return Err(HandlerError::Panicked);
-                }
-                let settlements: Vec<Settlement<'_>> = messages
-                    .iter()
-                    .map(|message| {
-                        let received = Received {
-                            message,
-                            id: invocation.request_id.into(),
-                            request: Err(ReadError::Panicked),
-                        };
-                        settle(received, None, Queues::None)
-                    })
-                    .collect();
-                reports(&settlements, invocation, 0)
-            }
-        }
-    }
-}
-
-/// Reads the messages. Each gets an id that is the same at its every delivery:
-/// its own, else one of the invocation's, which Lambda repeats when it retries an
-/// event.
-fn receive<'a>(messages: &'a [Message<'a>], request_id: &'a str) -> Vec<Received<'a>> {
-    let read = |message: &Message<'_>| match catch_unwind(AssertUnwindSafe(|| message.request())) {
-        Ok(request) => request.map_err(ReadError::Malformed),
-        Err(_panic) => Err(ReadError::Panicked),
-    };
-    messages
-        .iter()
-        .enumerate()
-        .map(|(index, message)| Received {
-            message,
-            id: match &message.id {
-                Some(id) => Cow::Borrowed(id.as_ref()),
-                None if messages.len() == 1 => Cow::Borrowed(request_id),
-                None => Cow::Owned(format!("{request_id}/{index}")),
-            },
-            request: read(message),
-        })
-        .collect()
 }
 
 /// Reports what became of each message, or fails where only Lambda can keep what

@@ -11,45 +11,42 @@ use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
 use serde_json::value::RawValue;
 use sitewise_disassociator::aws::connections::Connections;
-use sitewise_disassociator::config::{Config, DEFAULT_SERVICE_NAME};
+use sitewise_disassociator::aws::retry::MOST_IDLE_CONNECTIONS;
+use sitewise_disassociator::config::Config;
 use sitewise_disassociator::deadline::time_left;
-use sitewise_disassociator::handler::{Function, HandlerError, Invocation};
+use sitewise_disassociator::handler::{Function, Invocation};
 use sitewise_disassociator::output::response::Response;
 use sitewise_disassociator::telemetry::{self, TelemetryConfig};
 use tokio::time::Instant;
-use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing::Instrument as _;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let config = match Config::from_env() {
         Ok(config) => config,
         Err(error) => {
-            telemetry::init(TelemetryConfig {
-                service: DEFAULT_SERVICE_NAME.to_owned(),
-                filter: Targets::new().with_default(LevelFilter::INFO),
-                metrics_namespace: None,
-                metrics_level: "INFO",
-            });
+            telemetry::init(TelemetryConfig::default());
             tracing::error!(%error, "wrong configuration");
             return ExitCode::FAILURE;
         }
     };
-    let connections = connections(&config);
-    let sdk_config = sdk_config(&config, connections.clone()).await;
+    let sdk_config = sdk_config(&config).await;
     let function = Function::new(&sdk_config, config.function, SystemTime::now);
     telemetry::init(config.telemetry);
-    let handler = service_fn(|event: LambdaEvent<Box<RawValue>>| {
-        let (function, connections) = (&function, &connections);
-        async move {
-            let answer = handle(function, event).await;
-            connections.close_spare();
-            answer.map_err(|error| diagnostic(&error))
-        }
+    let mut is_cold_start = true;
+    let handler = service_fn(|event| {
+        let is_cold_start = std::mem::replace(&mut is_cold_start, false);
+        handle(&function, event, is_cold_start)
     });
     match lambda_runtime::run(handler).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!(%error, "the Lambda runtime stopped");
+            let error = match error.downcast_ref::<serde_json::Error>() {
+                // It quotes what the caller wrote.
+                Some(_) => "the client context is malformed".to_owned(),
+                None => error.to_string(),
+            };
+            tracing::error!(error, "the Lambda runtime stopped");
             ExitCode::FAILURE
         }
     }
@@ -57,18 +54,18 @@ async fn main() -> ExitCode {
 
 fn connections(config: &Config) -> Connections {
     let tls_context = config.tls_roots.tls_context();
-    Connections::new(move |most_idle| {
+    Connections::new(move || {
         Builder::new()
             .tls_provider(Provider::Rustls(CryptoMode::Ring))
             .tls_context(tls_context.clone())
-            .pool_max_idle_per_host(most_idle)
+            .pool_max_idle_per_host(MOST_IDLE_CONNECTIONS)
             .build_https()
     })
 }
 
-async fn sdk_config(config: &Config, connections: Connections) -> SdkConfig {
+async fn sdk_config(config: &Config) -> SdkConfig {
     let mut loader = aws_config::defaults(BehaviorVersion::latest())
-        .http_client(connections)
+        .http_client(connections(config))
         // Each client has a retry configuration of its own. Without one here the
         // loader panics at values of AWS_RETRY_MODE and AWS_MAX_ATTEMPTS that it
         // does not support.
@@ -85,25 +82,30 @@ async fn sdk_config(config: &Config, connections: Connections) -> SdkConfig {
 async fn handle(
     function: &Function,
     event: LambdaEvent<Box<RawValue>>,
-) -> Result<Response, HandlerError> {
-    telemetry::begin_invocation(
-        &event.context.request_id,
-        event.context.xray_trace_id.as_deref(),
-    );
-    let deadline = SystemTime::UNIX_EPOCH + Duration::from_millis(event.context.deadline);
+    is_cold_start: bool,
+) -> Result<Response, Diagnostic> {
+    let LambdaEvent { payload, context } = event;
+    let deadline = SystemTime::UNIX_EPOCH + Duration::from_millis(context.deadline);
     let invocation = Invocation {
-        request_id: &event.context.request_id,
+        request_id: &context.request_id,
         deadline: Instant::now() + time_left(deadline, SystemTime::now()),
+        is_cold_start,
     };
-    function
-        .handle(&event.payload, invocation)
-        .await
-        .inspect_err(|error| telemetry::failed(error.name(), &error.to_string()))
-}
-
-fn diagnostic(error: &HandlerError) -> Diagnostic {
-    Diagnostic {
-        error_type: error.name().to_owned(),
-        error_message: error.to_string(),
-    }
+    let span = telemetry::invocation_span(
+        &context.request_id,
+        context.xray_trace_id.as_deref(),
+        is_cold_start,
+    );
+    let handled = async {
+        let response = function.handle(&payload, invocation).await;
+        response.map_err(|error| {
+            let diagnostic = Diagnostic {
+                error_type: error.name().to_owned(),
+                error_message: error.to_string(),
+            };
+            telemetry::log_invocation_failure(&diagnostic.error_type, &diagnostic.error_message);
+            diagnostic
+        })
+    };
+    handled.instrument(span).await
 }

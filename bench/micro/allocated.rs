@@ -7,10 +7,10 @@ mod shapes;
 use std::hint::black_box;
 
 use allocation_counter::{AllocationInfo, measure};
-use sitewise_disassociator::event;
+use sitewise_disassociator::input::event;
 use sitewise_disassociator::plan::plan;
 
-use shapes::{SHAPES, asks, payload, requests};
+use shapes::{SHAPES, inputs, payload, requests};
 
 #[expect(clippy::print_stdout, reason = "printing is what the program is for")]
 fn row(part: &str, messages: usize, assets: usize, allocated: &AllocationInfo) {
@@ -37,11 +37,11 @@ fn main() {
 
         let requests = requests(messages, assets);
         let planned = measure(|| {
-            black_box(plan(&asks(&requests)));
+            black_box(plan(&inputs(&requests)));
         });
         row("plan", messages, assets, &planned);
 
-        let batches = plan(&asks(&requests));
+        let batches = plan(&inputs(&requests));
         let tokens = measure(|| {
             for batch in &batches {
                 black_box(batch.token(&batch.assets, 0));

@@ -9,13 +9,14 @@ use std::hint::black_box;
 use std::time::{Duration, SystemTime};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use sitewise_disassociator::event::{self, Origin};
+use sitewise_disassociator::input::event;
+use sitewise_disassociator::input::received::Received;
 use sitewise_disassociator::outcome::{Failure, Outcome};
-use sitewise_disassociator::output::dead_letter::{NamedAsset, Source, letters};
-use sitewise_disassociator::plan::{distribute, plan};
-use sitewise_disassociator::settle::{Available, Worked, settle};
+use sitewise_disassociator::output::dead_letter::{self, Source};
+use sitewise_disassociator::plan::{plan, scatter};
+use sitewise_disassociator::settle::{Queues, settle};
 
-use shapes::{SHAPES, asks, payload, requests};
+use shapes::{SHAPES, inputs, payload, requests};
 
 /// Measures `run` for each shape, by asset.
 fn by_shape<T>(
@@ -45,12 +46,12 @@ fn reading(criterion: &mut Criterion) {
 
 fn planning(criterion: &mut Criterion) {
     by_shape(criterion, "plan", requests, |requests| {
-        black_box(plan(&asks(requests)));
+        black_box(plan(&inputs(requests)));
     });
 }
 
 fn tokens(criterion: &mut Criterion) {
-    let prepare = |messages, assets| plan(&asks(&requests(messages, assets)));
+    let prepare = |messages, assets| plan(&inputs(&requests(messages, assets)));
     by_shape(criterion, "token", prepare, |batches| {
         for batch in batches {
             black_box(batch.token(&batch.assets, 0));
@@ -61,26 +62,28 @@ fn tokens(criterion: &mut Criterion) {
 fn settling(criterion: &mut Criterion) {
     let prepare = |messages, assets| {
         let requests = requests(messages, assets);
-        let batches = plan(&asks(&requests));
+        let batches = plan(&inputs(&requests));
         let outcomes: Vec<Vec<Outcome>> = batches
             .iter()
             .map(|batch| vec![Outcome::Disassociated; batch.assets.len()])
             .collect();
         (requests, batches, outcomes)
     };
-    let available = Available {
-        dead_letter_queue: true,
-        work_queue: true,
-    };
+    let payload = payload(1, 1);
+    let event = event::read(&payload).expect("an event");
     by_shape(
         criterion,
         "settle",
         prepare,
         |(requests, batches, outcomes)| {
-            let told = distribute(&asks(requests), batches, outcomes);
-            for (request, outcomes) in requests.iter().zip(told) {
-                let worked = Worked::Dispatched(request, outcomes);
-                black_box(settle(Origin::Sqs, worked, available));
+            let results = scatter(&inputs(requests), batches, outcomes);
+            for (request, outcomes) in requests.iter().zip(results) {
+                let received = Received {
+                    message: &event.messages()[0],
+                    id: "m".into(),
+                    request: Ok(request.clone()),
+                };
+                black_box(settle(received, Some(outcomes), Queues::Both));
             }
         },
     );
@@ -97,11 +100,9 @@ fn dead_letters(criterion: &mut Criterion) {
     let failure = Failure::new("INTERNAL_FAILURE", "Simulated failure.");
     by_shape(criterion, "dead letters", requests, |requests| {
         for request in requests {
-            let named = request.assets.iter().map(|asset| NamedAsset {
-                asset: asset.to_string().into(),
-                failure: &failure,
-            });
-            for letter in letters(source, request.project, named) {
+            let assets = request.assets.iter();
+            let named = assets.map(|asset| (asset.to_string().into(), &failure));
+            for letter in dead_letter::dead_letters(source, request.project, named) {
                 black_box(letter);
             }
         }

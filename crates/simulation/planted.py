@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Tests the rig: plants one bug after the other in a copy of the function, and
-sees the rig find each.
+"""Tests the simulation: plants one bug after the other in a copy of the function, and
+sees the simulation find each.
 
     python3 crates/simulation/planted.py [NAME …]
 
@@ -25,40 +25,36 @@ SEEDS = 1000
 BUGS = [
     (
         "failures inside a 200 are ignored",
-        "src/sitewise.rs",
+        "src/aws/sitewise.rs",
         "            .errors()\n            .iter()\n            .map(",
         "            .errors()\n            .iter()\n            .take(0)\n            .map(",
     ),
     (
         "a lost reply counts as done",
-        "src/sitewise.rs",
-        """            .await
-            .map_err(|error| CallFailure::of(&error))?;
-""",
-        """            .await
-            .map_err(|error| CallFailure::of(&error));
-        let output = match output {
-            Err(lost) if lost.failure.code() == code::CONNECTION_FAILED => return Ok(Vec::new()),
-            other => other?,
-        };
+        "src/dispatch/requests.rs",
+        "        self.request(RequestKind::Call, call).await\n",
+        """        match self.request(RequestKind::Call, call).await {
+            Err(lost) if lost.failure.code() == code::CONNECTION_FAILED => Ok(Vec::new()),
+            other => other,
+        }
 """,
     ),
     (
-        "acknowledged before the letter is stored",
-        "src/handler.rs",
-        "                Err(failure) => {\n                    rest.failure",
-        "                Err(failure) => {\n                    rest.is_kept = true;\n                    rest.failure",
+        "acknowledged before the dead letter is stored",
+        "src/output/outbox.rs",
+        "                Err(failure) => {\n                    one.failure",
+        "                Err(failure) => {\n                    one.is_stored = true;\n                    one.failure",
     ),
     (
         "entries that fail inside a SendMessageBatch's 200 are ignored",
-        "src/queue.rs",
+        "src/aws/sqs.rs",
         "output.successful().iter().map(|entry| entry.id()).collect();",
         "output.successful().iter().map(|entry| entry.id())"
         ".chain(output.failed().iter().map(|entry| entry.id())).collect();",
     ),
     (
         "a random token",
-        "src/plan.rs",
+        "src/token.rs",
         "        self.number(round as usize);\n",
         """        static CALLS: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
         self.number(CALLS.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
@@ -73,7 +69,7 @@ BUGS = [
     ),
     (
         "a token without the round",
-        "src/plan.rs",
+        "src/token.rs",
         "        self.number(round as usize);\n",
         "        let _ = round;\n",
     ),
@@ -86,21 +82,100 @@ BUGS = [
     (
         "an error in a shared batch is blamed on its neighbours",
         "src/plan.rs",
-        "            told[owner.request].extend(share.map(|place| results[usize::from(*place)].clone()));",
-        "            told[owner.request].extend(share.map(|_| results[results.len() - 1].clone()));",
+        "            let results = positions.map(|position| results[usize::from(*position)].clone());\n",
+        "            let results = positions.map(|_| results[results.len() - 1].clone());\n",
     ),
     (
         "a refused batch is rejected whole",
-        "src/dispatch.rs",
-        "        if let [place] = subset.places[..] {\n            self.refused_alone(place, failure);\n            return;",
-        "        if !subset.places.is_empty() {\n"
-        "            self.conclude(&subset.places, &Outcome::Rejected(failure));\n            return;",
+        "src/dispatch/state.rs",
+        "            _ if are_all_listed => again.split(&self.batches[again.batch], REFUSED_PARTS),\n",
+        "            _ if are_all_listed => self.next_round(Attempt {\n"
+        "                round: ASSET_ROUNDS,\n                ..again\n            }),\n",
     ),
     (
-        "a project is presumed missing though it exists",
-        "src/dispatch.rs",
-        "        !self.exists\n            && (self.project_named",
-        "        (self.project_named",
+        "membership is not read: what is refused is rejected at once",
+        "src/dispatch/state.rs",
+        "            self.refusals.entry(project).or_default().push(refusal);\n",
+        "            let round = ASSET_ROUNDS;\n"
+        "            self.next_round(Attempt { round, ..refusal.attempt });\n",
+    ),
+    (
+        "a read decides what came after its first page was asked for",
+        "src/dispatch/mod.rs",
+        "        if refusals.borrow().is_empty() {\n",
+        "        {\n",
+    ),
+    (
+        "a listed asset counts as absent",
+        "src/dispatch/state.rs",
+        "attempt.positions.iter().copied().partition(is_listed);",
+        "attempt.positions.iter().copied().partition(|place| *place > 0 && is_listed(place));",
+    ),
+    (
+        "only the first page of a list is read",
+        "src/dispatch/requests.rs",
+        "                next = page.next;\n",
+        "                next = page.next.filter(|_| false);\n",
+    ),
+    (
+        "an empty list counts as a missing project",
+        "src/dispatch/requests.rs",
+        "        if listed.is_empty() {\n            self.describe(project).await?;\n",
+        """        if listed.is_empty() {
+            return Err(CallFailure::new(
+                FailureClass::Refused,
+                Failure::new("ResourceNotFoundException", "the list is empty"),
+            ));
+""",
+    ),
+    (
+        "a missing project's assets count as absent",
+        "src/dispatch/state.rs",
+        "            let outcome = Outcome::Rejected(failure.clone());\n",
+        "            let _ = failure;\n            let outcome = Outcome::Absent;\n",
+    ),
+    (
+        "a 200 with an error type counts as done",
+        "src/aws/sitewise.rs",
+        "            .interceptor(CheckSuccess { required: None })\n",
+        "",
+    ),
+    (
+        "a shared call that fails is never split",
+        "src/dispatch/mod.rs",
+        "FailureClass::Unexpected if attempt.is_shared(batch) => {",
+        "FailureClass::Unexpected if attempt.is_shared(batch) && false => {",
+    ),
+    (
+        "a shared call that fails is split though nothing is answered",
+        "src/dispatch/state.rs",
+        "        if self.answers > attempt.answers_before {\n",
+        "        if self.answers >= attempt.answers_before {\n",
+    ),
+    (
+        "where nothing is answered no part of a batch is tried",
+        "src/dispatch/state.rs",
+        "            if !attempt.is_whole || receives < 2 {\n",
+        "            if !attempt.is_whole || receives < usize::MAX {\n",
+    ),
+    (
+        "the last part of a split is forgotten",
+        "src/dispatch/attempt.rs",
+        "        parts.into_iter().map(|part| self.part(part)).collect()\n",
+        "        let kept = parts.len().max(2) - 1;\n"
+        "        parts.into_iter().take(kept).map(|part| self.part(part)).collect()\n",
+    ),
+    (
+        "an asset has four times as many rounds",
+        "src/dispatch/state.rs",
+        "        if round < ASSET_ROUNDS {\n",
+        "        if round < 4 * ASSET_ROUNDS {\n",
+    ),
+    (
+        "parts are sent though a dead letter was not stored",
+        "src/output/outbox.rs",
+        "        settlements.iter_mut().for_each(Settlement::hold_back_parts);\n",
+        "",
     ),
     (
         "a batch of 101",
@@ -110,91 +185,71 @@ BUGS = [
     ),
     (
         "a 429 is taken for a refusal",
-        "src/sdk_error.rs",
+        "src/aws/error.rs",
         "        429 => FailureClass::Throttled,\n",
         "        429 => FailureClass::Refused,\n",
     ),
     (
         "an expired credential is taken for a refusal",
-        "src/sdk_error.rs",
+        "src/aws/error.rs",
         "        return FailureClass::Denied;\n",
         "        return FailureClass::Refused;\n",
     ),
     (
         "a record with unfinished assets is acknowledged",
-        "src/settle.rs",
-        "        self.rest.iter().any(|rest| !rest.is_kept)\n",
-        "        self.rest.iter().any(|rest| !rest.is_kept && !rest.retryable)\n",
+        "src/settle/mod.rs",
+        "        self.unresolved.iter().any(|one| !one.is_stored)\n",
+        "        self.unresolved.iter().any(|one| !one.is_stored && !one.retryable)\n",
     ),
     (
         "the order of FIFO groups is lost",
-        "src/settle.rs",
-        "*stays || is_behind",
-        "*stays",
+        "src/settle/fifo.rs",
+        "is_behind || settlement.must_be_kept()",
+        "is_behind && false || settlement.must_be_kept()",
     ),
     (
         "the deadline is ignored",
-        "src/handler.rs",
-        "            stop_calls: before((left / 5).clamp(LEAST_RESERVE, RESERVE)),",
-        "            stop_calls: deadline + RESERVE,",
+        "src/deadline.rs",
+        "            requests: before((left / 5).clamp(LEAST_RESERVE, RESERVE)),",
+        "            requests: deadline + RESERVE + left,",
     ),
     (
         "a letter forgets its last asset",
-        "src/dead_letter.rs",
+        "src/output/dead_letter.rs",
         "            asset_ids: assets.iter()",
         "            asset_ids: assets[..assets.len().saturating_sub(1)].iter()",
     ),
     (
         "a part forgets its last asset",
-        "src/part.rs",
+        "src/output/part.rs",
         "    assets\n        .chunks(size)",
         "    assets[..assets.len().saturating_sub(1)]\n        .chunks(size)",
     ),
     (
         "a panic counts as done",
-        "src/dispatch.rs",
-        """                Ok(Err(_panic)) => {
-                    return Err(Missed::Failed(CallFailure::new(
-                        FailureClass::Unexpected,
-                        panic_failure(),
-                    )));
-                }
+        "src/dispatch/requests.rs",
+        "        self.request(RequestKind::Call, call).await\n",
+        """        match self.request(RequestKind::Call, call).await {
+            Err(panic) if panic.failure.code() == code::INTERNAL_ERROR => Ok(Vec::new()),
+            other => other,
+        }
 """,
-        "                Ok(Err(_panic)) => return Ok(Vec::new()),\n",
     ),
     (
         "a throttled call counts as done",
-        "src/dispatch.rs",
-        "                    throttled = Some(failure);\n",
-        "                    return Ok(Vec::new());\n",
+        "src/dispatch/requests.rs",
+        "        self.request(RequestKind::Call, call).await\n",
+        """        match self.request(RequestKind::Call, call).await {
+            Err(error) if error.class == FailureClass::Throttled => Ok(Vec::new()),
+            other => other,
+        }
+""",
     ),
     (
         "no call waits for its turn",
-        "src/dispatch.rs",
-        "            let start = self.pace().next_start(now);\n",
-        "            let start = self.pace().next_start(now).min(now);\n",
-    ),
-    (
-        "assets that wait to be tried alone are forgotten",
-        "src/dispatch.rs",
-        "            self.go_on(job.batch, vec![rest]);\n",
-        "            let _ = rest;\n",
-    ),
-    (
-        "once most are refused, all are taken for refused",
-        "src/dispatch.rs",
-        "        self.reject_presumed(&mut subset.places);\n        if subset.places.is_empty() {\n"
-        "            return;\n        }\n        if subset.round > 0 {",
-        "        if self.calls.state().is_mostly_refused(self.index) {\n"
-        "            let refused = Outcome::Rejected(panic_failure());\n"
-        "            return self.conclude(&subset.places, &refused);\n        }\n"
-        "        if subset.round > 0 {",
-    ),
-    (
-        "where nothing is answered nobody is tried alone",
-        "src/dispatch.rs",
-        "    let mut may_sound = true;\n",
-        "    let mut may_sound = false;\n",
+        "src/dispatch/requests.rs",
+        "            let start = self.rate_limiter().next_start(now);\n",
+        "            let start = self.rate_limiter().next_start(now).min(now);\n",
     ),
 ]
 
@@ -225,10 +280,10 @@ def main():
         build = run("cargo", "build", "--quiet", "--locked", "--package", "simulation")
         if build.returncode:
             sys.exit(f"{name}: does not compile\n{build.stderr}")
-        rig = run(BUILD / "debug" / "simulation", "--seeds", str(SEEDS), "--stop")
-        found = [line for line in rig.stdout.splitlines() if line.startswith("seed ")]
-        if rig.returncode and found:
-            runs = rig.stdout.splitlines()[-1].split()[0]
+        simulation = run(BUILD / "debug" / "simulation", "--seeds", str(SEEDS), "--stop")
+        found = [line for line in simulation.stdout.splitlines() if line.startswith("seed ")]
+        if simulation.returncode and found:
+            runs = simulation.stdout.splitlines()[-1].split()[0]
             print(f"found   {name}, after {runs} seed(s): {found[0]}", flush=True)
         else:
             print(f"MISSED  {name}", flush=True)

@@ -7,11 +7,11 @@ use std::time::{Duration, SystemTime};
 use libfuzzer_sys::fuzz_target;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
-use sitewise_disassociator::output::dead_letter::{NamedAsset, Source, as_it_came, letters};
-use sitewise_disassociator::event::{self, Event};
+use sitewise_disassociator::aws::sqs::{MESSAGE_LIMIT, OutgoingMessage};
+use sitewise_disassociator::input::event::{self, Event};
+use sitewise_disassociator::input::request::DisassociateRequest;
 use sitewise_disassociator::outcome::Failure;
-use sitewise_disassociator::aws::sqs::{MESSAGE_LIMIT, Parcel};
-use sitewise_disassociator::request::DisassociateRequest;
+use sitewise_disassociator::output::dead_letter::{Source, as_it_came, dead_letters};
 
 /// Bytes of letters that are enough for several.
 const ENOUGH: usize = 3 * MESSAGE_LIMIT;
@@ -29,12 +29,12 @@ fn is_taken(text: &str) -> bool {
         })
 }
 
-fn check(parcel: &Parcel) {
-    assert!(is_taken(&parcel.body));
-    for (name, value) in &parcel.attributes {
+fn check(message: &OutgoingMessage) {
+    assert!(is_taken(&message.body));
+    for (name, value) in &message.attributes {
         assert!(is_taken(value), "{name}: {value:?}");
     }
-    assert!(parcel.attributes.len() <= 10);
+    assert!(message.attributes.len() <= 10);
 }
 
 fuzz_target!(|input: Input| {
@@ -73,44 +73,41 @@ fuzz_target!(|input: Input| {
         request_id: &message_id,
         now: SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_407_660),
     };
-    let parcel = as_it_came(source, None, &failure);
-    check(&parcel);
+    let message = as_it_came(source, None, &failure);
+    check(&message);
     if is_taken(&body) {
-        assert_eq!(parcel.body, body, "as it came");
+        assert_eq!(message.body, body, "as it came");
     }
-    assert!(parcel.size() <= MESSAGE_LIMIT || parcel.body.len() > MESSAGE_LIMIT);
+    assert!(message.size() <= MESSAGE_LIMIT || message.body.len() > MESSAGE_LIMIT);
 
     let project = "5791e316-d232-4366-84f0-e1df00172b1b"
         .parse()
         .expect("an id");
-    let named = assets.iter().map(|asset| NamedAsset {
-        asset: asset.into(),
-        failure: &failure,
-    });
-    let mut told: Vec<String> = Vec::new();
-    for letter in letters(source, project, named) {
-        check(&letter.parcel);
+    let named = assets.iter().map(|asset| (asset.into(), &failure));
+    let mut all: Vec<String> = Vec::new();
+    for letter in dead_letters(source, project, named) {
+        check(&letter.message);
         // What is too large alone is left to the queue to refuse.
-        let is_alone_too_large = letter.names.len() == 1 && letter.parcel.attributes.is_empty();
-        assert!(letter.parcel.size() <= MESSAGE_LIMIT || is_alone_too_large);
-        if letter.names.len() > 1 {
+        let is_alone_too_large = letter.names == 1 && letter.message.attributes.is_empty();
+        assert!(letter.message.size() <= MESSAGE_LIMIT || is_alone_too_large);
+        if letter.names > 1 {
             let values = [&message_id, failure.code(), failure.message(), "project"];
-            let told = values.iter().filter(|value| !value.is_empty()).count();
+            let given = values.iter().filter(|value| !value.is_empty()).count();
             let from = usize::from(!message_id.is_empty());
-            assert_eq!(letter.parcel.attributes.len(), told + from);
+            assert_eq!(letter.message.attributes.len(), given + from);
         }
-        let request = DisassociateRequest::parse(&letter.parcel.body).expect("a request");
+        let request = DisassociateRequest::parse(&letter.message.body).expect("a request");
         assert_eq!(request.project, project);
-        assert_eq!(request.requested(), letter.names.len());
+        assert_eq!(request.requested(), letter.names);
 
-        let body: Value = serde_json::from_str(&letter.parcel.body).expect("JSON");
+        let body: Value = serde_json::from_str(&letter.message.body).expect("JSON");
         let ids: Vec<&str> = body["assetIds"]
             .as_array()
             .expect("a list")
             .iter()
             .map(|id| id.as_str().expect("a text"))
             .collect();
-        assert_eq!(ids, assets[letter.names.clone()]);
+        assert_eq!(ids, assets[all.len()..all.len() + letter.names]);
         let errors = body["errors"].as_array().expect("a list");
         assert_eq!(errors.len(), ids.len());
         for (error, id) in errors.iter().zip(&ids) {
@@ -118,7 +115,7 @@ fuzz_target!(|input: Input| {
             assert_eq!(error["code"], failure.code());
             assert_eq!(error["message"], failure.message());
         }
-        told.extend(ids.into_iter().map(ToOwned::to_owned));
+        all.extend(ids.into_iter().map(ToOwned::to_owned));
     }
-    assert_eq!(told, assets, "each once, in their order");
+    assert_eq!(all, assets, "each once, in their order");
 });

@@ -1,6 +1,5 @@
-//! What a client's calls were made of.
-//!
-//! Owns the count of attempts and their times. It must not change a call.
+//! Counts the attempts of a client's requests, and takes their times. It must
+//! not change a request.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,18 +17,19 @@ use tokio::time::Instant;
 use crate::aws::error::FailureClass;
 use crate::aws::retry::{Metadata, class_of};
 
-/// The attempts of some calls. The SDK makes several for a call that it retries.
+/// The attempts of some requests. The SDK makes several of a request that it
+/// retries.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Attempts {
-    /// those that repeat an earlier one of their call
+    /// those after the first of their request
     pub retries: usize,
-    /// those answered with throttling
+    /// those that were throttled
     pub throttled: usize,
-    /// the time of each, from its start to its answer or failure
+    /// the time of each, from its start to its response or failure
     pub latencies: Vec<Duration>,
 }
 
-/// Counts the attempts of one client's calls. Its clones share the count.
+/// Counts the attempts of one client's requests. Its clones share the count.
 #[derive(Clone)]
 pub struct CountAttempts {
     counted: Arc<Mutex<Attempts>>,
@@ -44,7 +44,7 @@ impl CountAttempts {
         }
     }
 
-    /// Returns what was counted since the last time.
+    /// Returns the attempts since it was last called.
     pub fn take(&self) -> Attempts {
         std::mem::take(&mut self.counted())
     }
@@ -62,7 +62,7 @@ impl fmt::Debug for CountAttempts {
     }
 }
 
-/// When a call's attempt under way was started.
+/// When a request's current attempt started.
 #[derive(Debug)]
 struct Started(Instant);
 

@@ -1,8 +1,8 @@
-//! What an error of the AWS SDK means, whichever service it is from.
+//! Classifies the errors of the AWS SDK, of either service.
 //!
-//! Owns the classification: the SDK's variant, the status and the service's
-//! name for the error are looked at together, for none of them tells alone. It
-//! must not act on what it finds.
+//! Owns the classification, by the SDK's variant, the HTTP status and the
+//! service's name for the error together: none of them is enough alone. It must
+//! not act on it.
 
 use std::error::Error as StdError;
 use std::time::Duration;
@@ -20,24 +20,24 @@ use thiserror::Error;
 
 use crate::outcome::{Failure, code};
 
-/// Why a call as a whole did not succeed.
+/// Why a request as a whole did not succeed.
 #[derive(Clone, Debug)]
 pub struct CallFailure {
-    /// What it means.
+    /// Its class.
     pub class: FailureClass,
-    /// What to tell about it.
+    /// Its code and message, for reports and dead letters.
     pub failure: Failure,
-    /// How long the service asks to wait before the next call.
+    /// How long the service asks to wait before the next request.
     pub pause: Option<Duration>,
 }
 
-/// What the failure of a whole call means.
+/// The class of a request's failure.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum FailureClass {
-    /// Something that the call names is refused for good: a 400
+    /// The service refuses something that the request names: a 400
     /// `InvalidRequestException` or a 404 `ResourceNotFoundException`.
     Refused,
-    /// Too many calls: worth another try at a slower pace.
+    /// Too many requests: to be retried at a lower rate.
     Throttled,
     /// The service or the network failed; retried by the SDK.
     Transient,
@@ -48,7 +48,7 @@ pub enum FailureClass {
 }
 
 impl CallFailure {
-    /// Makes a failure without an answer.
+    /// Makes a failure without a response.
     pub fn new(class: FailureClass, failure: Failure) -> Self {
         Self {
             class,
@@ -57,12 +57,13 @@ impl CallFailure {
         }
     }
 
-    /// Tells whether the service says that what the call names does not exist.
+    /// Returns whether the service says that what the request names does not
+    /// exist.
     pub fn is_not_found(&self) -> bool {
         self.class == FailureClass::Refused && self.failure.code() == NOT_FOUND
     }
 
-    /// Finds out what an error of the SDK means.
+    /// Classifies an error of the SDK.
     pub fn of<E>(error: &SdkError<E, HttpResponse>) -> Self
     where
         E: StdError + ProvideErrorMetadata + 'static,
@@ -75,7 +76,7 @@ impl CallFailure {
             SdkError::DispatchFailure(dispatch) => {
                 let connector = dispatch.as_connector_error();
                 let is_timeout = connector.is_some_and(ConnectorError::is_timeout);
-                let is_network = connector.is_some_and(is_of_the_network);
+                let is_network = connector.is_some_and(is_network_error);
                 let class = if is_network {
                     FailureClass::Transient
                 } else {
@@ -100,9 +101,9 @@ impl CallFailure {
                 let status = service.raw().status().as_u16();
                 let name = error_name(service.err(), service.raw());
                 let class = classify(status, name);
-                let answer_is_broken = (200..300).contains(&status);
+                let is_malformed = (200..300).contains(&status);
                 let code = match name {
-                    _ if answer_is_broken => code::MALFORMED_RESPONSE.to_owned(),
+                    _ if is_malformed => code::MALFORMED_RESPONSE.to_owned(),
                     Some(name) => name.to_owned(),
                     None => format!("HTTP {status}"),
                 };
@@ -125,22 +126,22 @@ impl CallFailure {
     }
 }
 
-/// Returns the pause that an answer asks for, in the header that the SDK's own
-/// retries heed, in milliseconds.
+/// Returns the pause that a response asks for, in milliseconds, in the header
+/// that the SDK's own retries follow.
 fn pause(response: &HttpResponse) -> Option<Duration> {
     let header = response.headers().get("x-amz-retry-after")?;
     header.parse().ok().map(Duration::from_millis)
 }
 
-/// Tells whether it was the network, or something on it that does not speak
-/// HTTP, so that another attempt may help. (Over a socket, a broken connection
-/// and an answer that is not HTTP are "other" errors.)
-pub(crate) fn is_of_the_network(error: &ConnectorError) -> bool {
+/// Returns whether the network failed, or something on it that does not speak
+/// HTTP, so that another attempt may succeed. (Over a socket, a broken connection
+/// and a response that is not HTTP are "other" errors.)
+pub(crate) fn is_network_error(error: &ConnectorError) -> bool {
     error.is_timeout() || error.is_io() || error.is_other()
 }
 
-/// Returns the service's name for an error. Where the body cannot be read, so
-/// that the SDK has no name, the header may still tell.
+/// Returns the service's name for an error. If the body cannot be read, so that
+/// the SDK has no name, the header may still have it.
 pub(crate) fn error_name<'a>(
     error: &'a dyn ProvideErrorMetadata,
     response: &'a HttpResponse,
@@ -153,17 +154,17 @@ pub(crate) fn error_name<'a>(
 
 const ERROR_TYPE: &str = "x-amzn-errortype";
 
-/// Returns the name in an error type, which may have a namespace before it and
-/// an address behind it.
+/// Returns the name in an error type, which may have a namespace before it and a
+/// URL after it.
 fn bare_name(error_type: &str) -> Option<&str> {
     let name = error_type.split(':').next()?;
     name.rsplit('#').next().filter(|name| !name.is_empty())
 }
 
-/// A success that is none, though the SDK takes it for one.
+/// Why a success to the SDK is none.
 #[derive(Debug, Error)]
 enum FalseSuccess {
-    /// It carries an error type.
+    /// It has an error type.
     #[error("the response is a success that carries the error type {0}")]
     ErrorType(String),
     /// It lacks a member that the service model requires.
@@ -171,20 +172,19 @@ enum FalseSuccess {
     Missing(&'static str),
 }
 
-/// Makes a failure of a success that carries an error type, or that lacks a
-/// member.
+/// Turns a success that has an error type, or lacks a member, into a failure.
 #[derive(Debug)]
 pub(crate) struct CheckSuccess {
-    /// The member that the body must have.
+    /// A member that the body must have.
     pub(crate) required: Option<&'static str>,
 }
 
 impl CheckSuccess {
     fn check(&self, response: &HttpResponse) -> Result<(), FalseSuccess> {
         let body = response.body().bytes().unwrap_or_default();
-        // Most bodies are not worth reading a second time.
-        let is_read = self.required.is_some() || body.windows(6).any(|part| part == b"__type");
-        let members: Map<String, Value> = if is_read {
+        // Most bodies need not be parsed a second time.
+        let is_parsed = self.required.is_some() || body.windows(6).any(|part| part == b"__type");
+        let members: Map<String, Value> = if is_parsed {
             serde_json::from_slice(body).unwrap_or_default()
         } else {
             Map::new()
@@ -221,7 +221,7 @@ impl Intercept for CheckSuccess {
     }
 }
 
-/// Codes that refuse the call for what it names (service model, errors of
+/// Codes that refuse a request for what it names (service model, errors of
 /// `BatchDisassociateProjectAssets`).
 const REFUSALS: &[&str] = &["InvalidRequestException", NOT_FOUND];
 
@@ -251,8 +251,7 @@ const DENIALS: &[&str] = &[
     "UnrecognizedClientException",
 ];
 
-/// Decides what an answer means by its status and its error name together:
-/// neither tells alone.
+/// Classifies a response by its status and its error name together.
 pub(crate) fn classify(status: u16, name: Option<&str>) -> FailureClass {
     let is_one_of = |names: &[&str]| name.is_some_and(|name| names.contains(&name));
     if (200..300).contains(&status) {
@@ -276,7 +275,7 @@ pub(crate) fn classify(status: u16, name: Option<&str>) -> FailureClass {
     }
 }
 
-/// Says what went wrong and why, outermost first.
+/// Returns the text of an error and of its causes, outermost first.
 fn causes(error: &dyn StdError) -> String {
     let mut text = error.to_string();
     let mut next = error.source();

@@ -1,5 +1,4 @@
-//! The two AWS services that the function calls, and how the AWS SDK is set up
-//! for them.
+//! The clients of SiteWise and SQS, and their setup of the AWS SDK.
 
 pub mod attempts;
 pub mod connections;

@@ -1,12 +1,15 @@
-//! What the AWS SDK retries within one call, how much, and for how long. A
-//! throttled call is not for the SDK to retry: that is
-//! [`dispatch`](crate::dispatch)'s, at the pace of all calls.
+//! The retry policy: how often, how fast and for how long anything is tried again.
 //!
-//! Owns the retry classifier, the retry quota and the form of the timeouts. It
-//! must not retry anything itself.
+//! Owns its numbers, and what the AWS SDK retries within one request. A throttled
+//! request is not for the SDK to retry: [`dispatch`](crate::dispatch) does that,
+//! at the rate of all requests, as its
+//! [`rate_limiter`](crate::dispatch::rate_limiter) allows.
 
 use std::time::Duration;
 
+use aws_config::SdkConfig;
+use aws_config::retry::RetryConfig;
+use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_smithy_runtime::client::retries::{RetryPartition, TokenBucket};
 use aws_smithy_runtime_api::client::interceptors::context::{Error, InterceptorContext};
@@ -16,9 +19,31 @@ use aws_smithy_runtime_api::client::retries::classifiers::{
 };
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
-use crate::aws::error::{FailureClass, classify, error_name, is_of_the_network};
+use crate::aws::error::{FailureClass, classify, error_name, is_network_error};
 
-/// Tokens of a full quota, the SDK's own number. A retry costs 10 after a
+/// How often an asset is tried that is refused alone, or that a 200 names among
+/// its errors, the first time included.
+pub const ASSET_ROUNDS: u32 = 3;
+
+/// The pause before an asset's second round; it doubles for the next.
+pub const ROUND_PAUSE: Duration = Duration::from_millis(250);
+
+/// How often a queue entry is sent that fails inside a 200, the first time
+/// included.
+pub const ENTRY_ATTEMPTS: u32 = 3;
+
+/// The pause before an entry's second attempt; it grows by as much for the next.
+pub const ENTRY_PAUSE: Duration = Duration::from_millis(100);
+
+/// The SDK's attempts of one request, the first included, all with one client
+/// token.
+pub const SDK_ATTEMPTS: u32 = 3;
+
+/// Most idle connections kept to one host. They may all be dead when a process
+/// thaws, and each may then cost a retry: fewer than a full quota has.
+pub const MOST_IDLE_CONNECTIONS: usize = 32;
+
+/// Tokens of a full retry quota, the SDK's own number. A retry costs 10 after a
 /// transient failure.
 const QUOTA: usize = 500;
 
@@ -27,39 +52,62 @@ const QUOTA: usize = 500;
 /// for long.
 const QUOTA_PER_SECOND: f32 = 10.0;
 
-/// Attempts of one call, the first included, all with one client token.
-pub const ATTEMPTS: u32 = 3;
+/// How long a client waits. The invocation's deadline may cut it shorter.
+pub(crate) struct Timeouts {
+    connect: Duration,
+    /// for one attempt's whole response
+    attempt: Duration,
+    /// for a request with all its attempts and the pauses between them
+    operation: Duration,
+}
 
-/// Most idle connections kept to one host: one fewer than a call has attempts.
-/// They may all be dead when a process thaws, and only a try tells; so the last
-/// attempt is on a new one.
-pub const MOST_IDLE_CONNECTIONS: usize = ATTEMPTS as usize - 1;
+pub(crate) const SITEWISE_TIMEOUTS: Timeouts = Timeouts {
+    connect: Duration::from_secs(3),
+    attempt: Duration::from_secs(10),
+    operation: Duration::from_secs(35),
+};
 
-/// Makes a retry quota for one client: shared by its calls, kept between
+/// Shorter ones: dead letters and parts are written in the invocation's last
+/// seconds.
+pub(crate) const SQS_TIMEOUTS: Timeouts = Timeouts {
+    connect: Duration::from_secs(2),
+    attempt: Duration::from_secs(5),
+    operation: Duration::from_secs(12),
+};
+
+/// Returns the process's configuration with a client's retries and timeouts. The
+/// SDK's own defaults would wait for a silent server without end.
+pub(crate) fn with_retries(config: &SdkConfig, timeouts: &Timeouts) -> SdkConfig {
+    let timeouts = TimeoutConfig::builder()
+        .connect_timeout(timeouts.connect)
+        .operation_attempt_timeout(timeouts.attempt)
+        .operation_timeout(timeouts.operation)
+        .build();
+    let retries = RetryConfig::standard().with_max_attempts(SDK_ATTEMPTS);
+    config
+        .to_builder()
+        .retry_config(retries)
+        .timeout_config(timeouts)
+        // The attempt timeout covers a body that stalls.
+        .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+        .build()
+}
+
+/// Makes a retry quota for one client: shared by its requests, kept between
 /// invocations, apart from every other client's.
-pub fn quota(name: &'static str) -> RetryPartition {
+pub(crate) fn quota(client: &'static str) -> RetryPartition {
     let bucket = TokenBucket::builder()
         .capacity(QUOTA)
         .refill_rate(QUOTA_PER_SECOND)
         .build();
-    RetryPartition::custom(name).token_bucket(bucket).build()
-}
-
-/// Makes the three timeouts of a client. The SDK's own defaults would wait for
-/// a silent server without end.
-pub fn timeouts(connect: Duration, attempt: Duration, operation: Duration) -> TimeoutConfig {
-    TimeoutConfig::builder()
-        .connect_timeout(connect)
-        .operation_attempt_timeout(attempt)
-        .operation_timeout(operation)
-        .build()
+    RetryPartition::custom(client).token_bucket(bucket).build()
 }
 
 /// Returns the metadata of an error of a client's operations.
 pub(crate) type Metadata = fn(&Error) -> Option<&dyn ProvideErrorMetadata>;
 
-/// Returns what the service's answer to an attempt means; `None` where it is a
-/// success, or where there is no answer to read.
+/// Classifies the service's response to an attempt; `None` for a success, and if
+/// there is no response to read.
 pub(crate) fn class_of(context: &InterceptorContext, metadata: Metadata) -> Option<FailureClass> {
     let error = context.output_or_error()?.err()?;
     let error = metadata(error.as_operation_error()?)?;
@@ -70,10 +118,10 @@ pub(crate) fn class_of(context: &InterceptorContext, metadata: Metadata) -> Opti
     ))
 }
 
-/// Retries whatever [`classify`](crate::aws::error) calls transient, for the SDK
-/// alone would give up on a 200 that cannot be read and on the rarer 5xx; and
-/// nothing that it calls throttled, which the SDK would retry regardless of all
-/// other calls.
+/// Retries every [`Transient`](FailureClass::Transient) failure: the SDK alone
+/// would give up on a 200 that cannot be read and on the rarer 5xx. Retries no
+/// [`Throttled`](FailureClass::Throttled) one: the SDK would do so regardless of
+/// all other requests.
 #[derive(Debug)]
 pub(crate) struct RetryByClass(pub(crate) Metadata);
 
@@ -81,7 +129,7 @@ impl ClassifyRetry for RetryByClass {
     fn classify_retry(&self, context: &InterceptorContext) -> RetryAction {
         let error = context.output_or_error().and_then(Result::err);
         let connector = error.and_then(OrchestratorError::as_connector_error);
-        if connector.is_some_and(is_of_the_network) {
+        if connector.is_some_and(is_network_error) {
             return RetryAction::transient_error();
         }
         match class_of(context, self.0) {

@@ -1,20 +1,15 @@
-//! The SiteWise requests: one that disassociates assets, two that read a
+//! The SiteWise client: one request that disassociates assets, two that read a
 //! project.
 //!
-//! Owns the SDK client's settings; the only place for SiteWise SDK types. It
-//! must not loop: retries of one request are the SDK's, everything else is
-//! `dispatch`'s.
+//! The only place for SiteWise SDK types. It must not loop: the SDK retries one
+//! request, [`dispatch`](crate::dispatch) does everything else.
 
 use std::error::Error as StdError;
-use std::time::Duration;
 
 use aws_config::SdkConfig;
-use aws_config::retry::RetryConfig;
 use aws_sdk_iotsitewise::Client;
 use aws_sdk_iotsitewise::config::interceptors::BeforeSerializationInterceptorContextMut;
-use aws_sdk_iotsitewise::config::{
-    ConfigBag, Intercept, RuntimeComponents, StalledStreamProtectionConfig,
-};
+use aws_sdk_iotsitewise::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_iotsitewise::error::ProvideErrorMetadata;
 use aws_sdk_iotsitewise::operation::batch_disassociate_project_assets::BatchDisassociateProjectAssetsError;
 use aws_sdk_iotsitewise::operation::describe_project::DescribeProjectError;
@@ -26,27 +21,17 @@ use aws_types::endpoint_config::EndpointUrl;
 
 use crate::aws::attempts::{Attempts, CountAttempts};
 use crate::aws::error::{CallFailure, CheckSuccess, FailureClass};
-use crate::aws::retry::{self, RetryByClass};
+use crate::aws::retry::{RetryByClass, SITEWISE_TIMEOUTS, quota, with_retries};
 use crate::outcome::{Failure, code};
 use crate::request::{AssetId, ClientToken, ProjectId};
-
-/// Longest wait for a connection. (The SDK's own default is 3.1 s.)
-pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-
-/// Longest wait for one attempt's whole answer. (The SDK's default is none.)
-pub const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Longest time for a call with all its attempts and the pauses between them.
-/// The invocation's deadline may cut it shorter.
-pub const OPERATION_TIMEOUT: Duration = Duration::from_secs(35);
 
 /// Assets on one page of a list (service model, shape `MaxResults`: 1 to 250).
 const PAGE_SIZE: i32 = 250;
 
-/// What the SDK puts in the place of an asset error's code that the answer lacks.
+/// The SDK's value for an asset error's code that the response lacks.
 const SDK_PLACEHOLDER: &str = "no value was set";
 
-/// SiteWise Monitor, as far as this function uses it.
+/// A client for SiteWise.
 #[derive(Clone, Debug)]
 pub struct SiteWise {
     client: Client,
@@ -56,26 +41,19 @@ pub struct SiteWise {
 /// A page of a project's assets.
 #[derive(Clone, Debug)]
 pub struct Page {
-    /// the assets
+    /// the page's assets
     pub assets: Vec<AssetId>,
     /// the token of the next page
     pub next: Option<String>,
 }
 
 impl SiteWise {
-    /// Makes a client of the process's configuration.
+    /// Makes a client with the process's configuration.
     pub fn new(config: &SdkConfig) -> Self {
         let attempts = CountAttempts::new(metadata);
-        let config = aws_sdk_iotsitewise::config::Builder::from(config)
-            .retry_config(RetryConfig::standard().with_max_attempts(retry::ATTEMPTS))
-            .timeout_config(retry::timeouts(
-                CONNECT_TIMEOUT,
-                ATTEMPT_TIMEOUT,
-                OPERATION_TIMEOUT,
-            ))
-            // The attempt timeout covers a body that stalls.
-            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
-            .retry_partition(retry::quota("sitewise"))
+        let config = with_retries(config, &SITEWISE_TIMEOUTS);
+        let config = aws_sdk_iotsitewise::config::Builder::from(&config)
+            .retry_partition(quota("sitewise"))
             .retry_classifier(RetryByClass(metadata))
             .interceptor(PlainConfiguredEndpoint)
             .interceptor(CheckSuccess { required: None })
@@ -87,7 +65,7 @@ impl SiteWise {
         }
     }
 
-    /// Returns what was attempted since the last time, for metrics.
+    /// Returns the attempts since it was last called, for metrics.
     pub fn take_attempts(&self) -> Attempts {
         self.attempts.take()
     }
@@ -95,14 +73,13 @@ impl SiteWise {
     /// Calls `BatchDisassociateProjectAssets` once, with the SDK's retries.
     ///
     /// Returns the assets that the service could not disassociate, each with the
-    /// service's own code and message; every other asset of the call is out of
-    /// the project.
+    /// service's own code and message. All other assets are disassociated.
     ///
     /// # Errors
     ///
-    /// Anything but a 200 that can be read and whose errors name assets of
-    /// this call only. An error that cannot be attributed may stand for any
-    /// asset, so that none of the call counts as done.
+    /// Anything but a 200 that can be read and whose errors name assets of this
+    /// call only. Any other error may be about any asset, so that none of them
+    /// counts as disassociated.
     pub async fn disassociate(
         &self,
         project: ProjectId,
@@ -134,7 +111,7 @@ impl SiteWise {
                     Failure::new(
                         code::MALFORMED_RESPONSE,
                         format!(
-                            "the answer has an error ({}) for an asset that the call did not name",
+                            "the response has an error ({}) for an asset that the request did not name",
                             error.code().as_str()
                         ),
                     ),
@@ -143,12 +120,13 @@ impl SiteWise {
             .collect()
     }
 
-    /// Lists a page of a project's assets: the first one, or that of a token.
+    /// Lists a page of a project's assets: the first one, or the one that a token
+    /// stands for.
     ///
     /// # Errors
     ///
-    /// Anything but a 200 that can be read. What is answered for a project that
-    /// does not exist is not documented.
+    /// Anything but a 200 that can be read. The response for a project that does
+    /// not exist is not documented.
     pub async fn list_assets(
         &self,
         project: ProjectId,
@@ -173,7 +151,7 @@ impl SiteWise {
                 FailureClass::Transient,
                 Failure::new(
                     code::MALFORMED_RESPONSE,
-                    "a page of the project's assets names itself as the next one",
+                    "a page of the project's assets has its own token as the next one",
                 ),
             ));
         }

@@ -1,25 +1,22 @@
-//! An SQS queue to put messages in.
+//! Sends messages to SQS queues.
 //!
-//! Owns what SQS takes: batches of ten, sizes, characters, FIFO fields, entries
-//! that fail inside a 200, and the forms of a queue's URL and ARN. The only place
-//! for SQS SDK types. It must not know what a message means.
+//! Owns what SQS accepts: batches of ten, sizes, characters, FIFO fields, and
+//! entries that fail inside a 200. The only place for SQS SDK types. It must not
+//! know what a message means.
 
 use std::collections::HashSet;
 use std::iter;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use aws_config::SdkConfig;
-use aws_config::retry::RetryConfig;
 use aws_sdk_sqs::Client;
-use aws_sdk_sqs::config::StalledStreamProtectionConfig;
 use aws_sdk_sqs::types::{MessageAttributeValue, SendMessageBatchRequestEntry};
 use futures_util::{FutureExt as _, StreamExt as _, stream};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::aws::error::{CallFailure, FailureClass};
-use crate::aws::retry;
+use crate::aws::retry::{ENTRY_ATTEMPTS, ENTRY_PAUSE, SQS_TIMEOUTS, quota, with_retries};
 use crate::outcome::{Failure, code};
 
 /// Most bytes of a message and of a `SendMessageBatch`, attributes included
@@ -29,21 +26,13 @@ pub const MESSAGE_LIMIT: usize = 1_048_576;
 /// Most entries of a batch call (SQS quotas).
 pub const BATCH_ENTRIES: usize = 10;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
-const OPERATION_TIMEOUT: Duration = Duration::from_secs(12);
-
-/// How often an entry is sent that fails inside a 200, the first time included.
-const ENTRY_ATTEMPTS: u32 = 3;
-const ENTRY_RETRY_PAUSE: Duration = Duration::from_millis(100);
-
-/// `SendMessageBatch` calls at a time; one at a time to a FIFO queue, where
+/// `SendMessageBatch` requests at a time; one at a time to a FIFO queue, where
 /// order counts.
 const CONCURRENCY: usize = 8;
 
 const ATTRIBUTE_TYPE: &str = "String";
 
-/// A message to put in a queue.
+/// A message to send to a queue.
 #[derive(Clone, Debug)]
 pub struct OutgoingMessage {
     /// The body, not empty.
@@ -75,30 +64,19 @@ impl OutgoingMessage {
 pub struct Sqs(Arc<(SdkConfig, OnceLock<Client>)>);
 
 impl Sqs {
-    /// Makes a client of the process's configuration.
+    /// Makes a client with the process's configuration.
     pub fn new(config: &SdkConfig) -> Self {
         Self(Arc::new((config.clone(), OnceLock::new())))
     }
 
     fn client(&self) -> &Client {
         let (config, client) = &*self.0;
-        client.get_or_init(|| client_of(config))
+        client.get_or_init(|| {
+            let config = with_retries(config, &SQS_TIMEOUTS);
+            let config = aws_sdk_sqs::config::Builder::from(&config);
+            Client::from_conf(config.retry_partition(quota("sqs")).build())
+        })
     }
-}
-
-fn client_of(config: &SdkConfig) -> Client {
-    let config = aws_sdk_sqs::config::Builder::from(config)
-        .retry_config(RetryConfig::standard().with_max_attempts(retry::ATTEMPTS))
-        // The attempt timeout covers a body that stalls.
-        .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
-        .retry_partition(retry::quota("sqs"))
-        .timeout_config(retry::timeouts(
-            CONNECT_TIMEOUT,
-            ATTEMPT_TIMEOUT,
-            OPERATION_TIMEOUT,
-        ))
-        .build();
-    Client::from_conf(config)
 }
 
 /// A queue.
@@ -109,21 +87,22 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// Makes a queue of its URL.
+    /// Makes a queue from its URL.
     pub fn new(sqs: Sqs, url: String) -> Self {
         Self { sqs, url }
     }
 
-    /// Tells whether it is a FIFO queue.
+    /// Returns whether it is a FIFO queue.
     pub fn is_fifo(&self) -> bool {
         self.url.ends_with(".fifo")
     }
 
-    /// Puts messages in the queue and returns what each came with, in any order,
-    /// and whether SQS has confirmed that it is stored. Nothing runs past `stop`.
+    /// Sends messages, each of which comes with a value of the caller's. Returns
+    /// these values, in any order, and whether SQS has confirmed that the message
+    /// is stored. Nothing runs past `stop`.
     ///
-    /// OutgoingMessages are taken, and so written, as they are sent. What is not taken by
-    /// `stop` has no result.
+    /// Each message is taken from the iterator when it is to be sent. One that is
+    /// not taken by `stop` has no result.
     pub async fn send<T>(
         &self,
         messages: impl IntoIterator<Item = (OutgoingMessage, T)>,
@@ -137,14 +116,13 @@ impl Queue {
         };
         let sent: Vec<_> = stream::iter(iter::from_fn(in_time))
             .map(|batch| async move {
-                let (messages, companions): (Vec<OutgoingMessage>, Vec<T>) =
-                    batch.into_iter().unzip();
+                let (messages, values): (Vec<OutgoingMessage>, Vec<T>) = batch.into_iter().unzip();
                 let send = AssertUnwindSafe(self.send_batch(&messages, stop));
                 let results = send.catch_unwind().await.unwrap_or_else(|_panic| {
                     let failure = Failure::new(code::INTERNAL_ERROR, "the function failed to send");
                     vec![Err(failure); messages.len()]
                 });
-                companions.into_iter().zip(results)
+                values.into_iter().zip(results)
             })
             .buffer_unordered(concurrency)
             .collect()
@@ -152,7 +130,7 @@ impl Queue {
         sent.into_iter().flatten().collect()
     }
 
-    /// Sends the messages of one batch, and those alone again that failed.
+    /// Sends the messages of one batch, and again those that failed.
     async fn send_batch(
         &self,
         messages: &[OutgoingMessage],
@@ -168,14 +146,14 @@ impl Queue {
                 Ok(entries) => {
                     for (index, entry) in pending.iter().zip(entries) {
                         results[*index] = entry.map_err(|failed| {
-                            if failed.is_worth_another_try {
+                            if failed.is_retryable {
                                 again.push(*index);
                             }
                             failed.failure
                         });
                     }
                 }
-                // One entry may be the fault of a whole batch: each has its own try.
+                // One entry may make the whole batch fail: each is sent alone.
                 Err(CallFailure {
                     class: FailureClass::Refused | FailureClass::Unexpected,
                     ..
@@ -197,7 +175,7 @@ impl Queue {
                     }
                 }
             }
-            let again_at = Instant::now() + ENTRY_RETRY_PAUSE * attempt;
+            let again_at = Instant::now() + ENTRY_PAUSE * attempt;
             if again.is_empty() || attempt == ENTRY_ATTEMPTS || again_at >= stop {
                 break;
             }
@@ -207,7 +185,7 @@ impl Queue {
         results
     }
 
-    /// Makes one `SendMessageBatch` call. A 200 may carry failures.
+    /// Makes one `SendMessageBatch` request. A 200 may have failed entries.
     async fn send_entries(
         &self,
         messages: &[OutgoingMessage],
@@ -234,7 +212,7 @@ impl Queue {
                     FailureClass::Transient,
                     Failure::new(
                         code::TIMEOUT,
-                        "no answer from SQS in the time left before the Lambda deadline",
+                        "no response from SQS in the time left before the Lambda deadline",
                     ),
                 ));
             }
@@ -251,7 +229,7 @@ impl Queue {
                     None => Err(not_confirmed()),
                     Some(entry) => Err(FailedEntry {
                         failure: Failure::new(entry.code(), entry.message().unwrap_or_default()),
-                        is_worth_another_try: !entry.sender_fault(),
+                        is_retryable: !entry.sender_fault(),
                     }),
                 }
             })
@@ -281,20 +259,20 @@ impl Queue {
 
 struct FailedEntry {
     failure: Failure,
-    is_worth_another_try: bool,
+    is_retryable: bool,
 }
 
 fn not_confirmed() -> FailedEntry {
     FailedEntry {
         failure: Failure::new(
             code::MALFORMED_RESPONSE,
-            "the answer of SQS names the message neither as done nor as failed",
+            "the response of SQS has no result for the message",
         ),
-        is_worth_another_try: true,
+        is_retryable: true,
     }
 }
 
-/// Packs messages, in their order, into batches that SQS takes, each when it is
+/// Packs messages, in their order, into batches that SQS accepts, each when it is
 /// asked for.
 fn batches<T>(
     messages: impl IntoIterator<Item = (OutgoingMessage, T)>,
@@ -371,7 +349,7 @@ mod tests {
         ] {
             let messages = sizes.into_iter().map(message).zip(0..);
             let packed: Vec<Vec<usize>> = batches(messages)
-                .map(|batch| batch.into_iter().map(|(_, place)| place).collect())
+                .map(|batch| batch.into_iter().map(|(_, index)| index).collect())
                 .collect();
             let expected: Vec<Vec<usize>> = expected.into_iter().map(Iterator::collect).collect();
             assert_eq!(packed, expected, "{reason}");
@@ -379,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_is_of_no_more_messages_than_have_been_asked_for() {
+    fn a_batch_takes_no_more_messages_than_it_needs() {
         let taken = Cell::new(0);
         let endless = iter::repeat_with(|| {
             taken.set(taken.get() + 1);
@@ -394,7 +372,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn without_time_nothing_is_taken() {
+    async fn nothing_is_taken_without_time() {
         let sqs = Sqs::new(&SdkConfig::builder().build());
         for url in ["http://localhost/work", "http://localhost/work.fifo"] {
             let messages = (0..100).map(|_| (message(1), ()));

@@ -1,4 +1,4 @@
-//! Which root certificates TLS trusts.
+//! The root certificates that TLS trusts.
 //!
 //! Owns Amazon's roots, which are part of the binary: reading the system's takes
 //! longer than the rest of a cold start, and any of its hundred-odd authorities
@@ -22,9 +22,9 @@ const AMAZON: [&str; 5] = [
     include_str!("tls_roots/starfield-services-root-ca-g2.pem"),
 ];
 
-/// How the names of the Regions of the partition `aws` begin (`regionRegex` in
-/// the SDK's `partitions.json`).
-const AREAS: [&str; 9] = ["us", "eu", "ap", "sa", "ca", "me", "af", "il", "mx"];
+/// The beginnings of the names of Regions in the partition `aws` (`regionRegex`
+/// in the SDK's `partitions.json`).
+const REGION_PREFIXES: [&str; 9] = ["us", "eu", "ap", "sa", "ca", "me", "af", "il", "mx"];
 
 /// The root certificates that TLS trusts, and no others.
 #[derive(Debug, Eq, PartialEq)]
@@ -80,9 +80,9 @@ impl TlsRoots {
 /// isolated partitions have their own authorities (botocore issue 2611), the
 /// European Sovereign Cloud will have some (Amazon Trust Services' repository),
 /// and nothing was found about China.
-pub fn are_amazons(region: &str) -> bool {
+pub fn have_amazon_roots(region: &str) -> bool {
     match region.split('-').collect::<Vec<_>>()[..] {
-        [area, _, _] => AREAS.contains(&area),
+        [prefix, _, _] => REGION_PREFIXES.contains(&prefix),
         ["us", "gov", _, _] => true,
         _ => false,
     }
@@ -173,7 +173,7 @@ mod tests {
             "mx-central-1",
             "us-gov-west-1",
         ] {
-            assert!(are_amazons(region), "{region}");
+            assert!(have_amazon_roots(region), "{region}");
         }
         for region in [
             "cn-north-1",
@@ -187,7 +187,7 @@ mod tests {
             "local",
             "",
         ] {
-            assert!(!are_amazons(region), "{region}");
+            assert!(!have_amazon_roots(region), "{region}");
         }
     }
 

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::ROUND_PAUSE;
+use crate::aws::retry::ROUND_PAUSE;
 use crate::plan::Batch;
 use crate::request::AssetId;
 

@@ -23,7 +23,6 @@ mod state;
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Mutex;
-use std::time::Duration;
 
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
@@ -40,13 +39,6 @@ use rate_limiter::RateLimiter;
 use requests::Requests;
 pub use requests::SHORTEST_CALL;
 use state::State;
-
-/// How often an asset is tried that is refused alone, or that a 200 names among
-/// its errors, the first time included.
-pub const ASSET_ROUNDS: u32 = 3;
-
-/// The pause before an asset's second round; it doubles for the next.
-pub const ROUND_PAUSE: Duration = Duration::from_millis(250);
 
 /// Into how many parts a refused set is split. With four, one asset at fault
 /// among a hundred is found with 24 requests at most; with two it takes up to 27.

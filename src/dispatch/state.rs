@@ -6,8 +6,9 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::attempt::Attempt;
-use super::{ASSET_ROUNDS, FAILED_PARTS, REFUSED_PARTS};
+use super::{FAILED_PARTS, REFUSED_PARTS};
 use crate::aws::error::CallFailure;
+use crate::aws::retry::ASSET_ROUNDS;
 use crate::outcome::{Failure, Outcome, code};
 use crate::plan::Batch;
 use crate::request::{AssetId, ProjectId};

@@ -6,4 +6,5 @@
 pub mod event;
 pub mod id;
 mod json;
+pub mod received;
 pub mod request;

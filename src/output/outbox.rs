@@ -10,9 +10,10 @@ use tokio::time::Instant;
 use super::dead_letter::{self, Source, dead_letters};
 use super::part;
 use crate::aws::sqs::{OutgoingMessage, Queue};
+use crate::input::received::ReadError;
 use crate::outcome::{Failure, code};
 use crate::request::AssetId;
-use crate::settle::{Destination, Item, ReadError, Settlement};
+use crate::settle::{Destination, Item, Settlement};
 use crate::telemetry;
 
 /// The way to the queues in one invocation.
@@ -183,7 +184,7 @@ fn mark(
             Ok(()) => stored += 1,
             Err(failure) => {
                 failed += 1;
-                telemetry::not_stored(failure);
+                telemetry::log_not_stored(failure);
             }
         }
         for index in items.indices {
@@ -206,7 +207,7 @@ fn mark(
         .peekable();
     if unwritten.peek().is_some() {
         failed += 1;
-        telemetry::not_stored(&not_sent);
+        telemetry::log_not_stored(&not_sent);
     }
     for one in unwritten {
         one.failure.get_or_insert_with(|| not_sent.clone());

@@ -7,8 +7,8 @@
 use serde::Serialize;
 
 use crate::aws::sqs::OutgoingMessage;
+use crate::input::received::Received;
 use crate::request::{AssetId, ClientToken, DisassociateRequest};
-use crate::settle::Received;
 use crate::token::Derivation;
 
 /// A part, and which of the assets it was cut from it holds.

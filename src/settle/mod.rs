@@ -8,50 +8,12 @@ mod fifo;
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use crate::event::{Keeper, Message};
+use crate::input::event::Keeper;
+use crate::input::received::{ReadError, Received};
 use crate::outcome::{Failure, Outcome, code};
-use crate::request::{AssetId, DisassociateRequest, InvalidId, InvalidRequest};
+use crate::request::{AssetId, DisassociateRequest, InvalidId};
 
 pub use fifo::{hold_back_groups, needs_redelivery};
-
-/// A message, and the request that was read from it.
-#[derive(Debug)]
-pub struct Received<'a> {
-    /// The message.
-    pub message: &'a Message<'a>,
-    /// The message's id, or one derived from the invocation's: the same at every
-    /// delivery.
-    pub id: Cow<'a, str>,
-    /// The request, or why there is none.
-    pub request: Result<DisassociateRequest, ReadError>,
-}
-
-/// Why a message has no request.
-#[derive(Debug)]
-pub enum ReadError {
-    /// It is no valid request.
-    Malformed(InvalidRequest),
-    /// A defect of this function: reading it panicked.
-    Panicked,
-}
-
-impl Received<'_> {
-    /// Returns the project as the request gives it, valid or not.
-    pub fn project(&self) -> Option<String> {
-        match &self.request {
-            Ok(request) => Some(request.project.to_string()),
-            Err(ReadError::Malformed(error)) => error.project.clone(),
-            Err(ReadError::Panicked) => None,
-        }
-    }
-
-    /// Returns how many of its ids repeat an earlier one.
-    pub fn duplicates(&self) -> usize {
-        self.request
-            .as_ref()
-            .map_or(0, |request| request.duplicates)
-    }
-}
 
 /// The queues that the function is configured with. A work queue requires a
 /// dead-letter queue.
@@ -210,7 +172,7 @@ pub fn settle(
             unresolved.push(Unresolved::rejected(Item::Message, failure));
         }
         Err(ReadError::Panicked) => {
-            let message = "the function failed while it read this message";
+            let message = "the function failed on this message";
             let failure = Failure::new(code::INTERNAL_ERROR, message);
             unresolved.push(Unresolved::unfinished(Item::Message, Some(failure)));
         }
@@ -268,7 +230,7 @@ fn invalid_ids(request: &DisassociateRequest) -> impl Iterator<Item = Unresolved
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{Origin, read};
+    use crate::input::event::{Message, Origin, read};
     use crate::outcome::Outcome::{Absent, Disassociated, Rejected, Unfinished};
     use Destination::{DeadLetterQueue, Source, WorkQueue};
     use Queues::{Both, DeadLetters};

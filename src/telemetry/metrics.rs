@@ -1,4 +1,4 @@
-//! What one invocation did, in numbers.
+//! The metrics of one invocation.
 //!
 //! Owns the metrics' names and units, and their form: documents of the
 //! CloudWatch embedded metric format ("Specification: Embedded metric format",
@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use crate::aws::attempts::Attempts;
 use crate::output::response::Counts;
 
-/// The only dimension, a key of every log line as well.
+/// The only dimension, also a key of every log line.
 pub const DIMENSION: &str = "service";
 
 /// Most values that a document may have of one metric (the specification's
@@ -23,16 +23,14 @@ const MILLISECONDS: &str = "Milliseconds";
 
 const CALL_LATENCY: &str = "CallLatency";
 
-/// What one invocation did.
-///
-/// Counts are of this delivery: a message that is redelivered counts again.
+/// The metrics of one invocation. A message that is redelivered counts again.
 #[derive(Clone, Debug, Default)]
 pub struct Metrics {
     /// messages in the event
     pub messages: usize,
     /// records named in the partial batch response
     pub redelivered: usize,
-    /// what became of the assets
+    /// the assets, by outcome
     pub assets: Counts,
     /// calls that disassociate, without the SDK's retries
     pub calls: usize,
@@ -51,11 +49,10 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Returns the members of a log line that tell the metrics: `_aws`, where
-    /// there is a `namespace`, and the values.
+    /// Returns the metrics as members of a log line: the values, and `_aws` if
+    /// there is a `namespace`.
     ///
-    /// A line with more latencies than a document may have is followed by
-    /// lines that have nothing else.
+    /// Latencies for which the first line has no room are in lines of their own.
     pub fn documents(&self, namespace: Option<&str>, now: SystemTime) -> Vec<Map<String, Value>> {
         let mut latencies = self.attempts.latencies.chunks(MOST_VALUES);
         let first = self.counts().into_iter().map(|(name, value)| {
@@ -111,7 +108,7 @@ impl Metrics {
             ("Parts", self.parts),
             ("NotStored", self.not_stored),
         ];
-        // As Powertools has it: told of cold starts only.
+        // As in Powertools, warm starts are not counted.
         if self.cold_start {
             counts.push(("ColdStart", 1));
         }
@@ -166,12 +163,12 @@ mod tests {
     }
 
     #[test]
-    fn a_document_tells_every_metric_with_its_unit_and_one_dimension() {
+    fn a_document_has_every_metric_with_its_unit_and_one_dimension() {
         insta::assert_json_snapshot!(metrics(2).documents(Some("Decommissioning"), now()));
     }
 
     #[test]
-    fn a_warm_invocation_without_calls_tells_neither_cold_start_nor_latency() {
+    fn a_warm_invocation_without_calls_has_neither_cold_start_nor_latency() {
         let documents = Metrics::default().documents(Some("Decommissioning"), now());
         assert_eq!(documents.len(), 1);
         let text = Value::from(documents).to_string();
@@ -198,11 +195,11 @@ mod tests {
             (250, &[100, 100, 50]),
         ] {
             let documents = metrics(latencies).documents(Some("Decommissioning"), now());
-            let told: Vec<usize> = documents
+            let found: Vec<usize> = documents
                 .iter()
                 .filter_map(|document| Some(document.get(CALL_LATENCY)?.as_array()?.len()))
                 .collect();
-            assert_eq!(told, sizes);
+            assert_eq!(found, sizes);
             for later in documents.iter().skip(1) {
                 let named = &later["_aws"]["CloudWatchMetrics"][0]["Metrics"];
                 assert_eq!(

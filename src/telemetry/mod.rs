@@ -1,7 +1,10 @@
-//! What the function tells its operators: log lines, one of which has the
-//! metrics.
+//! Logs and metrics.
 
+pub mod levels;
 mod logs;
 pub mod metrics;
 
-pub use logs::{TelemetryConfig, begin_invocation, failed, init, not_stored, report, set_messages};
+pub use logs::{
+    TelemetryConfig, init, invocation_span, log_invocation_failure, log_not_stored, log_results,
+    record_correlation_id,
+};

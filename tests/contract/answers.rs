@@ -63,14 +63,14 @@ async fn only_the_records_that_failed_are_named_each_once() {
 #[tokio::test(start_paused = true)]
 async fn a_failed_record_without_an_id_fails_the_invocation() {
     for id in [Value::Null, json!(""), json!(7)] {
-        let rig = Rig::with_assets(0..3).without_dead_letter_queue();
+        let rig = Rig::with_assets(0..3).without_queues();
         let mut nameless = record("m-2", &json!("not a request"));
         nameless["messageId"] = id;
         let event = records([record("m-1", &request(1, &assets(0..3))), nameless]);
         assert_eq!(
             rig.handle(&event).await,
             Err(
-                "NamelessRecord: a record without messageId could not be settled: the whole \
+                "MissingMessageId: a record without messageId could not be settled: the whole \
                  batch is returned to its queue"
                     .to_owned()
             )
@@ -99,8 +99,8 @@ async fn a_report_of_success_is_exact() {
         rig.answer(&rule_event(&request(1, &ids))).await,
         json!({
             "requestId": REQUEST_ID, "projectId": project(1), "status": "succeeded",
-            "assets": {"requested": 250, "duplicates": 3, "disassociated": 250, "rejected": 0,
-                       "unfinished": 0, "queued": 0},
+            "assets": {"requested": 250, "duplicates": 3, "disassociated": 250, "absent": 0,
+                       "rejected": 0, "unfinished": 0, "queued": 0},
             "calls": 3,
             "failures": [],
         })
@@ -156,12 +156,12 @@ async fn a_report_of_everything_at_once_is_exact() {
     assert_eq!(report["status"], "partial");
     assert_eq!(
         report["assets"],
-        json!({"requested": 251, "duplicates": 0, "disassociated": 148, "rejected": 3,
-               "unfinished": 0, "queued": 100})
+        json!({"requested": 251, "duplicates": 0, "disassociated": 148, "absent": 0,
+               "rejected": 3, "unfinished": 0, "queued": 100})
     );
     assert_eq!(
-        report["calls"], 6,
-        "three batches, two retries of named assets, one more try of what failed for the moment"
+        report["calls"], 5,
+        "three batches, two retries of named assets"
     );
     let letter = rig.letter_bodies().remove(0);
     assert_eq!(letter["assetIds"], json!(["PUMP-7", asset(3), asset(5)]));
@@ -203,10 +203,10 @@ async fn several_notifications_get_a_report_each() {
     assert_eq!(reports[1]["failures"][0]["assetIds"], json!(["PUMP-7"]));
     assert_eq!(reports.as_array().map(Vec::len), Some(2));
 
-    let rig = rig.without_dead_letter_queue();
+    let rig = rig.without_queues();
     let error = rig
         .handle(&event)
         .await
         .expect_err("only Lambda can keep it");
-    assert!(error.starts_with("NotKept: 1 assets"), "{error}");
+    assert!(error.starts_with("NotStored: 1 assets"), "{error}");
 }

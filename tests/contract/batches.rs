@@ -6,7 +6,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use simulator::{Action, Fault, Settings, Tokens};
 
-use crate::support::{Rig, asset, assets, failed, project, record, records, request, rule_event};
+use crate::support::{
+    Rig, asset, assets, failed, failed_numbers, project, record, records, request, rule_event,
+};
 
 #[tokio::test(start_paused = true)]
 async fn requests_of_every_size_at_the_edges_are_cut_at_a_hundred() {
@@ -231,7 +233,7 @@ async fn a_redelivery_does_not_remove_an_asset_that_was_added_back() {
 async fn calls_in_flight_are_bounded_and_run_side_by_side() {
     for (concurrency, round_trips) in [(1, 12), (4, 3), (8, 2), (64, 1)] {
         let mut rig = Rig::with_assets(0..1200).without_work_queue();
-        rig.function.max_concurrency = concurrency;
+        rig.function.call_concurrency = concurrency;
         rig.simulator
             .fault(Fault::sitewise().action(Action::Latency(Duration::from_secs(1))));
         let start = tokio::time::Instant::now();
@@ -245,39 +247,118 @@ async fn calls_in_flight_are_bounded_and_run_side_by_side() {
     }
 }
 
-/// Four messages of 150 assets, and time for three calls of a second, one at a
-/// time: what is not named is done.
-async fn done_in_three_calls(receives: [u32; 4]) -> Value {
-    let mut rig = Rig::new(Settings {
-        latency: Duration::from_secs(1),
-        ..Settings::default()
-    });
-    rig.function.max_concurrency = 1;
-    rig.time_left = Duration::from_millis(4200);
-    rig.simulator.add_project(&project(1), assets(0..600));
-    let event = records((0..4).map(|number| {
-        let ids = assets(number * 150..(number + 1) * 150);
-        let mut record = record(&format!("m-{number}"), &request(1, &ids));
-        record["attributes"]["ApproximateReceiveCount"] = json!(receives[number].to_string());
+/// The projects of the calls for messages of 250 assets, each of a project of its
+/// own, that were delivered so often.
+async fn order_of_calls(receives: &[usize]) -> Vec<usize> {
+    let mut rig = Rig::new(Settings::default());
+    rig.function.call_concurrency = 1;
+    let event = records(receives.iter().enumerate().map(|(number, receives)| {
+        let ids = assets(number * 250..(number + 1) * 250);
+        rig.simulator.add_project(&project(number), &ids);
+        let mut record = record(&format!("m-{number}"), &request(number, &ids));
+        record["attributes"]["ApproximateReceiveCount"] = json!(receives.to_string());
         record
     }));
-    let answer = rig.answer(&event).await;
-    assert_eq!(rig.calls().len(), 3);
-    answer
+    assert_eq!(rig.answer(&event).await, failed([]));
+    let projects = rig.calls().into_iter().map(|call| call.project);
+    projects
+        .map(|id| {
+            let number = (0..receives.len()).find(|number| id == Some(project(*number)));
+            number.expect("a project of this test")
+        })
+        .collect()
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_time_is_short_messages_are_finished_one_by_one() {
-    // The first message's full batch, the rest of it with the second's, and
-    // that one's full batch.
-    let answer = done_in_three_calls([1, 1, 1, 1]).await;
-    assert_eq!(answer, failed(["m-2", "m-3"]));
+async fn the_first_batch_of_each_new_message_comes_before_any_messages_second() {
+    assert_eq!(order_of_calls(&[1, 1, 1]).await[..3], [0, 1, 2]);
+    let order = order_of_calls(&[3, 1, 5, 1]).await;
+    assert_eq!(order[..2], [1, 3], "new messages");
+    assert_eq!(
+        order[2..8],
+        [2, 2, 2, 0, 0, 0],
+        "then those delivered most often"
+    );
+    assert_eq!(order[8..], [1, 1, 3, 3]);
 }
 
+/// Four messages of 150 assets, each delivered before, and time for three calls
+/// of a second, one at a time: what is not named is done.
 #[tokio::test(start_paused = true)]
-async fn where_time_is_short_what_was_delivered_most_often_comes_first() {
-    let answer = done_in_three_calls([1, 1, 1, 5]).await;
-    assert_eq!(answer, failed(["m-0", "m-1", "m-2"]));
-    let answer = done_in_three_calls([2, 1, 3, 3]).await;
-    assert_eq!(answer, failed(["m-0", "m-1"]));
+async fn where_time_is_short_messages_that_come_again_are_finished_one_by_one() {
+    for (receives, left) in [
+        // The first message's full batch, its tail with the second's, and
+        // that one's full batch.
+        ([2, 2, 2, 2], vec![2, 3]),
+        ([2, 2, 2, 5], vec![0, 1, 2]),
+        ([3, 2, 4, 4], vec![0, 1]),
+    ] {
+        let mut rig = Rig::new(Settings {
+            latency: Duration::from_secs(1),
+            ..Settings::default()
+        });
+        rig.function.call_concurrency = 1;
+        rig.time_left = Duration::from_millis(4200);
+        rig.simulator.add_project(&project(1), assets(0..600));
+        let event = records((0..4).map(|number| {
+            let ids = assets(number * 150..(number + 1) * 150);
+            let mut record = record(&format!("m-{number}"), &request(1, &ids));
+            record["attributes"]["ApproximateReceiveCount"] = json!(receives[number].to_string());
+            record
+        }));
+        assert_eq!(failed_numbers(&rig.answer(&event).await), left);
+        assert_eq!(rig.calls().len(), 3);
+    }
+}
+
+/// Shared batches of ten messages, of which the first fails.
+#[tokio::test(start_paused = true)]
+async fn every_batch_is_tried_once_before_any_is_split_or_repeated() {
+    for how in [
+        "status=404:type=ResourceNotFoundException",
+        "status=400:type=InvalidRequestException",
+        "status=409",
+        "asset-error=INTERNAL_FAILURE",
+        "asset-error=INTERNAL_FAILURE:heals=1",
+    ] {
+        let mut rig = Rig::new(Settings::default());
+        rig.function.call_concurrency = 1;
+        let event = records((0..100).map(|number| {
+            let ids = assets(number * 10..(number + 1) * 10);
+            rig.simulator.add_project(&project(number / 10), &ids);
+            record(&format!("m-{number}"), &request(number / 10, &ids))
+        }));
+        for failing in [7, 302] {
+            rig.fault(&format!("disassociate:asset={}:{how}", asset(failing)));
+        }
+        rig.answer(&event).await;
+        let sizes = rig.call_sizes();
+        assert_eq!(sizes[..10], [100; 10], "{how}");
+        assert!(
+            sizes[10..].iter().all(|size| *size < 100),
+            "{how}: {sizes:?}"
+        );
+        assert!(sizes.len() > 10, "{how}");
+    }
+}
+
+/// Tails of which no two fit in a batch, two just do, and two or three do.
+#[tokio::test(start_paused = true)]
+async fn tails_share_as_few_batches_as_they_fit_in() {
+    for (count, sizes, calls) in [
+        (2_400, [51, 51], 2_400),
+        (240, [51, 49], 120),
+        (240, [33, 34], 100),
+    ] {
+        let rig = Rig::new(Settings::default());
+        let mut first = 0;
+        let event = records((0..count).map(|number| {
+            let ids = assets(first..first + sizes[number % 2]);
+            first += ids.len();
+            rig.simulator.add_project(&project(1), &ids);
+            record(&format!("m-{number}"), &request(1, &ids))
+        }));
+        assert_eq!(rig.answer(&event).await, failed([]));
+        assert_eq!(rig.calls().len(), calls, "{sizes:?}");
+    }
 }

@@ -1,83 +1,109 @@
-//! Few connections: those of an invocation are used again and again, and few
-//! are kept when it is over.
+//! Connections are used again and again, but no request is repeated over one
+//! that may have died while the process was frozen.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_sdk_sqs::config::{Credentials, SharedCredentialsProvider};
 use aws_smithy_http_client::Builder;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
-use simulator::Settings;
+use futures_util::future::join_all;
+use simulator::{Settings, Simulator};
 use sitewise_disassociator::aws::connections::Connections;
 use sitewise_disassociator::aws::sitewise::SiteWise;
-use tokio::io::copy_bidirectional;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::{sleep, timeout};
 
-use crate::support::{Rig, assets, project, request, sdk_config};
+const PROJECT: &str = "aaaaaaaa-0000-4000-8000-000000000001";
 
-/// Relays connections and counts them, those open now and all there were.
-async fn relay(listener: TcpListener, to: SocketAddr, count: Arc<[AtomicUsize; 2]>) {
-    loop {
-        let (mut client, _) = listener.accept().await.expect("a connection");
-        let count = Arc::clone(&count);
-        tokio::spawn(async move {
-            let [open, all] = &*count;
-            open.fetch_add(1, Ordering::SeqCst);
-            all.fetch_add(1, Ordering::SeqCst);
-            let mut server = TcpStream::connect(to).await.expect("the simulator");
-            // Whoever ends it, it is over.
-            let _ = copy_bidirectional(&mut client, &mut server).await;
-            open.fetch_sub(1, Ordering::SeqCst);
-        });
+#[derive(Default)]
+struct Relay {
+    opened: AtomicUsize,
+    freezes: AtomicUsize,
+}
+
+impl Relay {
+    /// Relays connections until the test is over.
+    async fn run(self: Arc<Self>, listener: TcpListener, to: SocketAddr) {
+        loop {
+            let (client, _) = listener.accept().await.expect("a connection");
+            self.opened.fetch_add(1, Ordering::SeqCst);
+            tokio::spawn(Arc::clone(&self).relay(client, to));
+        }
+    }
+
+    /// Relays a connection until one end closes it. If the process was frozen
+    /// since it was opened, it is dead, which shows at the next request.
+    async fn relay(self: Arc<Self>, client: TcpStream, to: SocketAddr) {
+        let freezes = self.freezes.load(Ordering::SeqCst);
+        let server = TcpStream::connect(to).await.expect("the simulator");
+        let (mut from_client, mut to_client) = client.into_split();
+        let (mut from_server, mut to_server) = server.into_split();
+        let requests = async {
+            let mut buffer = [0; 4096];
+            while let Ok(length @ 1..) = from_client.read(&mut buffer).await
+                && self.freezes.load(Ordering::SeqCst) == freezes
+                && to_server.write_all(&buffer[..length]).await.is_ok()
+            {}
+        };
+        tokio::select! {
+            () = requests => {}
+            _ = copy(&mut from_server, &mut to_client) => {}
+        }
+    }
+
+    fn take_opened(&self) -> usize {
+        self.opened.swap(0, Ordering::SeqCst)
+    }
+}
+
+/// Makes calls, all at once.
+async fn call(sitewise: &SiteWise, count: usize) {
+    let project = PROJECT.parse().expect("an id");
+    let assets = [PROJECT.parse().expect("an id")];
+    let token = "t".repeat(40).parse().expect("a token");
+    let calls = (0..count).map(|_| sitewise.disassociate(project, &assets, &token));
+    for result in join_all(calls).await {
+        assert_eq!(result.expect("a success"), []);
     }
 }
 
 #[tokio::test]
-async fn an_invocation_opens_a_connection_for_each_call_at_a_time_and_few_are_kept() {
-    let settings = Settings {
-        latency: Duration::from_millis(5),
-        ..Settings::default()
-    };
-    let mut rig = Rig::new(settings).without_work_queue();
-    let server = rig.simulator.serve(([127, 0, 0, 1], 0).into()).await;
+async fn connections_are_reused_but_never_for_a_repeated_request() {
+    let simulator = Simulator::new(Settings::default());
+    simulator.add_project(PROJECT, [PROJECT]);
+    let server = simulator.serve(([127, 0, 0, 1], 0).into()).await;
     let server = server.expect("a free port");
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let url = format!("http://{}", listener.local_addr().expect("an address"));
-    let count = Arc::<[AtomicUsize; 2]>::default();
-    let relaying = tokio::spawn(relay(listener, server.addr(), Arc::clone(&count)));
-    let connections = Connections::new(|most_idle| {
-        let mut builder = Builder::new();
-        builder.set_pool_max_idle_per_host(Some(most_idle));
-        builder.build_http()
-    });
-    let config = sdk_config(SharedHttpClient::new(connections.clone()));
-    rig.function.sitewise = SiteWise::new(&config.endpoint_url(&url).build());
+    let relay = Arc::<Relay>::default();
+    tokio::spawn(Arc::clone(&relay).run(listener, server.addr()));
+    let connections = Connections::new(|| Builder::new().build_http());
+    let credentials = Credentials::new("AKIDEXAMPLE", "secret", None, None, "test");
+    let config = SdkConfig::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::new("eu-west-1"))
+        .credentials_provider(SharedCredentialsProvider::new(credentials))
+        .http_client(SharedHttpClient::new(connections))
+        .endpoint_url(url)
+        .build();
+    let sitewise = SiteWise::new(&config);
 
-    let mut opened = Vec::new();
-    for number in 1..=3 {
-        let ids = assets(number * 10_000..number * 10_000 + 5_000);
-        rig.simulator.add_project(&project(number), &ids);
-        let report = rig.answer(&request(number, &ids)).await;
-        assert_eq!(report["status"], "succeeded", "{report}");
-        connections.close_spare();
-        let [open, all] = &*count;
-        // Eight calls at a time; two connections are kept.
-        let few = async {
-            while open.load(Ordering::SeqCst) > 2 {
-                sleep(Duration::from_millis(10)).await;
-            }
-        };
-        let waited = timeout(Duration::from_secs(10), few).await;
-        waited.unwrap_or_else(|_| panic!("{open:?} are kept"));
-        opened.push(all.swap(0, Ordering::SeqCst));
-    }
-    relaying.abort();
-    // Fifty calls in each invocation.
-    for (invocation, all) in opened.iter().enumerate() {
-        let most = if invocation == 0 { 8 } else { 6 };
-        // One more where an answer's end and the next call pass each other.
-        assert!((most..=most + 2).contains(all), "{opened:?}");
-    }
+    call(&sitewise, 4).await;
+    assert_eq!(relay.take_opened(), 4);
+    call(&sitewise, 4).await;
+    assert_eq!(relay.take_opened(), 0);
+
+    // More connections are dead than a request has attempts.
+    relay.freezes.fetch_add(1, Ordering::SeqCst);
+    call(&sitewise, 1).await;
+    call(&sitewise, 1).await;
+    assert_eq!(relay.take_opened(), 1);
+
+    call(&sitewise, 4).await;
+    assert_eq!(relay.take_opened(), 3);
+    relay.freezes.fetch_add(1, Ordering::SeqCst);
+    call(&sitewise, 4).await;
 }

@@ -651,7 +651,7 @@ impl Bad {
         let expected = json!({
             "requestId": REQUEST_ID, "projectId": null, "status": status,
             "assets": {"requested": done + rejected, "duplicates": 0, "disassociated": done,
-                       "rejected": rejected, "unfinished": 0, "queued": 0},
+                       "absent": 0, "rejected": rejected, "unfinished": 0, "queued": 0},
             "calls": done, "failures": failures,
         });
         assert!(
@@ -669,6 +669,7 @@ async fn handle(rig: &Rig, event: &str) -> Result<Value, String> {
     let invocation = Invocation {
         request_id: rig.request_id,
         deadline: Instant::now() + rig.time_left,
+        is_cold_start: true,
     };
     match rig.function.handle(&payload, invocation).await {
         Ok(answer) => Ok(serde_json::to_value(answer).expect("JSON")),
@@ -1021,7 +1022,7 @@ async fn generated_request(number: usize) -> Tally {
         check_fate(&rig, number, &expected);
         let counts = json!({
             "requested": tally.sent + tally.lettered, "duplicates": tally.repeated,
-            "disassociated": tally.sent, "rejected": tally.lettered,
+            "disassociated": tally.sent, "absent": 0, "rejected": tally.lettered,
             "unfinished": 0, "queued": 0,
         });
         assert_eq!(report["assets"], counts, "request {number}");

@@ -66,7 +66,7 @@ fn a_wrong_value_stops_the_cold_start_and_is_named() {
     let url = "a URL with http or https";
     for (variable, value, expected) in [
         ("FAN_OUT_ASSETS", "99", "a whole number from 100 to 25000"),
-        ("MAX_CONCURRENCY", "many", "a whole number from 1 to 64"),
+        ("CALL_CONCURRENCY", "many", "a whole number from 1 to 64"),
         ("DEAD_LETTER_QUEUE_URL", "dead-letters", url),
         ("WORK_QUEUE_URL", "work", url),
         ("AWS_ENDPOINT_URL_IOTSITEWISE", "localhost", url),

@@ -1,16 +1,11 @@
 //! Section 4: what happens to a call, and where its assets lead.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
-use simulator::{Action, Fault, Operation, Settings};
-use sitewise_disassociator::dispatch::{ASSET_RETRY_PAUSE, PASS_PAUSE, SHORTEST_CALL};
-use sitewise_disassociator::handler::{LEAST_RESERVE, RESERVE};
-use tokio::time::Instant;
+use simulator::{Action, Fault, Operation};
+use sitewise_disassociator::aws::retry::ROUND_PAUSE;
 
 use crate::support::{
-    DEAD_LETTERS, Rig, WORK, asset, assets, failed, project, record, records, request, rule_event,
-    topic_event,
+    Rig, asset, assets, failed, record, records, request, rule_event, topic_event,
 };
 
 fn refuse(status: u16, error_type: &str) -> Action {
@@ -88,7 +83,7 @@ async fn an_asset_among_the_errors_is_retried_alone_with_a_new_token() {
         let calls = rig.calls();
         assert_eq!(calls.len(), 1 + heals_after as usize);
         let mut tokens: Vec<_> = calls.iter().map(|call| call.token.clone()).collect();
-        let mut pause = ASSET_RETRY_PAUSE;
+        let mut pause = ROUND_PAUSE;
         for pair in calls.windows(2) {
             assert_eq!(pair[1].assets, [asset(1)]);
             assert_eq!(pair[1].at - pair[0].at, pause);
@@ -127,6 +122,33 @@ async fn an_asset_that_stays_among_the_errors_is_rejected_with_the_services_code
     }
 }
 
+/// The SDK fills what is missing with a placeholder.
+#[tokio::test(start_paused = true)]
+async fn an_asset_error_without_a_code_has_the_status_for_its_code() {
+    for mut error in [
+        json!({}),
+        json!({"message": "said"}),
+        json!({"code": null, "message": null}),
+        json!({"code": "", "message": ""}),
+    ] {
+        error["assetId"] = json!(asset(1));
+        let rig = Rig::with_assets(0..3);
+        let body = json!({"errors": [error]}).to_string();
+        rig.simulator
+            .fault(Fault::on(Operation::Disassociate).action(reply(200, body)));
+        let report = rig.answer(&request(1, &assets(0..3))).await;
+        assert_eq!(report["assets"]["disassociated"], 2);
+        let letter = rig.letter_bodies().remove(0);
+        for found in [&report["failures"][0], &letter["errors"][0]] {
+            assert_eq!(found["code"], "HTTP 200", "{error}");
+            let message = found["message"].as_str().expect("a text");
+            assert!(message.starts_with(error["message"].as_str().unwrap_or_default()));
+        }
+        assert!(!rig.letters()[0].body.contains("no value was set"));
+        assert!(!report.to_string().contains("no value was set"));
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_error_that_names_no_asset_of_the_call_leaves_the_whole_call_unfinished() {
     for id in [asset(77), String::new(), "what".to_owned()] {
@@ -149,7 +171,7 @@ async fn an_error_that_names_no_asset_of_the_call_leaves_the_whole_call_unfinish
 async fn an_error_that_names_its_asset_in_capitals_is_that_assets() {
     let rig = Rig::with_assets(0..3);
     rig.simulator.fault(
-        Fault::sitewise().action(reply(
+        Fault::on(Operation::Disassociate).action(reply(
             200,
             json!({"errors": [
                 {"assetId": asset(1).to_uppercase(), "code": "INTERNAL_FAILURE", "message": "?"}
@@ -201,6 +223,8 @@ async fn throttling_server_errors_and_the_network_are_retried_with_the_same_toke
         Action::Garbage("<html>".to_owned()),
         Action::Garbage("{} {}".to_owned()),
         Action::Garbage(r#"{"errors":"none"}"#.to_owned()),
+        refuse(200, "InternalFailureException"),
+        reply(200, r#"{"__type":"InternalFailureException"}"#),
     ] {
         let rig = Rig::with_assets(0..3);
         rig.simulator
@@ -234,6 +258,21 @@ fn unfinished() -> Vec<(Action, usize, &'static str)> {
         (Action::ResetAfter, 3, "ConnectionFailed"),
         (Action::Truncate, 3, "MalformedResponse"),
         (Action::Garbage("<html>".to_owned()), 3, "MalformedResponse"),
+        (
+            refuse(200, "InternalFailureException"),
+            3,
+            "InternalFailureException",
+        ),
+        (
+            refuse(200, "ResourceNotFoundException"),
+            3,
+            "ResourceNotFoundException",
+        ),
+        (
+            reply(200, r#"{"__type":"a.b#NewException","errors":[]}"#),
+            3,
+            "NewException",
+        ),
         (
             refuse(401, "UnauthorizedException"),
             1,
@@ -347,245 +386,5 @@ async fn rejected_assets_of_other_events_are_dead_lettered_and_reported() {
         );
         assert_eq!(rig.lettered_assets(), [[asset(2)]]);
         assert_eq!(rig.remaining(), [2]);
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn nothing_is_started_without_time_to_finish() {
-    let mut rig = Rig::with_assets(0..3);
-    rig.time_left = Duration::from_millis(500);
-    assert_eq!(rig.answer(&one_record()).await, failed(["m-1"]));
-    assert_eq!(rig.calls().len(), 0);
-
-    let report = rig.answer(&request(1, &assets(0..3))).await;
-    assert_eq!(report["calls"], 0);
-    assert_eq!(report["status"], "accepted");
-    assert_eq!(report["failures"][0]["code"], "DeadlineReached");
-    assert_eq!(rig.parts()[0]["assetIds"], json!(assets(0..3)));
-
-    let just_enough = LEAST_RESERVE + SHORTEST_CALL;
-    for (time_left, calls) in [
-        (just_enough, 1),
-        (just_enough - Duration::from_millis(1), 0),
-    ] {
-        let mut rig = Rig::with_assets(0..3);
-        rig.time_left = time_left;
-        rig.answer(&one_record()).await;
-        assert_eq!(rig.calls().len(), calls, "{time_left:?}");
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn what_failed_for_the_moment_is_tried_again_after_a_pause() {
-    let rig = Rig::with_assets([0]);
-    rig.simulator.add_project(&project(2), assets([1]));
-    // Every attempt of one call.
-    let fault = format!("disassociate:project={}:first=3:reset", project(2));
-    rig.simulator.fault(fault.parse().expect("a fault"));
-    let event = records([
-        record("m-1", &request(1, &assets([0]))),
-        record("m-2", &request(2, &assets([1]))),
-    ]);
-    assert_eq!(rig.answer(&event).await, failed([]));
-    assert_eq!(rig.remaining(), [0; 0]);
-    let mut calls = rig.calls();
-    calls.retain(|call| call.project == Some(project(2)));
-    let [_, _, third, fourth] = &calls[..] else {
-        panic!("four attempts: {calls:?}");
-    };
-    assert_eq!(fourth.token, third.token);
-    assert_eq!(fourth.at - third.at, PASS_PAUSE);
-}
-
-#[tokio::test(start_paused = true)]
-async fn no_call_outlives_the_deadline_whatever_time_is_left() {
-    for milliseconds in [0, 1, 100, 400, 1_000, 3_000, 10_000, 60_000] {
-        let mut rig = Rig::with_assets(0..3);
-        rig.time_left = Duration::from_millis(milliseconds);
-        rig.simulator.fault(Fault::sitewise().action(Action::Stall));
-        let start = Instant::now();
-        assert_eq!(rig.answer(&one_record()).await, failed(["m-1"]));
-        assert!(start.elapsed() <= rig.time_left, "{milliseconds} ms");
-        // and the same with queues that are silent too
-        rig.simulator.fault(Fault::sqs().action(Action::Stall));
-        let start = Instant::now();
-        let report = rig.answer(&request(1, &assets(0..3))).await;
-        assert!(start.elapsed() <= rig.time_left, "{milliseconds} ms");
-        assert_eq!(report["status"], "failed");
-        assert_eq!(report["failures"][0]["queued"], false);
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn assets_without_time_for_their_retry_are_unfinished() {
-    let mut rig = Rig::with_assets(0..3);
-    rig.time_left = Duration::from_millis(1_200);
-    rig.simulator
-        .fault(Fault::sitewise().action(Action::Latency(Duration::from_millis(400))));
-    rig.simulator
-        .fault(Fault::on(Operation::Disassociate).action(asset_errors(&[asset(1)], None)));
-    let start = Instant::now();
-    let report = rig.answer(&request(1, &assets(0..3))).await;
-    assert_eq!(
-        start.elapsed(),
-        Duration::from_millis(400),
-        "no pause for nothing"
-    );
-    assert_eq!(report["assets"]["disassociated"], 2);
-    assert_eq!(report["assets"]["queued"], 1);
-    assert_eq!(report["failures"][0]["code"], "DeadlineReached");
-    assert_eq!(
-        report["failures"][0]["message"],
-        "too little time left before the Lambda deadline to try again after INTERNAL_FAILURE: \
-         Internal failure."
-    );
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_record_whose_letter_cannot_be_stored_is_redelivered() {
-    for action in [
-        plain(503),
-        refuse(403, "AccessDeniedException"),
-        Action::Reset,
-        Action::Stall,
-        Action::Truncate,
-        Action::Garbage("{}".to_owned()),
-        Action::FailEntries {
-            bodies_containing: String::new(),
-            code: "InternalError".to_owned(),
-            sender_fault: false,
-            heals_after: None,
-        },
-    ] {
-        let rig = Rig::with_assets(0..3);
-        rig.simulator.fault(Fault::sqs().action(action.clone()));
-        let event = records([
-            record("m-1", &request(1, &["PUMP-7".to_owned()])),
-            record("m-2", &request(1, &assets(0..3))),
-            record("m-3", &json!("not a request")),
-        ]);
-        assert_eq!(
-            rig.answer(&event).await,
-            failed(["m-1", "m-3"]),
-            "{action:?}"
-        );
-        assert_eq!(rig.remaining(), [0; 0]);
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn without_a_dead_letter_queue_a_rejected_record_is_redelivered() {
-    let rig = Rig::with_assets(0..3).without_dead_letter_queue();
-    let event = records([
-        record("m-1", &request(1, &[asset(0), "PUMP-7".to_owned()])),
-        record("m-2", &json!("not a request")),
-        record("m-3", &request(1, &assets(1..3))),
-    ]);
-    assert_eq!(rig.answer(&event).await, failed(["m-1", "m-2"]));
-    assert_eq!(rig.remaining(), [0; 0]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_event_whose_failures_are_in_no_queue_is_a_lambda_error() {
-    let bad_id = request(1, &["PUMP-7".to_owned()]);
-    let good = request(1, &assets(0..3));
-    for wrap in [rule_event, topic_event] {
-        // no queue at all
-        let rig = Rig::with_assets(0..3)
-            .without_work_queue()
-            .without_dead_letter_queue();
-        let error = rig.handle(&wrap(&bad_id)).await.expect_err("an error");
-        assert!(
-            error.starts_with("NotKept: 1 assets or requests failed"),
-            "{error}"
-        );
-        let error = rig.handle(&wrap(&json!({}))).await.expect_err("an error");
-        assert!(error.starts_with("NotKept: 1 assets"), "{error}");
-        assert!(
-            error.ends_with("the first has the code InvalidRequest"),
-            "{error}"
-        );
-
-        // queues that do not take it
-        for queue in [DEAD_LETTERS, WORK] {
-            let rig = Rig::with_assets(0..3);
-            rig.simulator
-                .fault(Fault::sqs().queue(queue).action(plain(503)));
-            rig.simulator.fault(Fault::sitewise().action(plain(503)));
-            let both = request(1, &[asset(0), "PUMP-7".to_owned()]);
-            let error = rig.handle(&wrap(&both)).await.expect_err("an error");
-            assert!(error.starts_with("NotKept: 1 assets"), "{error}");
-        }
-
-        // and nothing of the kind when all is well
-        let rig = Rig::with_assets(0..3)
-            .without_work_queue()
-            .without_dead_letter_queue();
-        assert_eq!(rig.answer(&wrap(&good)).await["status"], "succeeded");
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_direct_caller_gets_the_report_though_nothing_could_be_stored() {
-    let rig = Rig::with_assets(0..3);
-    rig.simulator.fault(Fault::sqs().action(plain(503)));
-    rig.simulator.fault(Fault::sitewise().action(plain(503)));
-    let report = rig
-        .answer(&request(1, &[asset(0), "PUMP-7".to_owned()]))
-        .await;
-    assert_eq!(report["status"], "failed");
-    assert_eq!(report["assets"]["rejected"], 1);
-    assert_eq!(report["assets"]["unfinished"], 1);
-    for failure in report["failures"].as_array().expect("a list") {
-        assert_eq!(failure["deadLettered"], false);
-        assert_eq!(failure["queued"], false);
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_service_that_throttles_all_sees_a_few_calls_however_much_there_is_to_do() {
-    let rig = Rig::new(Settings::default());
-    rig.simulator
-        .fault(Fault::sitewise().action(refuse(429, "ThrottlingException")));
-    let mut seen = Vec::new();
-    for delivery in 0..5 {
-        let event = records((0..100).map(|index| {
-            let first = (delivery * 100 + index) * 100;
-            record(
-                &format!("m-{first}"),
-                &request(1, &assets(first..first + 100)),
-            )
-        }));
-        let before = rig.calls().len();
-        rig.answer(&event).await;
-        seen.push(rig.calls().len() - before);
-    }
-    // A search; then one call to see whether it is over.
-    assert_eq!(seen, [7, 1, 1, 1, 1]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn no_pause_takes_of_the_time_that_is_kept_for_the_answer() {
-    for milliseconds in (800..9000).step_by(130) {
-        let mut rig = Rig::with_assets([0]);
-        rig.simulator.add_project(&project(2), assets([1]));
-        rig.time_left = Duration::from_millis(milliseconds);
-        // One project is answered for, which makes the other worth more tries.
-        let fault: Fault = format!("disassociate:project={}:status=500", project(2))
-            .parse()
-            .expect("a fault");
-        rig.simulator.fault(fault);
-        let event = records([
-            record("m-1", &request(1, &assets([0]))),
-            record("m-2", &request(2, &assets([1]))),
-        ]);
-        let start = Instant::now();
-        assert_eq!(rig.answer(&event).await, failed(["m-2"]));
-        let reserve = (rig.time_left / 5).clamp(LEAST_RESERVE, RESERVE);
-        let took = start.elapsed();
-        assert!(
-            took <= rig.time_left - reserve,
-            "{took:?} of {milliseconds} ms"
-        );
     }
 }

@@ -231,3 +231,24 @@ async fn what_was_learned_is_kept_between_invocations() {
     let calls = rig.calls().len() - before;
     assert!(calls - 50 <= 5, "{calls} calls");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_throttles_all_sees_a_few_calls_however_much_there_is_to_do() {
+    let rig = Rig::new(Settings::default());
+    rig.fault("sitewise:throttle");
+    let mut seen = Vec::new();
+    for delivery in 0..5 {
+        let event = records((0..100).map(|index| {
+            let first = (delivery * 100 + index) * 100;
+            record(
+                &format!("m-{first}"),
+                &request(1, &assets(first..first + 100)),
+            )
+        }));
+        let before = rig.calls().len();
+        rig.answer(&event).await;
+        seen.push(rig.calls().len() - before);
+    }
+    // A search; then one call to see whether it is over.
+    assert_eq!(seen, [7, 1, 1, 1, 1]);
+}

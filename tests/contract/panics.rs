@@ -54,7 +54,7 @@ async fn a_panic_while_a_letter_is_sent_keeps_the_record() {
         .handle(&rule_event(&request(1, &["bad".to_owned()])))
         .await
         .expect_err("only Lambda can keep it");
-    assert!(error.starts_with("NotKept"), "{error}");
+    assert!(error.starts_with("NotStored"), "{error}");
     assert!(!error.contains(SECRET));
 }
 
@@ -73,7 +73,8 @@ async fn a_panic_in_our_own_code_leaves_every_message_where_it_is() {
     assert_eq!(
         rig.handle(&rule_event(&good)).await,
         Err(
-            "InternalError: the function failed on this event: nothing of it counts as done"
+            "NotStored: 1 assets or requests failed and are in no queue: the event is returned to \
+             Lambda's own retries and dead-letter queue; the first has the code InternalError"
                 .to_owned()
         )
     );
@@ -85,20 +86,20 @@ async fn a_panic_in_our_own_code_leaves_every_message_where_it_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_in_a_retry_takes_nothing_back_of_what_was_done_before() {
-    let rig = Rig::with_assets(0..3);
-    rig.simulator.fault(
-        Fault::on(Operation::Disassociate)
-            .first(1)
-            .action(Action::AssetErrors {
-                code: "INTERNAL_FAILURE".to_owned(),
-                message: "Internal failure.".to_owned(),
-                assets: assets([1]),
-                heals_after: None,
-            }),
-    );
-    rig.simulator.fault(Fault::sitewise().action(panic()));
-    let report = rig.answer(&request(1, &assets(0..3))).await;
-    assert_eq!(report["assets"]["disassociated"], 2);
-    assert_eq!(report["assets"]["queued"], 1);
+async fn a_panic_in_a_read_or_a_retry_takes_nothing_back_of_what_was_done_before() {
+    for panicking in [Fault::reads(), Fault::on(Operation::Disassociate)] {
+        let rig = Rig::with_assets(0..3);
+        let fault = Fault::on(Operation::Disassociate).first(1);
+        rig.simulator.fault(fault.action(Action::AssetErrors {
+            code: "INTERNAL_FAILURE".to_owned(),
+            message: "Internal failure.".to_owned(),
+            assets: assets([1]),
+            heals_after: None,
+        }));
+        rig.simulator.fault(panicking.action(panic()));
+        let report = rig.answer(&request(1, &assets(0..3))).await;
+        assert_eq!(report["assets"]["disassociated"], 2);
+        assert_eq!(report["assets"]["queued"], 1);
+        assert_eq!(report["failures"][0]["code"], "InternalError");
+    }
 }

@@ -22,8 +22,8 @@ async fn repeated_ids_are_sent_once_and_counted() {
     assert_eq!(rig.calls()[0].assets, assets(0..2));
     assert_eq!(
         report["assets"],
-        json!({"requested": 3, "duplicates": 3, "disassociated": 2, "rejected": 1,
-               "unfinished": 0, "queued": 0})
+        json!({"requested": 3, "duplicates": 3, "disassociated": 2, "absent": 0,
+               "rejected": 1, "unfinished": 0, "queued": 0})
     );
 }
 
@@ -76,8 +76,8 @@ async fn a_malformed_request_is_reported_with_every_problem() {
             rig.answer(&event).await,
             json!({
                 "requestId": crate::support::REQUEST_ID, "projectId": null, "status": "failed",
-                "assets": {"requested": 0, "duplicates": 0, "disassociated": 0, "rejected": 0,
-                           "unfinished": 0, "queued": 0},
+                "assets": {"requested": 0, "duplicates": 0, "disassociated": 0, "absent": 0,
+                           "rejected": 0, "unfinished": 0, "queued": 0},
                 "calls": 0,
                 "failures": [{
                     "assetIds": [], "code": "InvalidRequest", "message": problems,

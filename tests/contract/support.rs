@@ -8,9 +8,9 @@ use aws_sdk_sqs::config::{Credentials, SharedCredentialsProvider};
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
-use simulator::{Call, Message, Operation, Settings, Simulator};
+use simulator::{Absent, Action, Call, Fault, Message, Names, Operation, Settings, Simulator};
 use sitewise_disassociator::aws::sitewise::SiteWise;
-use sitewise_disassociator::aws::sqs::{Queue, Sqs};
+use sitewise_disassociator::config::FunctionConfig;
 use sitewise_disassociator::handler::{Function, Invocation};
 use tokio::time::Instant;
 
@@ -27,6 +27,12 @@ pub(crate) fn project(number: usize) -> String {
 pub(crate) fn asset(number: usize) -> String {
     format!("bbbbbbbb-0000-4000-8000-{number:012x}")
 }
+
+/// The refusals that the service model has.
+pub(crate) const REFUSALS: [(u16, &str); 2] = [
+    (404, "ResourceNotFoundException"),
+    (400, "InvalidRequestException"),
+];
 
 /// Asset ids by number.
 pub(crate) fn assets(numbers: impl IntoIterator<Item = usize>) -> Vec<String> {
@@ -73,6 +79,46 @@ pub(crate) fn failed<const N: usize>(ids: [&str; N]) -> Value {
     json!({"batchItemFailures": failures})
 }
 
+/// The numbers of the records `m-0`, `m-1` and so on that a partial batch
+/// response names.
+pub(crate) fn failed_numbers(answer: &Value) -> Vec<usize> {
+    let failures = answer["batchItemFailures"].as_array().expect("a list");
+    let ids = failures.iter().map(|failure| &failure["itemIdentifier"]);
+    ids.map(|id| {
+        let number = id
+            .as_str()
+            .and_then(|id| id.strip_prefix("m-")?.parse().ok());
+        number.expect("a record with a number")
+    })
+    .collect()
+}
+
+/// A service that complains so about absent assets.
+pub(crate) fn complaining(absent: &Absent, names: Names) -> Settings {
+    Settings {
+        asset_not_in_project: absent.clone(),
+        unknown_asset: absent.clone(),
+        not_found_names: names,
+        ..Settings::default()
+    }
+}
+
+/// Every way in which a service may complain about absent assets.
+pub(crate) fn complaints() -> [Absent; 3] {
+    let error = Absent::AssetError {
+        code: "NOT_IN_PROJECT".to_owned(),
+        message: "not in project".to_owned(),
+    };
+    [Absent::NotFound, Absent::Invalid, error]
+}
+
+/// How many assets a report counts as disassociated, absent, rejected and
+/// unfinished.
+pub(crate) fn counts(report: &Value) -> [&Value; 4] {
+    let counts = &report["assets"];
+    ["disassociated", "absent", "rejected", "unfinished"].map(|name| &counts[name])
+}
+
 /// The process's SDK configuration, over `http_client`.
 pub(crate) fn sdk_config(http_client: SharedHttpClient) -> aws_types::sdk_config::Builder {
     SdkConfig::builder()
@@ -100,17 +146,13 @@ impl Rig {
     pub(crate) fn new(settings: Settings) -> Self {
         let simulator = Simulator::new(settings);
         let config = sdk_config(simulator.http_client()).build();
-        let sqs = Sqs::new(&config);
-        let queue = |name: &str| Some(Queue::new(sqs.clone(), simulator.create_queue(name)));
-        let function = Function {
-            sitewise: SiteWise::new(&config),
-            dead_letter_queue: queue(DEAD_LETTERS),
-            work_queue: queue(WORK),
-            fan_out_assets: 1000,
-            max_concurrency: 8,
-            pace: Arc::default(),
-            now: || SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_407_660),
+        let queues = FunctionConfig {
+            dead_letter_queue_url: Some(simulator.create_queue(DEAD_LETTERS)),
+            work_queue_url: Some(simulator.create_queue(WORK)),
+            ..FunctionConfig::default()
         };
+        let now = || SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_407_660);
+        let function = Function::new(&config, queues, now);
         Self {
             simulator,
             function,
@@ -131,7 +173,7 @@ impl Rig {
         let config = sdk_config(self.simulator.http_client()).build();
         let function = Function {
             sitewise: SiteWise::new(&config),
-            pace: Arc::default(),
+            rate_limiter: Arc::default(),
             ..self.function.clone()
         };
         Self {
@@ -146,9 +188,33 @@ impl Rig {
         self
     }
 
-    pub(crate) fn without_dead_letter_queue(mut self) -> Self {
-        self.function.dead_letter_queue = None;
-        self
+    /// Without both queues: the work queue requires the other one.
+    pub(crate) fn without_queues(self) -> Self {
+        let mut rig = self.without_work_queue();
+        rig.function.dead_letter_queue = None;
+        rig
+    }
+
+    /// Has every call that contains one of these assets refused.
+    pub(crate) fn refuse(
+        &self,
+        numbers: impl IntoIterator<Item = usize>,
+        (status, error_type): (u16, &str),
+    ) {
+        for number in numbers {
+            let fault = Fault::on(Operation::Disassociate).asset(asset(number));
+            self.simulator.fault(fault.action(Action::Refuse {
+                status,
+                error_type: error_type.to_owned(),
+                message: "refused".to_owned(),
+            }));
+        }
+    }
+
+    /// Adds the fault that this text means.
+    pub(crate) fn fault(&self, text: &str) {
+        self.simulator
+            .fault(text.parse::<Fault>().expect("a fault"));
     }
 
     /// Handles an event; an error is given by its name and text.
@@ -157,6 +223,7 @@ impl Rig {
         let invocation = Invocation {
             request_id: self.request_id,
             deadline: Instant::now() + self.time_left,
+            is_cold_start: true,
         };
         match self.function.handle(&payload, invocation).await {
             Ok(answer) => Ok(serde_json::to_value(answer).expect("JSON")),
@@ -169,13 +236,25 @@ impl Rig {
         self.handle(event).await.expect("an answer")
     }
 
+    /// The requests to SiteWise so far: calls and reads.
+    pub(crate) fn requests(&self) -> Vec<Call> {
+        let mut requests = self.simulator.calls();
+        requests.retain(|call| call.project.is_some());
+        requests
+    }
+
     /// The SiteWise calls so far.
     pub(crate) fn calls(&self) -> Vec<Call> {
-        self.simulator
-            .calls()
-            .into_iter()
-            .filter(|call| call.operation == Operation::Disassociate)
-            .collect()
+        let mut calls = self.requests();
+        calls.retain(|call| call.operation == Operation::Disassociate);
+        calls
+    }
+
+    /// The reads of membership so far: lists and descriptions.
+    pub(crate) fn reads(&self) -> Vec<Call> {
+        let mut reads = self.requests();
+        reads.retain(|call| call.operation != Operation::Disassociate);
+        reads
     }
 
     /// How many assets each SiteWise call so far had.

@@ -13,7 +13,7 @@ use std::time::Duration;
 use aws_smithy_http_client::Builder;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
-use simulator::{Action, Fault};
+use simulator::{Action, Fault, Operation};
 use sitewise_disassociator::aws::sitewise::SiteWise;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -26,7 +26,7 @@ use crate::support::{Rig, asset, failed, record, records, request, sdk_config};
 struct Row {
     reason: &'static str,
     upstream: Upstream,
-    /// attempts that the upstream sees
+    /// attempts of the call that the upstream sees
     attempts: usize,
     end: End,
     /// the time that the invocation has
@@ -38,7 +38,8 @@ struct Row {
 enum End {
     /// It is disassociated.
     Done,
-    /// It is rejected with this code: a dead letter, not retryable.
+    /// It is rejected with this code, after a read for each attempt: a dead
+    /// letter, not retryable.
     Letter(&'static str),
     /// It is unfinished with this code: the record is redelivered, the direct
     /// request's asset goes to the work queue, retryable.
@@ -140,7 +141,7 @@ fn asset_error(id: &str, code: &str) -> Upstream {
 fn reply(status: u16, headers: &[(&str, &str)], body: &str) -> Upstream {
     let headers = headers.iter();
     Upstream::Simulated(vec![
-        Fault::sitewise().action(Action::Reply {
+        Fault::on(Operation::Disassociate).action(Action::Reply {
             status,
             error_type: None,
             headers: headers
@@ -201,7 +202,6 @@ fn rows() -> Vec<Row> {
         row("200, null for the list", ok(r#"{"errors":null}"#), 1, Done),
         row("200, new fields", ok(r#"{"new":[{}],"errors":[]}"#), 1, Done),
         row("200, called HTML", reply(200, &[("content-type", "text/html")], "{}"), 1, Done),
-        row("200, an error's header", named(200, NOT_FOUND), 1, Done),
         row("200, of HTTP/1.0", script([answer("HTTP/1.0 200 OK", "{}")]), 1, Done),
         row("200, no reason", script([answer("HTTP/1.1 200\r\ncontent-length: 2", "{}")]), 1, Done),
         row("200, until the end", script([answer(line, "{}")]), 1, Done),
@@ -211,7 +211,13 @@ fn rows() -> Vec<Row> {
         row("100, then 200", script([send("HTTP/1.1 100 Continue\r\n\r\n"), good()]), 1, Done),
         row("103, then 200", script([send("HTTP/1.1 103 Early Hints\r\n\r\n"), good()]), 1, Done),
         row("200, after two seconds", faults(["sitewise:latency=2000ms"]), 1, Done),
+        // a 200 that carries an error type
+        row("200, an error's header", named(200, NOT_FOUND), 3, Again(NOT_FOUND)),
+        row("200, an error's type", answered(200, r#"{"__type":"a.b#NewException:http://c/"}"#), 3, Again("NewException")),
+        row("200, an error's type and a list", answered(200, r#"{"__type":"NewException","errors":[]}"#), 3, Again("NewException")),
+        row("200, an error's type once", faults(["disassociate:first=1:status=200:type=NewException"]), 2, Done),
         // a 200 that names assets
+        row("200, its asset, no code", ok(&json!({"errors": [{"assetId": asset(0), "message": "no"}]}).to_string()), 3, Letter("HTTP 200")),
         row("200, its asset", asset_error(&asset(0), "INTERNAL_FAILURE"), 3, Letter("INTERNAL_FAILURE")),
         row("200, its asset, new code", asset_error(&asset(0), "NEW"), 3, Letter("NEW")),
         row("200, another asset", asset_error(&asset(7), "INTERNAL_FAILURE"), 1, Again(MALFORMED)),
@@ -233,20 +239,20 @@ fn rows() -> Vec<Row> {
         row("200, an end among chunks", script([answer(chunked, "1\r\n{\r\n")]), 3, Again(MALFORMED)),
         row("200, chunks of no size", script([answer(chunked, "x\r\n{}\r\n")]), 3, Again(MALFORMED)),
         // refusals
-        row("400, invalid request", named(400, INVALID), 1, Letter(INVALID)),
-        row("400, not found", named(400, NOT_FOUND), 1, Letter(NOT_FOUND)),
-        row("404, not found", named(404, NOT_FOUND), 1, Letter(NOT_FOUND)),
-        row("404, invalid request", named(404, INVALID), 1, Letter(INVALID)),
+        row("400, invalid request", named(400, INVALID), 3, Letter(INVALID)),
+        row("400, not found", named(400, NOT_FOUND), 3, Letter(NOT_FOUND)),
+        row("404, not found", named(404, NOT_FOUND), 3, Letter(NOT_FOUND)),
+        row("404, invalid request", named(404, INVALID), 3, Letter(INVALID)),
         // where the name stands
-        row("name of a namespace", named(400, "a.b#InvalidRequestException"), 1, Letter(INVALID)),
-        row("name at an address", named(400, "InvalidRequestException:http://c/"), 1, Letter(INVALID)),
-        row("name of both", named(404, "a.b#ResourceNotFoundException:http://c/"), 1, Letter(NOT_FOUND)),
-        row("name as __type", answered(400, r#"{"__type":"InvalidRequestException"}"#), 1, Letter(INVALID)),
-        row("name as __type, of both", answered(404, r#"{"__type":"a.b#ResourceNotFoundException:http://c/"}"#), 1, Letter(NOT_FOUND)),
-        row("name as code", answered(400, r#"{"code":"InvalidRequestException"}"#), 1, Letter(INVALID)),
-        row("two names", reply(400, &[(NAME, INVALID)], r#"{"__type":"ThrottlingException"}"#), 1, Letter(INVALID)),
-        row("name and HTML", reply(404, &[(NAME, NOT_FOUND)], html), 1, Letter(NOT_FOUND)),
-        row("name and nothing", reply(404, &[(NAME, NOT_FOUND)], ""), 1, Letter(NOT_FOUND)),
+        row("name of a namespace", named(400, "a.b#InvalidRequestException"), 3, Letter(INVALID)),
+        row("name at an address", named(400, "InvalidRequestException:http://c/"), 3, Letter(INVALID)),
+        row("name of both", named(404, "a.b#ResourceNotFoundException:http://c/"), 3, Letter(NOT_FOUND)),
+        row("name as __type", answered(400, r#"{"__type":"InvalidRequestException"}"#), 3, Letter(INVALID)),
+        row("name as __type, of both", answered(404, r#"{"__type":"a.b#ResourceNotFoundException:http://c/"}"#), 3, Letter(NOT_FOUND)),
+        row("name as code", answered(400, r#"{"code":"InvalidRequestException"}"#), 3, Letter(INVALID)),
+        row("two names", reply(400, &[(NAME, INVALID)], r#"{"__type":"ThrottlingException"}"#), 3, Letter(INVALID)),
+        row("name and HTML", reply(404, &[(NAME, NOT_FOUND)], html), 3, Letter(NOT_FOUND)),
+        row("name and nothing", reply(404, &[(NAME, NOT_FOUND)], ""), 3, Letter(NOT_FOUND)),
         row("name in small letters", named(400, "invalidrequestexception"), 1, Again("invalidrequestexception")),
         row("empty name", named(500, ""), 3, Again("HTTP 500")),
         // a 400 or 404 that says nothing of the assets
@@ -383,28 +389,29 @@ impl Row {
             json!({"assetIds": [asset(0)], "code": code, "retryable": is_retryable,
                    "deadLettered": !is_retryable, "queued": is_retryable})
         };
-        let (answer, letters, status, failures, parts) = match self.end {
-            Done => (failed([]), json!([]), "succeeded", json!([]), 0),
-            Letter(code) => (
-                failed([]),
-                json!([[asset(0), code]]),
-                "failed",
-                json!([failure(code, false)]),
-                0,
-            ),
-            Again(code) => (
-                failed(["m-1"]),
-                json!([]),
-                "accepted",
-                json!([failure(code, true)]),
-                1,
-            ),
+        let seen = |answer, reads, letters, parts| {
+            json!({"attempts": attempts, "reads": reads, "answer": answer, "letters": letters,
+                   "parts": parts})
         };
-        json!({
-            "record": {"attempts": attempts, "answer": answer, "letters": letters, "parts": 0},
-            "direct": {"attempts": attempts, "answer": {"status": status, "failures": failures},
-                       "letters": letters, "parts": parts},
-        })
+        let report = |status, failures: Value| json!({"status": status, "failures": failures});
+        match self.end {
+            Done => json!({
+                "record": seen(failed([]), 0, json!([]), 0),
+                "direct": seen(report("succeeded", json!([])), 0, json!([]), 0),
+            }),
+            Letter(code) => {
+                let letters = json!([[asset(0), code]]);
+                let report = report("failed", json!([failure(code, false)]));
+                json!({
+                    "record": seen(failed([]), attempts, letters.clone(), 0),
+                    "direct": seen(report, attempts, letters, 0),
+                })
+            }
+            Again(code) => json!({
+                "record": seen(failed(["m-1"]), 0, json!([]), 0),
+                "direct": seen(report("accepted", json!([failure(code, true)])), 0, json!([]), 1),
+            }),
+        }
     }
 
     /// What is seen.
@@ -436,6 +443,7 @@ impl Row {
             .collect();
         json!({
             "attempts": rig.calls().len() + served.attempts.load(Ordering::SeqCst),
+            "reads": rig.reads().len(),
             "answer": answer,
             "letters": letters,
             "parts": rig.parts().len(),

@@ -2,8 +2,8 @@
 
 use serde_json::json;
 use serde_json::value::RawValue;
-use sitewise_disassociator::plan::Ask;
-use sitewise_disassociator::request::DisassociateRequest;
+use sitewise_disassociator::input::request::DisassociateRequest;
+use sitewise_disassociator::plan::PlanInput;
 
 /// Messages, and assets of each.
 pub(crate) const SHAPES: [(usize, usize); 5] =
@@ -40,11 +40,11 @@ pub(crate) fn requests(messages: usize, assets: usize) -> Vec<DisassociateReques
         .collect()
 }
 
-/// What is asked for by `requests`.
-pub(crate) fn asks(requests: &[DisassociateRequest]) -> Vec<Ask<'_>> {
+/// What is planned for `requests`.
+pub(crate) fn inputs(requests: &[DisassociateRequest]) -> Vec<PlanInput<'_>> {
     requests
         .iter()
-        .map(|request| Ask {
+        .map(|request| PlanInput {
             request,
             message_id: "8f2d6c5e-0d0c-4f0e-9f0a-3a6c1a7f3b11",
             receives: 1,

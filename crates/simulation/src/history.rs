@@ -22,13 +22,19 @@ pub enum Invariant {
     ReaddedAssetsStay,
     /// I5: once faults stop, everything drains within the redrive limit.
     EverythingDrains,
-    /// I6: one request never changes another's fate.
+    /// I6: one request never changes another's fate, and does not keep another
+    /// from being done for long.
     NeighboursAreUnharmed,
+    /// I7: a dead letter that the function wrote names an asset only if its id
+    /// or request is malformed, its project does not exist, or a list that was
+    /// asked for after the last call with it still showed it.
+    DeadLettersAreTrue,
     /// The function answers before its deadline.
     DeadlinesAreKept,
     /// Behind a failed record of a FIFO group the group's later ones fail too.
     GroupsKeepTheirOrder,
-    /// The service sees a bounded number of attempts for each batch.
+    /// The services see a bounded number of requests for each batch, and no part
+    /// of a message whose dead letters are not stored.
     AmplificationIsBounded,
 }
 

@@ -1,5 +1,5 @@
-//! A job of any size: several functions of one throttled service work it off
-//! through the fan-out, as the deployed stack would.
+//! A job of any size: several functions of one throttled service do it as the
+//! deployed stack would.
 
 use std::cell::RefCell;
 use std::time::Duration;
@@ -28,31 +28,48 @@ const VISIBILITY: Duration = Duration::from_secs(420);
 /// How long a poller waits that has found nothing.
 const POLL: Duration = Duration::from_secs(1);
 
-/// A job, and who works it off.
+/// A job, and who does it. The default is the deployed stack's.
 #[derive(Clone, Copy, Debug)]
 pub struct Job {
-    /// assets to take out of one project
+    /// projects to empty, each named by messages of its own
+    pub projects: usize,
+    /// assets of each project
     pub assets: usize,
+    /// calls a second that the service lets through, and calls at once after a
+    /// pause
+    pub rate: f64,
     /// functions at a time: `MaximumConcurrency`
     pub functions: usize,
     /// most messages of an invocation: `BatchSize`
     pub batch_size: usize,
-    /// the largest request worked off at once: `FAN_OUT_ASSETS`
+    /// the largest request processed at once: `FAN_OUT_ASSETS`
     pub fan_out_assets: usize,
-    /// calls a second that the service lets through
-    pub rate: f64,
-    /// calls at once that it lets through after a pause
-    pub burst: f64,
     /// the time of a call
     pub latency: Duration,
     /// deliveries before a message is given up: `MaxReceiveCount`
     pub max_receive_count: u32,
 }
 
+impl Default for Job {
+    /// What the quotas of AWS allow: 100 portals of 100 projects of one asset.
+    fn default() -> Self {
+        Self {
+            projects: 10_000,
+            assets: 1,
+            rate: 10.0,
+            functions: 5,
+            batch_size: 25,
+            fan_out_assets: 1000,
+            latency: Duration::from_millis(50),
+            max_receive_count: 100,
+        }
+    }
+}
+
 /// What a job took.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Took {
-    /// the time until the project was empty and the queue too
+    /// the time until the projects were empty and the queue too
     pub time: Duration,
     /// the least time in which the service lets so many calls through
     pub minimum: Duration,
@@ -66,8 +83,20 @@ pub struct Took {
     pub most_receives: u32,
     /// messages that the redrive policy gave up
     pub given_up: usize,
-    /// assets left in the project
+    /// assets left in their projects
     pub left: usize,
+}
+
+impl Took {
+    /// Returns how many times the least time it took.
+    pub fn ratio(&self) -> f64 {
+        self.time.as_secs_f64() / self.minimum.as_secs_f64()
+    }
+
+    /// Tells whether everything was done.
+    pub fn is_whole(&self) -> bool {
+        self.left == 0 && self.given_up == 0
+    }
 }
 
 struct Shared {
@@ -79,45 +108,56 @@ struct Shared {
     invocations: usize,
     given_up: usize,
     calls: usize,
+    throttled: usize,
 }
-
-fn asset(number: usize) -> String {
-    format!("bbbbbbbb-0000-4000-8000-{number:012x}")
-}
-
-const PROJECT: &str = "aaaaaaaa-0000-4000-8000-000000000001";
 
 impl Job {
-    /// Works the job off, on a runtime and a clock of its own.
+    /// Does the job, on a runtime and a clock of its own.
     ///
     /// # Panics
     ///
     /// If no runtime can be made, or the function fails on a record.
     pub fn run(self, seed: u64) -> Took {
-        crate::paused_runtime(seed).block_on(self.work_off(seed))
+        crate::paused_runtime(seed).block_on(self.process(seed))
     }
 
-    async fn work_off(self, seed: u64) -> Took {
-        let throttle = Throttle {
-            rate: self.rate,
-            burst: self.burst,
-        };
+    /// Does the job with so many seeds from 0, and returns what took the median time.
+    ///
+    /// # Panics
+    ///
+    /// As [`Job::run`] does, and if there is no seed.
+    pub fn median(self, seeds: u64) -> Took {
+        let mut took: Vec<Took> = (0..seeds).map(|seed| self.run(seed)).collect();
+        took.sort_by_key(|took| took.time);
+        took[took.len() / 2]
+    }
+
+    async fn process(self, seed: u64) -> Took {
         let simulator = Simulator::new(Settings {
             latency: self.latency,
-            throttle: Some(throttle),
+            throttle: Some(Throttle {
+                rate: self.rate,
+                burst: self.rate,
+            }),
             ..Settings::default()
         });
-        let ids: Vec<String> = (0..self.assets).map(asset).collect();
-        simulator.add_project(PROJECT, &ids);
         let mut queue = Queue::new(QueueSettings {
             is_fifo: false,
             visibility: VISIBILITY,
             max_receive_count: self.max_receive_count,
             duplicates: 0.0,
         });
-        for (number, ids) in ids.chunks(MESSAGE_ASSETS).enumerate() {
-            let body = json!({"projectId": PROJECT, "assetIds": ids}).to_string();
-            queue.put(format!("m-{number}"), body, None);
+        for number in 0..self.projects {
+            let project = format!("aaaaaaaa-0000-4000-8000-{number:012x}");
+            let first = number * self.assets;
+            let ids: Vec<String> = (first..first + self.assets)
+                .map(|asset| format!("bbbbbbbb-0000-4000-8000-{asset:012x}"))
+                .collect();
+            simulator.add_project(&project, &ids);
+            for (part, ids) in ids.chunks(MESSAGE_ASSETS).enumerate() {
+                let body = json!({"projectId": project, "assetIds": ids}).to_string();
+                queue.put(format!("m-{number}-{part}"), body, None);
+            }
         }
         let shared = RefCell::new(Shared {
             simulator: simulator.clone(),
@@ -128,34 +168,37 @@ impl Job {
             invocations: 0,
             given_up: 0,
             calls: 0,
+            throttled: 0,
         });
-        let ends = join_all((0..self.functions).map(|_| self.work(&shared))).await;
+        let functions = (0..self.functions).map(|number| self.function(number, &shared));
+        let ends = join_all(functions).await;
         let shared = shared.into_inner();
-        let batches = self.assets.div_ceil(BATCH);
-        let waits = (batches as f64 - self.burst).max(0.0) / self.rate;
+        let batches = self.projects * self.assets.div_ceil(BATCH);
+        let waits = (batches as f64 - self.rate).max(0.0) / self.rate;
         Took {
             time: ends.into_iter().max().unwrap_or_default(),
             minimum: Duration::from_secs_f64(waits),
             invocations: shared.invocations,
             calls: shared.calls,
-            throttled: shared.calls - batches.min(shared.calls),
+            throttled: shared.throttled,
             most_receives: shared.most_receives,
             given_up: shared.given_up,
-            left: simulator.project_assets(PROJECT).len(),
+            left: simulator
+                .projects()
+                .values()
+                .map(|assets| assets.len())
+                .sum(),
         }
     }
 
     /// Lets one function work until nothing is left, and returns when that was.
-    async fn work(&self, shared: &RefCell<Shared>) -> Duration {
-        let sandbox = {
-            let shared = shared.borrow();
-            let settings = FunctionSettings {
-                is_fifo: false,
-                fan_out_assets: self.fan_out_assets,
-                max_concurrency: sitewise_disassociator::config::DEFAULT_MAX_CONCURRENCY,
-            };
-            Sandbox::start(&shared.simulator, settings)
+    async fn function(&self, number: usize, shared: &RefCell<Shared>) -> Duration {
+        let settings = FunctionSettings {
+            is_fifo: false,
+            fan_out_assets: self.fan_out_assets,
+            call_concurrency: sitewise_disassociator::config::DEFAULT_CALL_CONCURRENCY,
         };
+        let sandbox = Sandbox::start(&shared.borrow().simulator, settings, number);
         let mut end = Duration::ZERO;
         loop {
             let (records, number) = {
@@ -200,16 +243,12 @@ impl Shared {
         for part in self.simulator.take_messages(work_queue(false)) {
             self.queue.put(part.id, part.body, None);
         }
-        for visibility in self.simulator.take_visibilities(work_queue(false)) {
-            let ago = self.start.elapsed().saturating_sub(visibility.at);
-            let visible_at = Instant::now() + visibility.timeout - ago;
-            self.queue.hide_until(&visibility.receipt, visible_at);
+        for call in self.simulator.calls() {
+            if call.operation == Operation::Disassociate {
+                self.calls += 1;
+                self.throttled += usize::from(call.status == Some(429));
+            }
         }
-        let calls = self.simulator.calls();
-        self.calls += calls
-            .iter()
-            .filter(|call| call.operation == Operation::Disassociate)
-            .count();
         self.simulator.clear_calls();
     }
 }

@@ -1,14 +1,15 @@
 //! Where every asset of every request is, and what must be true of it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use serde_json::Value;
 use simulator::{Absent, Message, Settings, Simulator, Tokens};
-use sitewise_disassociator::dispatch::{ASSET_ATTEMPTS, PROBES};
+use sitewise_disassociator::aws::retry::ASSET_ROUNDS;
 
 use crate::history::{Broken, Invariant};
 use crate::queue::{Held, Moved};
-use crate::scenario::{Asset, HEALING_CODE, Kind, Planned, Scenario, Way};
+use crate::scenario::{HEALING_CODE, Kind, Planned, Scenario, Way};
 
 /// An asset of a project, or what was sent as one.
 pub(crate) type Named = (String, String);
@@ -18,39 +19,26 @@ pub(crate) type Named = (String, String);
 pub(crate) struct Letter {
     pub(crate) body: String,
     pub(crate) group: Option<String>,
-    named: Vec<Named>,
-    /// what is said of each asset; nothing where it was not the function that wrote it
-    reasons: Vec<(Named, Reason)>,
-}
-
-/// Why an asset is in a letter.
-#[derive(Clone, Debug)]
-struct Reason {
-    code: String,
-    /// whether it was refused only because others were
-    is_presumed: bool,
+    pub(crate) named: Vec<Named>,
+    /// the code that is given for each asset; nothing where it was not the
+    /// function that wrote it
+    pub(crate) codes: Vec<(Named, String)>,
 }
 
 impl Letter {
     /// One that the function wrote.
     pub(crate) fn written(message: &Message) -> Self {
-        let named = named(&message.body);
         let body: Value = serde_json::from_str(&message.body).unwrap_or_default();
-        let project = body["projectId"].as_str().unwrap_or_default();
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let errors = body["errors"].as_array();
-        let reasons = errors.into_iter().flatten().map(|error| {
-            let text = |field: &str| error[field].as_str().unwrap_or_default().to_owned();
-            let reason = Reason {
-                code: text("code"),
-                is_presumed: text("message").starts_with("not tried alone"),
-            };
-            ((project.to_owned(), text("assetId")), reason)
+        let codes = errors.into_iter().flatten().map(|error| {
+            let named = (text(&body["projectId"]), text(&error["assetId"]));
+            (named, text(&error["code"]))
         });
         Self {
-            reasons: reasons.collect(),
-            named,
-            body: message.body.clone(),
+            codes: codes.collect(),
             group: message.group_id.clone(),
+            ..Self::kept(&message.body)
         }
     }
 
@@ -58,7 +46,7 @@ impl Letter {
     pub(crate) fn kept(body: &str) -> Self {
         Self {
             named: named(body),
-            reasons: Vec::new(),
+            codes: Vec::new(),
             body: body.to_owned(),
             group: Some("kept".to_owned()),
         }
@@ -78,6 +66,11 @@ pub(crate) struct Ledger {
     pub(crate) letters: Vec<Letter>,
     /// those that someone added back, to stay
     pub(crate) readded: BTreeSet<Named>,
+    /// when someone last added it, for each that was added while requests came
+    pub(crate) added: BTreeMap<Named, Duration>,
+    /// those that a list may have lacked for that reason; what becomes of them is
+    /// outside I1 and I2
+    pub(crate) unlisted: BTreeSet<Named>,
     /// those that someone added back before this message asked for them again
     pub(crate) asked_again: BTreeMap<Named, String>,
     /// what events and callers still hold, by message
@@ -98,7 +91,29 @@ impl Ledger {
             self.readded.contains(named)
                 || self.asked_again.get(named).is_some_and(|by| by != message)
         };
-        self.assets.contains(named) && (!is_there || is_excused())
+        self.assets.contains(named) && (!is_there || is_excused() || self.unlisted.contains(named))
+    }
+
+    /// Notes that a list of a project was asked for: it may lack what was added
+    /// just before.
+    pub(crate) fn note_list(&mut self, project: &str, at: Duration, settings: &Settings) {
+        let lacking = self
+            .added
+            .iter()
+            .filter(|((of, _), added)| of == project && at < **added + settings.added_not_listed);
+        self.unlisted
+            .extend(lacking.map(|(named, _)| named.clone()));
+    }
+
+    /// Returns those that were left in their project because a list lacked them.
+    pub(crate) fn left_unlisted(&self) -> usize {
+        let projects = self.simulator.projects();
+        let is_there = |(project, id): &&Named| {
+            let assets = projects.get(project);
+            assets.is_some_and(|assets| assets.contains(id))
+        };
+        let left = self.unlisted.iter().filter(is_there);
+        left.filter(|named| !self.readded.contains(*named)).count()
     }
 
     /// Checks that each of `of`'s assets is disassociated, in a dead letter, or
@@ -203,45 +218,46 @@ impl Ledger {
         scenario: &Scenario,
     ) -> Result<(), Broken> {
         let projects = self.simulator.projects();
-        let mut reasons: Reasons<'_> = BTreeMap::new();
-        for (named, reason) in self.letters.iter().flat_map(|letter| &letter.reasons) {
-            reasons.insert(named, reason);
-        }
+        let codes: BTreeMap<&Named, &str> = self
+            .letters
+            .iter()
+            .flat_map(|letter| &letter.codes)
+            .map(|(named, code)| (named, code.as_str()))
+            .collect();
         // What SQS or Lambda gave up is whole in the dead-letter queue.
         let kept: BTreeSet<&Named> = self
             .letters
             .iter()
-            .filter(|letter| letter.reasons.is_empty())
+            .filter(|letter| letter.codes.is_empty())
             .flat_map(|letter| &letter.named)
             .collect();
-        for request in requests.iter().filter(|request| {
-            request.way != Way::Malformed
-                && !assets_of(request).iter().any(|asset| kept.contains(asset))
-        }) {
-            for bad in &request.bad_ids {
-                let named = (request.project.clone(), bad.clone());
-                expect_code(&reasons, &named, "InvalidAssetId")?;
+        for request in requests {
+            let assets = assets_of(request);
+            if assets.iter().any(|asset| kept.contains(asset)) {
+                continue;
             }
-            // A message that comes again when its assets are gone may have most of
-            // them refused; then the rest of it is presumed refused as well, though
-            // it may be there still.
-            let is_mostly_refused = requests.iter().any(|other| {
-                other.project == request.project
-                    && (other.message == request.message || request.is_shared)
-                    && refused_alone(&reasons, other) >= PROBES
-            });
-            for asset in &request.assets {
-                let named = (request.project.clone(), asset.id.clone());
-                if request.project_is_missing {
-                    expect_code(&reasons, &named, "ResourceNotFoundException")?;
-                    continue;
-                }
-                let is_gone = self.is_gone(&projects, &named, &request.message);
-                let reason = reasons.get(&named).copied();
-                let is_presumed = reason.is_some_and(|reason| reason.is_presumed);
-                if !(is_mostly_refused && is_presumed && may_be_presumed(asset, is_gone, scenario))
-                {
-                    check_fate(reason, asset, is_gone, scenario)?;
+            let kinds = request.assets.iter().map(|asset| Some(asset.kind));
+            for (named, kind) in assets.iter().zip(kinds.chain(std::iter::repeat(None))) {
+                let code = codes.get(named).copied();
+                let is_gone = self.is_gone(&projects, named, &request.message);
+                let is_so = match kind {
+                    None => code == Some("InvalidAssetId"),
+                    Some(_) if request.project_is_missing => {
+                        code == Some("ResourceNotFoundException")
+                    }
+                    Some(kind) => may_end(kind, is_gone, code, scenario),
+                };
+                if !is_so {
+                    return Err(Broken::new(
+                        Invariant::NeighboursAreUnharmed,
+                        format!(
+                            "asset {} ({kind:?}) of message {} is {}, and in a dead letter with: \
+                             {code:?}",
+                            named.1,
+                            request.message,
+                            if is_gone { "gone" } else { "in its project" },
+                        ),
+                    ));
                 }
             }
         }
@@ -271,67 +287,24 @@ impl Ledger {
     }
 }
 
-/// Tells whether an asset may be refused only because others of its request are.
-///
-/// A letter that is sent back holds what was refused, and what failed otherwise,
-/// or was out of the project by then, among it.
-fn may_be_presumed(asset: &Asset, is_gone: bool, scenario: &Scenario) -> bool {
-    match asset.kind {
-        Kind::Foreign | Kind::Unknown => true,
-        Kind::Healing if scenario.heals_after >= ASSET_ATTEMPTS => true,
-        Kind::Good | Kind::Healing | Kind::Poison => {
-            let absent = &scenario.settings.asset_not_in_project;
-            is_gone || matches!(absent, Absent::NotFound | Absent::Invalid)
-        }
-    }
-}
-
-/// Checks the fate of an asset that has its own.
-fn check_fate(
-    reason: Option<&Reason>,
-    asset: &Asset,
-    is_gone: bool,
-    scenario: &Scenario,
-) -> Result<(), Broken> {
+/// Tells whether this may be an asset's fate, whatever else was asked for.
+fn may_end(kind: Kind, is_gone: bool, code: Option<&str>, scenario: &Scenario) -> bool {
     let settings = &scenario.settings;
-    let code = reason.map(|reason| reason.code.as_str());
-    let broken = |what: String| {
-        let text = format!("asset {} {what}", asset.id);
-        Err(Broken::new(Invariant::NeighboursAreUnharmed, text))
-    };
-    let absent = match asset.kind {
-        Kind::Good | Kind::Healing => {
-            return match code {
-                None if is_gone => Ok(()),
-                None => broken("is still in its project, and nowhere".to_owned()),
-                // A reply that was lost makes an asset absent for its retry.
-                Some(_) if is_gone && code == code_of(&settings.asset_not_in_project) => Ok(()),
-                Some(HEALING_CODE) if asset.kind == Kind::Healing => {
-                    if scenario.heals_after < ASSET_ATTEMPTS && !is_gone {
-                        return broken("was given up too early".to_owned());
-                    }
-                    Ok(())
-                }
-                Some(code) => broken(format!("was there, and is in a letter: {code}")),
-            };
-        }
-        // All that the message had left is in the letter by which SQS gave it up.
-        Kind::Poison => return broken("was given up by the function".to_owned()),
-        Kind::Foreign => &settings.asset_not_in_project,
-        Kind::Unknown => &settings.unknown_asset,
-    };
-    if code == code_of(absent) {
-        return Ok(());
+    // An asset that a list still shows is rejected as one that is not there.
+    let is_rejected_as_absent = code.is_some() && code == code_of(&settings.asset_not_in_project);
+    let is_stale = is_rejected_as_absent && !settings.removed_stay_listed.is_zero();
+    match kind {
+        Kind::Good => is_gone && (code.is_none() || is_stale),
+        Kind::Healing if code == Some(HEALING_CODE) => scenario.heals_after >= ASSET_ROUNDS,
+        Kind::Healing => is_gone && (code.is_none() || is_stale),
+        Kind::Foreign | Kind::Unknown => code.is_none(),
+        Kind::Descendant => code.is_none() || (is_rejected_as_absent && settings.lists_descendants),
+        // Its message is what SQS gives up.
+        Kind::Poison => false,
     }
-    broken(format!(
-        "belongs in a letter with {:?}, found {code:?}",
-        code_of(absent)
-    ))
 }
 
 type Projects = BTreeMap<String, BTreeSet<String>>;
-
-type Reasons<'a> = BTreeMap<&'a Named, &'a Reason>;
 
 /// The code of an absent asset; none where its absence is no failure.
 fn code_of(absent: &Absent) -> Option<&str> {
@@ -341,30 +314,6 @@ fn code_of(absent: &Absent) -> Option<&str> {
         Absent::NotFound => Some("ResourceNotFoundException"),
         Absent::Invalid => Some("InvalidRequestException"),
     }
-}
-
-/// How many of a request's assets were refused in a call of their own.
-fn refused_alone(reasons: &Reasons<'_>, request: &Planned) -> usize {
-    let refusals = [&Absent::NotFound, &Absent::Invalid].map(code_of);
-    assets_of(request)
-        .iter()
-        .filter_map(|asset| reasons.get(asset))
-        .filter(|reason| !reason.is_presumed && refusals.contains(&Some(&reason.code)))
-        .count()
-}
-
-fn expect_code(reasons: &Reasons<'_>, named: &Named, expected: &str) -> Result<(), Broken> {
-    let code = reasons.get(named).map(|reason| reason.code.as_str());
-    if code == Some(expected) {
-        return Ok(());
-    }
-    Err(Broken::new(
-        Invariant::NeighboursAreUnharmed,
-        format!(
-            "asset {} belongs in a letter with {expected}, found {code:?}",
-            named.1
-        ),
-    ))
 }
 
 /// Everything that a request names.

@@ -9,6 +9,7 @@
 //! - `scenario`: what a seed draws
 //! - `world`: the run; `queue`: SQS towards its consumers; `sandbox`: Lambda
 //! - `ledger`: where every asset is, and what must be true of it
+//! - `trace`: what a process asked of the services, and what it was answered
 //! - `history`: what happened
 //! - [`job`]: no faults, but more to do than a throttled service lets through
 
@@ -18,6 +19,7 @@ mod ledger;
 mod queue;
 mod sandbox;
 mod scenario;
+mod trace;
 mod world;
 
 use std::collections::BTreeMap;
@@ -33,37 +35,44 @@ pub use queue::QueueSettings;
 use scenario::Scenario;
 use world::World;
 
-/// The text of the panics that the rig asks for.
-pub const PANIC: &str = "a defect that the rig asked for";
+/// The text of the panics that the simulation asks for.
+pub const PANIC: &str = "a defect that the simulation asked for";
 
 /// What runs were made of.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Tally {
     /// invocations of the function
     pub invocations: u64,
-    /// attempts of SiteWise calls
+    /// attempts of disassociations
     pub attempts: u64,
+    /// attempts of reads
+    pub reads: u64,
+    /// attempts of either that were throttled, and in no other count
+    pub throttled: u64,
     /// records that were named in a partial batch response
     pub redeliveries: u64,
-    /// records that the function made visible again soon
-    pub returned: u64,
     /// processes that died at work
     pub crashes: u64,
     /// dead letters at the end
     pub letters: u64,
     /// assets that someone added back
     pub readded: u64,
+    /// assets left in their project because a list lacked them after they had
+    /// been added
+    pub unlisted: u64,
 }
 
 impl AddAssign for Tally {
     fn add_assign(&mut self, other: Self) {
         self.invocations += other.invocations;
         self.attempts += other.attempts;
+        self.reads += other.reads;
+        self.throttled += other.throttled;
         self.redeliveries += other.redeliveries;
-        self.returned += other.returned;
         self.crashes += other.crashes;
         self.letters += other.letters;
         self.readded += other.readded;
+        self.unlisted += other.unlisted;
     }
 }
 
@@ -75,14 +84,14 @@ pub struct Run {
     /// what happened
     pub history: Vec<String>,
     /// the kinds of fault that were in it
-    pub faults: Vec<&'static str>,
+    pub faults: Vec<String>,
 }
 
 /// Runs one seed, on a runtime and a clock of its own.
 ///
 /// # Panics
 ///
-/// If no runtime can be made, or the rig itself is at fault.
+/// If no runtime can be made, or the simulation itself is at fault.
 pub fn run(seed: u64) -> Run {
     paused_runtime(seed).block_on(async {
         let mut dice = Rng::with_seed(seed);
@@ -119,7 +128,7 @@ pub struct Summary {
     /// what the unbroken ones were made of
     pub tally: Tally,
     /// for each kind of fault, how many seeds had it
-    pub faults: BTreeMap<&'static str, u64>,
+    pub faults: BTreeMap<String, u64>,
     /// the seeds that broke an invariant
     pub broken: BTreeMap<u64, Broken>,
 }
@@ -160,7 +169,7 @@ pub fn run_all(seeds: Range<u64>, stops_when_broken: bool) -> Summary {
     summary.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Keeps the panics that the rig asks for out of the output.
+/// Keeps the panics that the simulation asks for out of the output.
 pub fn silence_requested_panics() {
     let default = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {

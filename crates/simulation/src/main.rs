@@ -1,7 +1,6 @@
-//! The rig as a program: many seeds, or one with its whole history.
+//! The simulation as a program: many seeds, or one with its whole history.
 
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::Parser;
 use simulation::job::Job;
@@ -21,41 +20,57 @@ struct Options {
     /// One seed only, with its whole history.
     #[arg(long)]
     seed: Option<u64>,
-    /// Instead of seeds, jobs of these many assets for a throttled service.
-    #[arg(long, value_delimiter = ',')]
-    jobs: Vec<usize>,
-    /// Calls a second that the service lets through.
-    #[arg(long, default_value_t = 50.0)]
-    rate: f64,
+    /// Instead of seeds, a job of so many projects for a throttled service: the
+    /// median of five runs.
+    #[arg(long)]
+    jobs: Option<usize>,
+    /// Assets of each project of a job.
+    #[arg(long, default_value_t = Job::default().assets)]
+    assets: usize,
+    /// Calls a second that the service lets through, for each job.
+    #[arg(long, value_delimiter = ',', default_value = "2,10,30")]
+    rate: Vec<f64>,
     /// Functions at work at a time.
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = Job::default().functions)]
     functions: usize,
     /// Most messages of an invocation.
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, default_value_t = Job::default().batch_size)]
     batch_size: usize,
 }
+
+/// Runs of a job, of which the median counts.
+const JOB_RUNS: u64 = 5;
 
 #[expect(clippy::print_stdout, reason = "printing is what the program is for")]
 fn main() -> ExitCode {
     simulation::silence_requested_panics();
     let options = Options::parse();
-    let is_whole = if !options.jobs.is_empty() {
+    let is_whole = if let Some(projects) = options.jobs {
         println!(
-            "{:>9} {:>9} {:>9} {:>5} {:>11} {:>7} {:>9} {:>8}",
-            "assets", "seconds", "minimum", "x", "invocations", "calls", "throttled", "receives"
+            "{:>9} {:>9} {:>9} {:>6} {:>11} {:>7} {:>9} {:>8}",
+            "calls/s", "seconds", "minimum", "x", "invocations", "calls", "throttled", "receives"
         );
-        options.jobs.iter().all(|assets| {
-            let took = job(&options, *assets).run(options.from);
-            let (time, minimum) = (took.time.as_secs_f64(), took.minimum.as_secs_f64());
+        options.rate.iter().all(|rate| {
+            let job = Job {
+                projects,
+                assets: options.assets,
+                rate: *rate,
+                functions: options.functions,
+                batch_size: options.batch_size,
+                ..Job::default()
+            };
+            let took = job.median(JOB_RUNS);
             println!(
-                "{assets:>9} {time:>9.1} {minimum:>9.1} {:>5.2} {:>11} {:>7} {:>9} {:>8}",
-                time / minimum,
+                "{rate:>9} {:>9.1} {:>9.1} {:>6.3} {:>11} {:>7} {:>9} {:>8}",
+                took.time.as_secs_f64(),
+                took.minimum.as_secs_f64(),
+                took.ratio(),
                 took.invocations,
                 took.calls,
                 took.throttled,
                 took.most_receives
             );
-            took.left == 0 && took.given_up == 0
+            took.is_whole()
         })
     } else if let Some(seed) = options.seed {
         let run = simulation::run(seed);
@@ -81,18 +96,5 @@ fn main() -> ExitCode {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
-    }
-}
-
-fn job(options: &Options, assets: usize) -> Job {
-    Job {
-        assets,
-        functions: options.functions,
-        batch_size: options.batch_size,
-        fan_out_assets: 1000,
-        rate: options.rate,
-        burst: options.rate,
-        latency: Duration::from_millis(50),
-        max_receive_count: 100,
     }
 }

@@ -2,7 +2,7 @@
 //! policy, FIFO groups.
 //!
 //! What is put in the queue by the function goes through the simulator's SQS
-//! first, with all its rules; from there the rig moves it here.
+//! first, with all its rules; from there the simulation moves it here.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -19,8 +19,9 @@ pub struct QueueSettings {
     pub visibility: Duration,
     /// how often a message is delivered before it goes to the dead-letter queue
     pub max_receive_count: u32,
-    /// the share of deliveries that SQS repeats later, though the message is
-    /// deleted by then ("at-least-once delivery", SQS Developer Guide)
+    /// the share of deliveries that SQS repeats, in the same event or later,
+    /// though the message is deleted by then ("at-least-once delivery", SQS
+    /// Developer Guide)
     pub duplicates: f64,
 }
 
@@ -35,6 +36,18 @@ pub(crate) struct Held {
     copy: u64,
 }
 
+impl Held {
+    fn delivery(&self) -> Delivery {
+        Delivery {
+            id: self.id.clone(),
+            body: self.body.clone(),
+            group: self.group.clone(),
+            receives: self.receives,
+            copy: self.copy,
+        }
+    }
+}
+
 /// A message as it is delivered.
 #[derive(Clone, Debug)]
 pub(crate) struct Delivery {
@@ -43,17 +56,6 @@ pub(crate) struct Delivery {
     pub(crate) group: Option<String>,
     pub(crate) receives: u32,
     copy: u64,
-}
-
-impl Delivery {
-    /// Returns what the queue knows the delivery by.
-    pub(crate) fn receipt(&self) -> String {
-        receipt(self.copy, self.receives)
-    }
-}
-
-fn receipt(copy: u64, receives: u32) -> String {
-    format!("receipt-{copy}-{receives}")
 }
 
 /// A message that the redrive policy moved.
@@ -99,7 +101,7 @@ impl Queue {
     /// often are moved instead.
     pub(crate) fn receive(&mut self, most: usize, dice: &mut Rng) -> (Vec<Delivery>, Vec<Moved>) {
         let now = Instant::now();
-        let mut deliveries = Vec::new();
+        let mut deliveries: Vec<Delivery> = Vec::new();
         let mut moved = Vec::new();
         let mut duplicates = Vec::new();
         let mut blocked: BTreeSet<String> = BTreeSet::new();
@@ -122,16 +124,18 @@ impl Queue {
             }
             message.receives += 1;
             message.visible_at = now + self.settings.visibility;
-            deliveries.push(Delivery {
-                id: message.id.clone(),
-                body: message.body.clone(),
-                group: message.group.clone(),
-                receives: message.receives,
-                copy: message.copy,
-            });
+            deliveries.push(message.delivery());
             if !self.settings.is_fifo && dice.f64() < self.settings.duplicates {
-                let mut duplicate = message.clone();
-                duplicate.visible_at = now + Duration::from_secs(dice.u64(0..1200));
+                self.copies += 1;
+                let mut duplicate = Held {
+                    copy: self.copies,
+                    ..message.clone()
+                };
+                if deliveries.len() < most && dice.bool() {
+                    deliveries.push(duplicate.delivery());
+                } else {
+                    duplicate.visible_at = now + Duration::from_secs(dice.u64(0..1200));
+                }
                 duplicates.push(duplicate);
             }
         }
@@ -139,31 +143,13 @@ impl Queue {
             let is_moved = moved.iter().any(|moved| moved.id == message.id);
             !(is_moved && message.receives >= self.settings.max_receive_count)
         });
-        for mut duplicate in duplicates {
-            self.copies += 1;
-            duplicate.copy = self.copies;
-            self.messages.push(duplicate);
-        }
+        self.messages.extend(duplicates);
         (deliveries, moved)
     }
 
     pub(crate) fn delete(&mut self, delivery: &Delivery) {
         self.messages
             .retain(|message| message.copy != delivery.copy);
-    }
-
-    /// Hides a message until then, if its last delivery is this one and it is
-    /// still in flight. Returns whether it was.
-    pub(crate) fn hide_until(&mut self, delivered_as: &str, visible_at: Instant) -> bool {
-        let now = Instant::now();
-        let message = self.messages.iter_mut().find(|message| {
-            message.visible_at > now && receipt(message.copy, message.receives) == delivered_as
-        });
-        if let Some(message) = message {
-            message.visible_at = visible_at;
-            return true;
-        }
-        false
     }
 
     /// From here on nothing is delivered twice.

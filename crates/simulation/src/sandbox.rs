@@ -3,7 +3,6 @@
 
 use std::fmt;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -12,9 +11,8 @@ use aws_sdk_sqs::config::{Credentials, SharedCredentialsProvider};
 use aws_smithy_async::time::{SharedTimeSource, TimeSource};
 use serde_json::Value;
 use serde_json::value::RawValue;
-use simulator::Simulator;
-use sitewise_disassociator::aws::sitewise::SiteWise;
-use sitewise_disassociator::aws::sqs::{Queue, Sqs};
+use simulator::{Call, Simulator};
+use sitewise_disassociator::config::FunctionConfig;
 use sitewise_disassociator::handler::{Function, Invocation};
 use tokio::time::{Instant, timeout_at};
 
@@ -31,6 +29,15 @@ impl TimeSource for RunTime {
     fn now(&self) -> SystemTime {
         UNIX_EPOCH + START + self.0.elapsed()
     }
+}
+
+/// What the access key of a process starts with.
+const PROCESS: &str = "PROCESS-";
+
+/// Returns the number of the process that made a request.
+pub(crate) fn process_of(call: &Call) -> Option<usize> {
+    let (_, key) = call.headers.get("authorization")?.split_once(PROCESS)?;
+    key.split('/').next()?.parse().ok()
 }
 
 /// How an invocation ended.
@@ -62,7 +69,7 @@ impl fmt::Display for Ended {
 pub(crate) struct FunctionSettings {
     pub(crate) is_fifo: bool,
     pub(crate) fan_out_assets: usize,
-    pub(crate) max_concurrency: usize,
+    pub(crate) call_concurrency: usize,
 }
 
 /// A process with the function in it.
@@ -72,32 +79,30 @@ pub(crate) struct Sandbox {
 }
 
 impl Sandbox {
-    /// A cold start.
-    pub(crate) fn start(simulator: &Simulator, settings: FunctionSettings) -> Self {
+    /// A cold start. The process signs its requests by its number.
+    pub(crate) fn start(simulator: &Simulator, settings: FunctionSettings, process: usize) -> Self {
         let config = SdkConfig::builder()
             .behavior_version(BehaviorVersion::latest())
             .region(Region::new("eu-west-1"))
             .credentials_provider(SharedCredentialsProvider::new(Credentials::new(
-                "AKIDEXAMPLE",
+                format!("{PROCESS}{process}"),
                 "secret",
                 None,
                 None,
-                "rig",
+                "simulation",
             )))
             .time_source(SharedTimeSource::new(RunTime(Instant::now())))
             .http_client(simulator.http_client())
             .build();
-        let sqs = Sqs::new(&config);
-        let queue = |name: &str| Some(Queue::new(sqs.clone(), simulator.create_queue(name)));
-        let function = Function {
-            sitewise: SiteWise::new(&config),
-            dead_letter_queue: queue(dead_letter_queue(settings.is_fifo)),
-            work_queue: queue(work_queue(settings.is_fifo)),
+        let queue = |name: &str| Some(simulator.create_queue(name));
+        let function_config = FunctionConfig {
+            dead_letter_queue_url: queue(dead_letter_queue(settings.is_fifo)),
+            work_queue_url: queue(work_queue(settings.is_fifo)),
             fan_out_assets: settings.fan_out_assets,
-            max_concurrency: settings.max_concurrency,
-            pace: Arc::default(),
-            now: || UNIX_EPOCH + START,
+            call_concurrency: settings.call_concurrency,
+            ..FunctionConfig::default()
         };
+        let function = Function::new(&config, function_config, || UNIX_EPOCH + START);
         Self { function }
     }
 
@@ -111,12 +116,13 @@ impl Sandbox {
         dies_after: Option<u32>,
     ) -> Ended {
         let Ok(payload) = RawValue::from_string(event.to_owned()) else {
-            return Ended::Error("the rig's own event is not JSON".to_owned());
+            return Ended::Error("the simulation's own event is not JSON".to_owned());
         };
         let deadline = Instant::now() + time_left;
         let invocation = Invocation {
             request_id,
             deadline,
+            is_cold_start: false,
         };
         let handled = async {
             match self.function.handle(&payload, invocation).await {

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use serde_json::{Value, json};
-use simulator::{Absent, Action, Fault, Names, Operation, Settings, Throttle, Tokens};
+use simulator::{
+    Absent, Action, Fault, MissingProjectList, Names, Operation, Settings, Throttle, Tokens,
+};
 
 use crate::PANIC;
 use crate::queue::{QueueSettings, dead_letter_queue};
@@ -26,7 +28,7 @@ pub(crate) struct Scenario {
     pub(crate) batch_size: usize,
     pub(crate) sandboxes: usize,
     pub(crate) fan_out_assets: usize,
-    pub(crate) max_concurrency: usize,
+    pub(crate) call_concurrency: usize,
     pub(crate) requests: Vec<Planned>,
     pub(crate) storms: Vec<Storm>,
     /// the share of invocations whose process dies at some await point
@@ -39,8 +41,9 @@ pub(crate) struct Scenario {
     pub(crate) readds: bool,
     /// how often an asset fails that heals
     pub(crate) heals_after: u32,
-    /// the status of calls that always fail
-    pub(crate) poison_status: u16,
+    /// how calls fail that always do
+    pub(crate) poison: Fault,
+    pub(crate) poison_name: &'static str,
     /// when everything that goes wrong stops
     pub(crate) calm_at: Duration,
     /// whether an outage outlasts the redrive policy
@@ -52,7 +55,7 @@ pub(crate) struct Scenario {
 /// A fault, and when it is in force.
 #[derive(Clone, Debug)]
 pub(crate) struct Storm {
-    pub(crate) name: &'static str,
+    pub(crate) name: String,
     pub(crate) fault: Fault,
 }
 
@@ -92,6 +95,8 @@ pub(crate) enum Kind {
     Foreign,
     /// There is no such asset.
     Unknown,
+    /// It is below an asset of the project, and a list may show it for that.
+    Descendant,
     /// It is in the project, and each call with it fails, always.
     Poison,
 }
@@ -153,7 +158,13 @@ impl Planned {
         }
     }
 
-    /// Tells whether it can never be worked off.
+    /// Returns the asset that its descendants are below.
+    pub(crate) fn root(&self) -> Option<&Asset> {
+        let mut assets = self.assets.iter();
+        assets.find(|asset| asset.kind == Kind::Good)
+    }
+
+    /// Tells whether it can never be done.
     pub(crate) fn is_poison(&self) -> bool {
         self.assets.iter().any(|asset| asset.kind == Kind::Poison)
     }
@@ -177,8 +188,9 @@ impl Scenario {
         let mut requests = requests(dice);
         // What stays for good holds up its FIFO group, as it must.
         if !is_fifo && !is_endless && dice.f64() < 0.2 {
-            poison(&mut requests, dice);
+            poison(&mut requests, calm_at, dice);
         }
+        let (poison_name, poison) = poison_action(dice);
         let storms = if is_endless {
             vec![endless(dice, calm_at)]
         } else {
@@ -204,7 +216,7 @@ impl Scenario {
             fan_out_assets: [100, 150, 1000][dice.usize(0..3)],
             // One call at a time of a slow service is not enough for some
             // messages: see Limits in the README.
-            max_concurrency: dice.usize(1..=8).max(
+            call_concurrency: dice.usize(1..=8).max(
                 if settings.latency < Duration::from_millis(100) {
                     1
                 } else {
@@ -212,7 +224,8 @@ impl Scenario {
                 },
             ),
             heals_after: dice.u32(1..6),
-            poison_status: [500, 503, 409, 418][dice.usize(0..4)],
+            poison: Fault::on(Operation::Disassociate).action(poison),
+            poison_name,
             settings,
             requests,
             storms,
@@ -228,23 +241,38 @@ impl Scenario {
         FunctionSettings {
             is_fifo: self.queue.is_fifo,
             fan_out_assets: self.fan_out_assets,
-            max_concurrency: self.max_concurrency,
+            call_concurrency: self.call_concurrency,
         }
     }
 
     /// Names the kinds of fault in it.
-    pub(crate) fn faults(&self) -> Vec<&'static str> {
-        let storms = self.storms.iter().map(|storm| storm.name);
+    pub(crate) fn faults(&self) -> Vec<String> {
+        let storms = self.storms.iter().map(|storm| storm.name.clone());
+        let settings = &self.settings;
         let others = [
             ("processes die", self.crashes > 0.0),
             ("answers get lost", self.lost_answers > 0.0),
             ("little time", self.hurried > 0.0),
             ("duplicate deliveries", self.queue.duplicates > 0.0),
-            ("a rate limit", self.settings.throttle.is_some()),
-            ("poison", self.requests.iter().any(Planned::is_poison)),
+            ("a rate limit", settings.throttle.is_some()),
+            (
+                "lists of what is gone",
+                !settings.removed_stay_listed.is_zero(),
+            ),
+            (
+                "lists without what is new",
+                !settings.added_not_listed.is_zero(),
+            ),
+            ("lists of descendants", settings.lists_descendants),
+            (
+                self.poison_name,
+                self.requests.iter().any(Planned::is_poison),
+            ),
         ];
         let others = others.into_iter().filter(|(_, is_so)| *is_so);
-        storms.chain(others.map(|(name, _)| name)).collect()
+        storms
+            .chain(others.map(|(name, _)| name.to_owned()))
+            .collect()
     }
 
     /// Says what it is in one line.
@@ -257,7 +285,7 @@ impl Scenario {
             self.batch_size,
             self.sandboxes,
             self.fan_out_assets,
-            self.max_concurrency,
+            self.call_concurrency,
             self.faults().join(", ")
         )
     }
@@ -272,6 +300,14 @@ fn settings(dice: &mut Rng) -> Settings {
             Tokens::SuccessesReplayed,
             Tokens::AllReplayed,
         ][dice.usize(0..3)],
+        missing_project_list: [
+            MissingProjectList::NotFound,
+            MissingProjectList::Invalid,
+            MissingProjectList::Empty,
+        ][dice.usize(0..3)],
+        removed_stay_listed: rarely(dice, 0.3),
+        added_not_listed: rarely(dice, 0.05),
+        lists_descendants: dice.f64() < 0.3,
         not_found_names: [Names::Resource, Names::Project, Names::Nothing][dice.usize(0..3)],
         latency: Duration::from_millis(dice.u64(0..200)),
         throttle: (dice.f64() < 0.3).then(|| Throttle {
@@ -279,6 +315,15 @@ fn settings(dice: &mut Rng) -> Settings {
             burst: 1.0 + dice.f64() * 19.0,
         }),
         seed: dice.u64(..),
+    }
+}
+
+/// Draws how long a list is behind, where it is.
+fn rarely(dice: &mut Rng, share: f64) -> Duration {
+    if dice.f64() < share {
+        Duration::from_millis([400, 5_000, 60_000, 900_000][dice.usize(0..4)])
+    } else {
+        Duration::ZERO
     }
 }
 
@@ -329,12 +374,20 @@ fn requests(dice: &mut Rng) -> Vec<Planned> {
             })
             .collect();
         if dice.f64() < 0.4 {
-            // Few enough that it never looks as if the project were missing.
-            let most = if size < 99 { 4 } else { 8 };
-            let kinds = [Kind::Foreign, Kind::Unknown, Kind::Healing];
-            let only = (dice.f64() < 0.5).then(|| kinds[dice.usize(0..3)]);
+            let kinds = [
+                Kind::Foreign,
+                Kind::Unknown,
+                Kind::Healing,
+                Kind::Descendant,
+            ];
+            let only = (dice.f64() < 0.5).then(|| kinds[dice.usize(0..4)]);
+            // Many where it costs little: what is gone.
+            let most = match only {
+                Some(Kind::Foreign | Kind::Unknown) if dice.bool() => size,
+                _ => 4,
+            };
             for _ in 0..dice.usize(1..=most) {
-                let kind = only.unwrap_or(kinds[dice.usize(0..3)]);
+                let kind = only.unwrap_or(kinds[dice.usize(0..4)]);
                 let place = dice.usize(0..assets.len());
                 assets[place].kind = kind;
             }
@@ -370,12 +423,18 @@ fn requests(dice: &mut Rng) -> Vec<Planned> {
         let again = asked_again(&mut requests[place], dice);
         requests.extend(again);
     }
+    if dice.f64() < 0.2 {
+        let place = dice.usize(0..requests.len());
+        let twin = twin(&mut requests[place], dice);
+        requests.extend(twin);
+    }
     requests
 }
 
 /// Makes one asset of a message one that the service always fails on, and has
-/// messages for the same project come with it.
-fn poison(requests: &mut [Planned], dice: &mut Rng) {
+/// messages for the same project come with it: at times when nothing else is
+/// wrong.
+fn poison(requests: &mut [Planned], calm_at: Duration, dice: &mut Rng) {
     let mut plain: Vec<&mut Planned> = requests
         .iter_mut()
         .filter(|request| {
@@ -389,6 +448,9 @@ fn poison(requests: &mut [Planned], dice: &mut Rng) {
     }
     let poisoned = plain.swap_remove(dice.usize(0..plain.len()));
     poisoned.token = None;
+    if dice.bool() {
+        poisoned.arrives_at = calm_at + Duration::from_secs(60);
+    }
     let place = dice.usize(0..poisoned.assets.len());
     poisoned.assets[place].kind = Kind::Poison;
     for request in plain {
@@ -396,6 +458,38 @@ fn poison(requests: &mut [Planned], dice: &mut Rng) {
             request.arrives_at = poisoned.arrives_at;
         }
     }
+}
+
+/// Draws how a call fails in which there is an asset that the service always
+/// fails on.
+fn poison_action(dice: &mut Rng) -> (&'static str, Action) {
+    match dice.u8(0..10) {
+        0..=3 => (
+            "poison by statuses",
+            status([500, 503, 409, 418][dice.usize(0..4)], None),
+        ),
+        4 => ("poison by garbage", garbage()),
+        5 => ("poison by resets", Action::Reset),
+        6 => ("poison by lost replies", Action::ResetAfter),
+        7 => ("poison by bodies cut short", Action::Truncate),
+        8 => ("poison by silence", Action::Stall),
+        _ => ("poison by bodies that stall", Action::StallBody),
+    }
+}
+
+fn garbage() -> Action {
+    Action::Garbage("<html>no</html>".to_owned())
+}
+
+/// Makes a second message of the same text that comes with the first.
+fn twin(first: &mut Planned, dice: &mut Rng) -> Option<Planned> {
+    (first.way.is_queued() && first.way != Way::Malformed && !first.asks_again).then(|| {
+        first.is_shared = true;
+        Planned {
+            message: id(dice),
+            ..first.clone()
+        }
+    })
 }
 
 /// Makes a later request for all that an earlier one was about, and no other.
@@ -422,56 +516,78 @@ fn storm(dice: &mut Rng, dead_letter_queue: &str) -> Storm {
     let from = Duration::from_secs(dice.u64(0..1200));
     let time = from..from + Duration::from_secs(dice.u64(5..1200));
     let share = [1.0, 1.0, 0.5, 0.2][dice.usize(0..4)];
-    let sitewise = || Fault::on(Operation::Disassociate);
-    let dead_letters = || Fault::sqs().queue(dead_letter_queue);
-    let (name, fault, action) = match dice.u8(0..25) {
-        0..=1 => (
-            "throttling",
-            sitewise(),
-            status(429, Some("ThrottlingException")),
-        ),
-        2 => ("throttling without a name", sitewise(), status(429, None)),
+    let (name, fault) = match dice.u8(0..10) {
+        0..=6 => sitewise_storm(dice),
+        _ => sqs_storm(dice, dead_letter_queue),
+    };
+    Storm {
+        name,
+        fault: fault.probability(share).during(time),
+    }
+}
+
+/// Draws which SiteWise operations something is wrong with.
+fn target(dice: &mut Rng) -> (&'static str, Fault) {
+    match dice.u8(0..4) {
+        0..=1 => ("calls", Fault::on(Operation::Disassociate)),
+        2 => ("reads", Fault::reads()),
+        _ => ("calls and reads", Fault::sitewise()),
+    }
+}
+
+fn sitewise_storm(dice: &mut Rng) -> (String, Fault) {
+    if dice.u8(0..20) == 0 {
+        let (code, name) = [
+            (404, "ResourceNotFoundException"),
+            (400, "InvalidRequestException"),
+        ][dice.usize(0..2)];
+        let fault = Fault::on(Operation::ListProjectAssets).action(status(code, Some(name)));
+        return ("lists are refused".to_owned(), fault);
+    }
+    let (operations, fault) = target(dice);
+    let (name, action) = match dice.u8(0..18) {
+        0..=1 => ("throttling", status(429, Some("ThrottlingException"))),
+        2 => ("throttling without a name", status(429, None)),
         3 => (
             "internal failures",
-            sitewise(),
             status(500, Some("InternalFailureException")),
         ),
-        4 => ("unavailable", sitewise(), status(503, None)),
-        5 => ("resets", sitewise(), Action::Reset),
-        6..=7 => ("lost replies", sitewise(), Action::ResetAfter),
-        8 => ("silence", sitewise(), Action::Stall),
-        9 => (
-            "silence after the work is done",
-            sitewise(),
-            Action::StallAfter,
-        ),
-        10 => ("bodies that stall", sitewise(), Action::StallBody),
-        11 => ("bodies cut short", sitewise(), Action::Truncate),
-        12 => (
-            "garbage",
-            sitewise(),
-            Action::Garbage("<html>no</html>".into()),
-        ),
+        4 => ("unavailable", status(503, None)),
+        5 => ("resets", Action::Reset),
+        6..=7 => ("lost replies", Action::ResetAfter),
+        8 => ("silence", Action::Stall),
+        9 => ("silence after the work is done", Action::StallAfter),
+        10 => ("bodies that stall", Action::StallBody),
+        11 => ("bodies cut short", Action::Truncate),
+        12 => ("garbage", garbage()),
         13 => (
-            "expired credentials",
-            sitewise(),
-            status(403, Some("ExpiredTokenException")),
+            "successes of an error's type",
+            status(200, Some("InternalFailureException")),
         ),
         14 => (
-            "statuses nobody knows",
-            sitewise(),
-            status([302, 409, 418][dice.usize(0..3)], None),
+            "expired credentials",
+            status(403, Some("ExpiredTokenException")),
         ),
         15 => (
+            "statuses nobody knows",
+            status([302, 409, 418][dice.usize(0..3)], None),
+        ),
+        16 => (
             "slowness",
-            sitewise(),
             Action::Latency(Duration::from_millis(dice.u64(1000..15_000))),
         ),
-        16 => ("a defect", sitewise(), Action::Panic(PANIC.to_owned())),
-        17 => ("SQS fails", Fault::sqs(), status(500, None)),
-        18 => ("SQS is silent", Fault::sqs(), Action::Stall),
-        19 => ("SQS loses its replies", Fault::sqs(), Action::ResetAfter),
-        20 => (
+        _ => ("a defect", Action::Panic(PANIC.to_owned())),
+    };
+    (format!("{name} ({operations})"), fault.action(action))
+}
+
+fn sqs_storm(dice: &mut Rng, dead_letter_queue: &str) -> (String, Fault) {
+    let dead_letters = || Fault::sqs().queue(dead_letter_queue);
+    let (name, fault, action) = match dice.u8(0..7) {
+        0 => ("SQS fails", Fault::sqs(), status(500, None)),
+        1 => ("SQS is silent", Fault::sqs(), Action::Stall),
+        2 => ("SQS loses its replies", Fault::sqs(), Action::ResetAfter),
+        3 => (
             "entries fail inside a 200",
             Fault::sqs(),
             Action::FailEntries {
@@ -481,19 +597,14 @@ fn storm(dice: &mut Rng, dead_letter_queue: &str) -> Storm {
                 heals_after: (dice.f64() < 0.5).then(|| dice.u32(1..4)),
             },
         ),
-        21 => (
+        4 => (
             "the dead-letter queue is gone",
             dead_letters(),
             status(400, Some("AWS.SimpleQueueService.NonExistentQueue")),
         ),
-        22 => (
+        5 => (
             "no right to the dead-letter queue",
             dead_letters(),
-            status(403, Some("AccessDenied")),
-        ),
-        23 => (
-            "visibility cannot be changed",
-            Fault::on(Operation::ChangeMessageVisibilityBatch),
             status(403, Some("AccessDenied")),
         ),
         _ => (
@@ -502,19 +613,16 @@ fn storm(dice: &mut Rng, dead_letter_queue: &str) -> Storm {
             Action::Panic(PANIC.to_owned()),
         ),
     };
-    Storm {
-        name,
-        fault: fault.probability(share).during(time).action(action),
-    }
+    (name.to_owned(), fault.action(action))
 }
 
 /// An outage that outlasts the redrive policy.
 fn endless(dice: &mut Rng, until: Duration) -> Storm {
+    let (operations, fault) = target(dice);
     let action = status([403, 429, 500, 503][dice.usize(0..4)], None);
-    let fault = Fault::on(Operation::Disassociate).during(Duration::ZERO..until);
     Storm {
-        name: "an endless outage",
-        fault: fault.action(action),
+        name: format!("an endless outage ({operations})"),
+        fault: fault.during(Duration::ZERO..until).action(action),
     }
 }
 

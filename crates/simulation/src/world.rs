@@ -8,15 +8,16 @@ use fastrand::Rng;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use simulator::{Operation, Simulator};
-use sitewise_disassociator::dispatch::PROBES;
+use sitewise_disassociator::aws::retry::ASSET_ROUNDS;
 use tokio::time::{Instant, sleep_until};
 
 use crate::Tally;
 use crate::history::{Broken, History, Invariant};
 use crate::ledger::{Ledger, Letter, Named, assets_of, named};
 use crate::queue::{Delivery, Queue, dead_letter_queue, work_queue};
-use crate::sandbox::{Ended, Sandbox};
-use crate::scenario::{HEALING_CODE, Kind, Planned, Scenario, Way, status};
+use crate::sandbox::{Ended, Sandbox, process_of};
+use crate::scenario::{HEALING_CODE, Kind, Planned, Scenario, Way};
+use crate::trace::Trace;
 
 /// How long after the last fault everything must have drained.
 const DRAIN_TIME: Duration = Duration::from_secs(6 * 3600);
@@ -25,6 +26,9 @@ const DRAIN_TIME: Duration = Duration::from_secs(6 * 3600);
 /// invocation ("Error handling for asynchronous invocation", AWS Lambda
 /// Developer Guide).
 const ASYNC_RETRIES: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs(120)];
+
+/// How often the function attempts a call: once, and the SDK's two retries.
+const ATTEMPTS: u64 = 3;
 
 /// How often a caller tries again who is told that something failed: more than
 /// there are minutes in which anything goes wrong.
@@ -49,6 +53,8 @@ pub(crate) struct World<'a> {
     owners: BTreeMap<Named, Vec<usize>>,
     /// for each request, what it has cost so far
     costs: Vec<Cost>,
+    /// how often each message has failed since nothing else goes wrong
+    failed_in_calm: BTreeMap<String, u32>,
 }
 
 /// What the calls with some of a request's assets in them have cost.
@@ -95,11 +101,14 @@ impl<'a> World<'a> {
                         simulator.add_project(&request.project, [&asset.id]);
                     }
                     Kind::Foreign => simulator.add_asset(&asset.id),
+                    Kind::Descendant => match request.root() {
+                        Some(root) => simulator.add_descendants(&root.id, [&asset.id]),
+                        None => simulator.add_asset(&asset.id),
+                    },
                     Kind::Good | Kind::Healing | Kind::Poison | Kind::Unknown => {}
                 }
                 if asset.kind == Kind::Poison {
-                    let fault = simulator::Fault::on(Operation::Disassociate).asset(&asset.id);
-                    simulator.fault(fault.action(status(scenario.poison_status, None)));
+                    simulator.fault(scenario.poison.clone().asset(&asset.id));
                 }
                 if asset.kind == Kind::Healing {
                     healing.push(asset.id.clone());
@@ -129,7 +138,7 @@ impl<'a> World<'a> {
             }
         }
         let sandboxes = (0..scenario.sandboxes)
-            .map(|_| Sandbox::start(&simulator, scenario.function()))
+            .map(|number| Sandbox::start(&simulator, scenario.function(), number))
             .collect();
         Self {
             scenario,
@@ -142,6 +151,8 @@ impl<'a> World<'a> {
                 simulator: simulator.clone(),
                 letters: Vec::new(),
                 readded: BTreeSet::new(),
+                added: BTreeMap::new(),
+                unlisted: BTreeSet::new(),
                 asked_again: BTreeMap::new(),
                 pending: BTreeMap::new(),
                 assets: requests
@@ -159,6 +170,7 @@ impl<'a> World<'a> {
             costs: vec![Cost::default(); requests.len()],
             requests,
             waiting: Vec::new(),
+            failed_in_calm: BTreeMap::new(),
             is_calm: false,
             invocations: 0,
         }
@@ -176,6 +188,7 @@ impl<'a> World<'a> {
             .check_nothing_is_lost(&self.requests, self.queue.messages())?;
         self.ledger.check_fates(&self.requests, self.scenario)?;
         self.tally.letters = self.ledger.letters.len() as u64;
+        self.tally.unlisted = self.ledger.left_unlisted() as u64;
         Ok(self.tally)
     }
 
@@ -249,6 +262,9 @@ impl<'a> World<'a> {
                     .note(format_args!("  its assets are added back before"));
                 for named in assets_of(request) {
                     self.simulator.add_project(&named.0, [&named.1]);
+                    self.ledger
+                        .added
+                        .insert(named.clone(), self.history.elapsed());
                     self.ledger
                         .asked_again
                         .insert(named, request.message.clone());
@@ -378,24 +394,9 @@ impl<'a> World<'a> {
             });
             join_all(runs).await
         };
-        let bound = self.allow(&jobs);
-        let (attempts, too_many) = self.take_calls()?;
-        let limit = 2 * attempts + jobs.len() as u64 * self.search_bound();
-        if too_many > limit {
-            return Err(Broken::new(
-                Invariant::AmplificationIsBounded,
-                format!("the rate limit refused {too_many} attempts, at most {limit} expected"),
-            ));
-        }
-        if attempts > bound {
-            return Err(Broken::new(
-                Invariant::AmplificationIsBounded,
-                format!("{attempts} attempts, at most {bound} expected"),
-            ));
-        }
-        self.check_costs()?;
-        self.take_messages();
-        self.take_visibilities();
+        let traces = self.take_calls()?;
+        self.check_costs(&jobs, &traces)?;
+        self.take_messages(&traces)?;
         for (job, ended) in jobs.into_iter().zip(ended) {
             self.tally.invocations += 1;
             self.history
@@ -409,7 +410,7 @@ impl<'a> World<'a> {
             if matches!(ended, Ended::Crashed) {
                 self.tally.crashes += 1;
                 self.sandboxes[job.sandbox] =
-                    Sandbox::start(&self.simulator, self.scenario.function());
+                    Sandbox::start(&self.simulator, self.scenario.function(), job.sandbox);
             }
             let answer = match ended {
                 Ended::Answer(_) | Ended::Error(_) if job.loses_answer => {
@@ -429,36 +430,20 @@ impl<'a> World<'a> {
         self.ledger.check_readded()
     }
 
-    /// Notes the calls since the last time, and counts the attempts among them:
-    /// those that a rate limit refused apart, for they are bounded by the others.
-    fn take_calls(&mut self) -> Result<(u64, u64), Broken> {
-        let (mut attempts, mut too_many) = (0, 0);
-        let has_rate_limit = self.scenario.settings.throttle.is_some();
+    /// Notes the calls since the last time, and returns what each process did.
+    fn take_calls(&mut self) -> Result<Vec<Trace>, Broken> {
+        let settings = &self.scenario.settings;
+        let mut traces: Vec<Trace> = self.sandboxes.iter().map(|_| Trace::default()).collect();
         for call in self.simulator.calls() {
-            if call.operation == Operation::Disassociate {
-                if has_rate_limit && call.status == Some(429) {
-                    too_many += 1;
-                } else {
-                    attempts += 1;
-                    let project = call.project.iter();
-                    let named = project.flat_map(|project| {
-                        let ids = call.assets.iter();
-                        ids.map(|id| (project.clone(), id.clone()))
-                    });
-                    let owners = named.flat_map(|named| self.owners.get(&named).into_iter());
-                    for place in owners.flatten().collect::<BTreeSet<_>>() {
-                        self.costs[*place].attempts += 1;
-                    }
-                }
-            }
-            let who = call.project.or(call.queue).unwrap_or_default();
+            let who = call.project.as_ref().or(call.queue.as_ref());
             self.history.note(format_args!(
-                "  at {:.3} {:?} {who}: {} asset(s), {} message(s), {} receipt(s), token {}, {}{}",
+                "  at {:.3} {:?} {}: {} asset(s), {} listed, {} message(s), token {}, {}{}",
                 call.at.as_secs_f64(),
                 call.operation,
+                who.map_or("", String::as_str),
                 call.assets.len(),
+                call.listed.len(),
                 call.bodies.len(),
-                call.receipts.len(),
                 call.token.as_deref().unwrap_or("-"),
                 call.status
                     .map_or("no answer".to_owned(), |status| status.to_string()),
@@ -467,45 +452,61 @@ impl<'a> World<'a> {
             if let Some(reason) = call.invalid {
                 return Err(Broken::new(Invariant::NothingInvalidIsSent, reason));
             }
-        }
-        self.tally.attempts += attempts + too_many;
-        self.simulator.clear_calls();
-        Ok((attempts, too_many))
-    }
-
-    /// Moves what the function stored to where its consumers see it.
-    fn take_messages(&mut self) {
-        let is_fifo = self.scenario.queue.is_fifo;
-        for part in self.simulator.take_messages(work_queue(is_fifo)) {
-            self.history.note(format_args!(
-                "  part {}: {} asset(s)",
-                part.id,
-                named(&part.body).len()
-            ));
-            self.queue.put(part.id, part.body, part.group_id);
-        }
-        for letter in self.simulator.take_messages(dead_letter_queue(is_fifo)) {
-            self.history
-                .note(format_args!("  letter: {}", short(&letter.body)));
-            self.ledger.letters.push(Letter::written(&letter));
-        }
-    }
-
-    /// Brings back sooner what the function asked for.
-    fn take_visibilities(&mut self) {
-        let name = work_queue(self.scenario.queue.is_fifo);
-        for visibility in self.simulator.take_visibilities(name) {
-            let ago = self.history.elapsed().saturating_sub(visibility.at);
-            let visible_at = Instant::now() + visibility.timeout - ago;
-            if self.queue.hide_until(&visibility.receipt, visible_at) {
-                self.tally.returned += 1;
-                self.history.note(format_args!(
-                    "  {} is visible again {:.0} s later",
-                    visibility.receipt,
-                    visibility.timeout.as_secs_f64()
-                ));
+            if let (Operation::ListProjectAssets, Some(project)) = (call.operation, &call.project) {
+                self.ledger.note_list(project, call.at, settings);
+            }
+            if let Some(trace) = process_of(&call).and_then(|process| traces.get_mut(process)) {
+                trace.add(&call, settings.latency);
             }
         }
+        self.simulator.clear_calls();
+        Ok(traces)
+    }
+
+    /// Moves what the function stored to where its consumers see it, and checks
+    /// I7.
+    fn take_messages(&mut self, traces: &[Trace]) -> Result<(), Broken> {
+        let is_fifo = self.scenario.queue.is_fifo;
+        let messages = self.simulator.take_messages(dead_letter_queue(is_fifo));
+        let letters: Vec<Letter> = messages.iter().map(Letter::written).collect();
+        for letter in &letters {
+            self.history
+                .note(format_args!("  letter: {}", short(&letter.body)));
+            for (named, code) in &letter.codes {
+                if !self.may_be_in_a_letter(named, &letter.body, traces) {
+                    return Err(Broken::new(
+                        Invariant::DeadLettersAreTrue,
+                        format!("asset {} with {code}, which no list had shown", named.1),
+                    ));
+                }
+            }
+        }
+        for part in self.simulator.take_messages(work_queue(is_fifo)) {
+            let holds = named(&part.body);
+            self.history
+                .note(format_args!("  part {}: {} asset(s)", part.id, holds.len()));
+            let is_stored = |bad: &String| {
+                let letters = self.ledger.letters.iter().chain(&letters);
+                let mut named = letters.flat_map(|letter| &letter.named);
+                named.any(|(_, id)| id == bad)
+            };
+            let owners = || holds.iter().flat_map(|named| self.owners_of(named));
+            if !owners().any(|owner| owner.bad_ids.iter().all(is_stored)) {
+                return Err(Broken::new(
+                    Invariant::AmplificationIsBounded,
+                    format!("part {} without the dead letter of its message", part.id),
+                ));
+            }
+            self.queue.put(part.id, part.body, part.group_id);
+        }
+        self.ledger.letters.extend(letters);
+        Ok(())
+    }
+
+    fn may_be_in_a_letter(&self, named: &Named, letter: &str, traces: &[Trace]) -> bool {
+        self.owners_of(named)
+            .any(|request| request.project_is_missing || request.bad_ids.contains(&named.1))
+            || traces.iter().any(|trace| trace.confirms(letter, named))
     }
 
     fn records_ended(&mut self, records: &[Delivery], answer: Option<Ended>) -> Result<(), Broken> {
@@ -540,6 +541,7 @@ impl<'a> World<'a> {
             }
             if is_failed {
                 self.tally.redeliveries += 1;
+                self.check_isolation(record)?;
                 continue;
             }
             let of = self
@@ -565,13 +567,38 @@ impl<'a> World<'a> {
         Ok(())
     }
 
+    /// Checks that a message whose calls always fail does not keep others from
+    /// being done, where nothing else goes wrong: three deliveries do, or one for
+    /// each halving and the first where the calls take all the time.
+    fn check_isolation(&mut self, record: &Delivery) -> Result<(), Broken> {
+        let owner = self.owner_of(&record.body);
+        if !self.is_calm || owner.is_none_or(Planned::is_poison) {
+            return Ok(());
+        }
+        let halvings = self.scenario.batch_size.next_power_of_two().ilog2();
+        let failed = self.failed_in_calm.entry(record.id.clone()).or_default();
+        *failed += 1;
+        if *failed > halvings.max(2) {
+            return Err(Broken::new(
+                Invariant::NeighboursAreUnharmed,
+                format!(
+                    "message {} has failed {failed} times in the calm",
+                    record.id
+                ),
+            ));
+        }
+        Ok(())
+    }
+
     /// Finds the request that a part or a letter is of.
     fn owner_of(&self, body: &str) -> Option<&Planned> {
-        let named = named(body);
-        let first = named.first()?;
-        self.requests
-            .iter()
-            .find(|request| request.way != Way::Malformed && assets_of(request).contains(first))
+        self.owners_of(named(body).first()?).next()
+    }
+
+    /// Finds the requests that name an asset.
+    fn owners_of(&self, named: &Named) -> impl Iterator<Item = &Planned> + use<'_> {
+        let places = self.owners.get(named).into_iter().flatten();
+        places.map(|place| &self.requests[*place])
     }
 
     fn event_ended(&mut self, waiting: Waiting, answer: Option<Ended>) -> Result<(), Broken> {
@@ -629,8 +656,11 @@ impl<'a> World<'a> {
     fn check_report(&self, request: &Planned, report: &Value) -> Result<(), Broken> {
         let counts = &report["assets"];
         let count = |name: &str| counts[name].as_u64().unwrap_or_default();
-        let sum =
-            count("disassociated") + count("rejected") + count("unfinished") + count("queued");
+        let sum = count("disassociated")
+            + count("absent")
+            + count("rejected")
+            + count("unfinished")
+            + count("queued");
         let mut returned = BTreeSet::new();
         for failure in report["failures"].as_array().into_iter().flatten() {
             let is_kept =
@@ -673,15 +703,69 @@ impl<'a> World<'a> {
             self.history
                 .note(format_args!("asset {asset} is added back"));
             self.simulator.add_project(&project, [&asset]);
-            self.ledger.readded.insert((project, asset));
+            let named = (project, asset);
+            self.ledger
+                .added
+                .insert(named.clone(), self.history.elapsed());
+            self.ledger.readded.insert(named);
             self.tally.readded += 1;
         }
     }
 
+    /// Checks that the service has seen a bounded number of requests: for each
+    /// request of a message over its whole life, for each process, and for all.
+    fn check_costs(&mut self, jobs: &[Job], traces: &[Trace]) -> Result<(), Broken> {
+        let allowed = self.allow(jobs);
+        for trace in traces {
+            for place in trace.attempts_of(&self.owners) {
+                self.costs[place].attempts += 1;
+            }
+        }
+        let holds = |found: u64, most: u64, what: &str| {
+            if found <= most {
+                return Ok(());
+            }
+            let text = format!("{found} {what}, at most {most} expected");
+            Err(Broken::new(Invariant::AmplificationIsBounded, text))
+        };
+        let sum = |count: fn(&Trace) -> u64| traces.iter().map(count).sum::<u64>();
+        let (attempts, reads) = (sum(Trace::attempts), sum(|trace| trace.reads));
+        let throttled = sum(|trace| trace.throttled);
+        self.tally.attempts += attempts;
+        self.tally.reads += reads;
+        self.tally.throttled += throttled;
+        holds(attempts, allowed, "attempts")?;
+        let search = jobs.len() as u64 * self.search_bound();
+        holds(
+            throttled,
+            2 * (attempts + reads) + search,
+            "throttled attempts",
+        )?;
+        for (cost, request) in self.costs.iter().zip(&self.requests) {
+            let what = format!("attempts with assets of message {}", request.message);
+            holds(cost.attempts, cost.bound, &what)?;
+        }
+        let is_shared = |named: &Named| self.owners.get(named).is_some_and(|of| of.len() > 1);
+        let missing = self.requests.iter().filter(|one| one.project_is_missing);
+        let in_flight = self.scenario.call_concurrency as u64;
+        for trace in traces {
+            let reads = trace.refusals * self.read_bound();
+            holds(trace.reads, reads, "reads")?;
+            let extra = trace.extra_calls(is_shared) as u64;
+            holds(extra, 2, "calls for a part of a batch in an outage")?;
+            for request in missing.clone().filter(|_| self.is_calm) {
+                let requests = trace.requests.get(&request.project).copied();
+                let what = "requests for a missing project";
+                holds(requests.unwrap_or_default(), 3 * in_flight, what)?;
+            }
+        }
+        Ok(())
+    }
+
     /// How many calls an invocation may see throttled where none is let through:
-    /// those at a time, and the search of its pace.
+    /// those at a time, and the search of its rate.
     fn search_bound(&self) -> u64 {
-        self.scenario.max_concurrency as u64 + 12
+        self.scenario.call_concurrency as u64 + 12
     }
 
     /// Allows each request whose assets are in the jobs what that may cost, and
@@ -703,41 +787,38 @@ impl<'a> World<'a> {
         sum
     }
 
-    /// Checks that the service has seen a bounded number of attempts for each
-    /// request, over its whole life.
-    fn check_costs(&self) -> Result<(), Broken> {
-        for (Cost { attempts, bound }, request) in self.costs.iter().zip(&self.requests) {
-            if attempts > bound {
-                return Err(Broken::new(
-                    Invariant::AmplificationIsBounded,
-                    format!(
-                        "{attempts} attempts with assets of message {}, at most {bound} expected",
-                        request.message
-                    ),
-                ));
-            }
-        }
-        Ok(())
-    }
-
     /// How many attempts the calls with some of a request's assets in them may
-    /// take in one invocation: three for each call, three rounds of calls for
-    /// assets named in a 200, and what it takes to find out which are refused.
+    /// take in one invocation.
     fn bound_of(&self, request: &Planned, assets: u64) -> u64 {
-        let absent = &self.scenario.settings.asset_not_in_project;
-        let wrong = if request.project_is_missing || *absent != simulator::Absent::Ignore {
-            // Assets that a lost reply has taken out are refused like absent ones.
-            assets
-        } else {
+        let batches = assets.div_ceil(100) + 1;
+        // It may share a batch with as many requests as an event carries: one call
+        // for each halving, and two where nothing is answered.
+        let neighbours = u64::from(self.scenario.batch_size.ilog2()) + 3;
+        if request.project_is_missing {
+            return ATTEMPTS * (batches + neighbours);
+        }
+        let settings = &self.scenario.settings;
+        let failing = if settings.removed_stay_listed.is_zero() {
             let kinds = request.assets.iter().map(|asset| asset.kind);
             kinds.filter(|kind| *kind != Kind::Good).count() as u64
+        } else {
+            // Whatever a lost reply has taken out is refused and still listed.
+            assets
         };
-        let batches = assets.div_ceil(100) + 1;
-        // Both halves of all that a culprit is in, or all halves that there are.
-        let narrowing = (14 * wrong).min(2 * assets);
-        // It may share a batch with as many requests as an event carries.
-        let neighbours = u64::from(self.scenario.batch_size.ilog2()) + 1;
-        3 * (3 * batches + PROBES as u64 + neighbours + narrowing)
+        // Four parts at each of four levels for an asset at fault, or all parts that
+        // there are; then the rounds of what is alone.
+        let rounds = u64::from(ASSET_ROUNDS);
+        let splits = (16 * failing).min(2 * assets) + (rounds - 1) * failing;
+        // And the batch itself, without what is absent, in its rounds.
+        ATTEMPTS * ((rounds + 1) * batches + neighbours + splits)
+    }
+
+    /// How many attempts the reads after one answer may take: all pages twice,
+    /// or one page and the project.
+    fn read_bound(&self) -> u64 {
+        let assets = self.requests.iter().map(|request| request.assets.len());
+        let pages = assets.sum::<usize>().div_ceil(250) as u64;
+        ATTEMPTS * (2 * pages).max(2)
     }
 }
 
@@ -774,7 +855,7 @@ pub(crate) fn sqs_event(records: &[Delivery], queue: &str) -> String {
                 attributes["MessageGroupId"] = json!(group);
             }
             json!({
-                "messageId": record.id, "receiptHandle": record.receipt(),
+                "messageId": record.id, "receiptHandle": format!("receipt-{}", record.id),
                 "body": record.body, "attributes": attributes, "eventSource": "aws:sqs",
                 "eventSourceARN": format!("arn:aws:sqs:eu-west-1:000000000000:{queue}"),
             })

@@ -41,6 +41,8 @@ pub struct Call {
     pub project: Option<String>,
     /// the assets, of a disassociation
     pub assets: Vec<String>,
+    /// the assets that a 200's errors name, of a disassociation
+    pub failed: Vec<String>,
     /// the assets on the page, of a list that got as far as that; a fault may
     /// break the page afterwards
     pub listed: Vec<String>,

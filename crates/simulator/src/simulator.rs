@@ -284,6 +284,7 @@ impl State {
             headers: request.headers.clone(),
             project: None,
             assets: Vec::new(),
+            failed: Vec::new(),
             listed: Vec::new(),
             token: None,
             queue: None,
@@ -439,6 +440,7 @@ impl State {
                     self.sitewise
                         .disassociate(request, &self.settings, now, fails);
                 call.applied = applied;
+                call.failed = sitewise::failed_assets(&answer);
                 answer
             }
             Parsed::List(project, page) => {

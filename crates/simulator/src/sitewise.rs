@@ -375,6 +375,14 @@ fn no_project((status, name): (u16, &str), project: &str, settings: &Settings) -
     Answer::error(status, name, &message)
 }
 
+/// Returns the assets that the errors of a disassociation's answer name.
+pub(crate) fn failed_assets(answer: &Answer) -> Vec<String> {
+    let body: Value = serde_json::from_str(&answer.body).unwrap_or_default();
+    let errors = body["errors"].as_array().into_iter().flatten();
+    let failed = errors.filter_map(|error| error["assetId"].as_str());
+    failed.map(ToOwned::to_owned).collect()
+}
+
 fn entry(asset: &str, code: &str, message: &str) -> Value {
     json!({ "assetId": asset, "code": code, "message": message })
 }

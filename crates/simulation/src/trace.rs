@@ -1,0 +1,126 @@
+//! What one process asked of the services in one invocation, and what it was
+//! answered, by the simulator's record.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use simulator::{Call, Operation};
+
+use crate::ledger::Named;
+
+#[derive(Debug, Default)]
+pub(crate) struct Trace {
+    /// attempts of disassociations that were not throttled, with their assets and
+    /// the token that the attempts of one call share
+    attempts: Vec<(String, BTreeSet<Named>)>,
+    /// attempts of reads that were not throttled
+    pub(crate) reads: u64,
+    /// attempts of either that were throttled
+    pub(crate) throttled: u64,
+    /// for each project, the attempts of either that were not throttled
+    pub(crate) requests: BTreeMap<String, u64>,
+    /// answers that say that something is wrong with the assets of a call
+    pub(crate) refusals: u64,
+    /// whether SiteWise answered anything with a success or a refusal
+    is_answered: bool,
+    /// for each asset, the earliest end of the last call that failed with it
+    failed: BTreeMap<Named, Duration>,
+    /// for each asset, when the last page that showed it was asked for
+    shown: BTreeMap<Named, Duration>,
+    /// the messages that it sent
+    sent: BTreeSet<String>,
+}
+
+impl Trace {
+    /// Adds a request. A SiteWise call takes `latency` at least.
+    pub(crate) fn add(&mut self, call: &Call, latency: Duration) {
+        match call.operation {
+            Operation::SendMessage | Operation::SendMessageBatch => {
+                self.sent.extend(call.bodies.iter().cloned());
+                return;
+            }
+            _ if call.status == Some(429) => {
+                self.throttled += 1;
+                return;
+            }
+            Operation::Disassociate => {
+                let token = call.token.clone().unwrap_or_default();
+                self.attempts.push((token, named(call, &call.assets)));
+                let failed = match call.status {
+                    Some(200) => &call.failed,
+                    _ => &call.assets,
+                };
+                let is_refused = matches!(call.status, Some(200 | 400 | 404));
+                self.refusals += u64::from(is_refused && !failed.is_empty());
+                let failed = named(call, failed).into_iter();
+                self.failed
+                    .extend(failed.map(|named| (named, call.at + latency)));
+            }
+            _ => {
+                self.reads += 1;
+                let shown = named(call, &call.listed).into_iter();
+                self.shown.extend(shown.map(|named| (named, call.at)));
+            }
+        }
+        let project = call.project.clone().unwrap_or_default();
+        *self.requests.entry(project).or_default() += 1;
+        self.is_answered |= matches!(call.status, Some(200 | 400 | 404));
+    }
+
+    /// Returns how often a disassociation was attempted, throttled ones left out.
+    pub(crate) fn attempts(&self) -> u64 {
+        self.attempts.len() as u64
+    }
+
+    /// Returns the places of the requests that each attempt was made for.
+    pub(crate) fn attempts_of(
+        &self,
+        owners: &BTreeMap<Named, Vec<usize>>,
+    ) -> impl Iterator<Item = usize> {
+        self.attempts.iter().flat_map(|(_, assets)| {
+            let places = assets
+                .iter()
+                .filter_map(|named| owners.get(named))
+                .flatten();
+            places.copied().collect::<BTreeSet<_>>()
+        })
+    }
+
+    /// Tells whether the process sent this dead letter, and a list showed the
+    /// asset that was asked for when the last call that failed with it was over.
+    pub(crate) fn confirms(&self, letter: &str, named: &Named) -> bool {
+        let (failed, shown) = (self.failed.get(named), self.shown.get(named));
+        self.sent.contains(letter) && failed.is_some() && shown >= failed
+    }
+
+    /// Returns the most calls that had a part of an earlier call's assets, where
+    /// nothing was answered. Assets that `is_shared` says are in several messages
+    /// are in several calls for that reason alone.
+    pub(crate) fn extra_calls(&self, is_shared: impl Fn(&Named) -> bool) -> usize {
+        if self.is_answered {
+            return 0;
+        }
+        let mut batches: Vec<(&BTreeSet<Named>, usize)> = Vec::new();
+        let mut known = BTreeSet::new();
+        for (token, assets) in &self.attempts {
+            if !known.insert(token) || assets.iter().any(&is_shared) {
+                continue;
+            }
+            match batches
+                .iter_mut()
+                .find(|(whole, _)| assets.is_subset(whole))
+            {
+                Some((_, extra)) => *extra += 1,
+                None => batches.push((assets, 0)),
+            }
+        }
+        batches.iter().map(|(_, extra)| *extra).max().unwrap_or(0)
+    }
+}
+
+fn named(call: &Call, ids: &[String]) -> BTreeSet<Named> {
+    let project = call.project.as_deref().unwrap_or_default();
+    ids.iter()
+        .map(|id| (project.to_owned(), id.clone()))
+        .collect()
+}

@@ -1,0 +1,78 @@
+//! A message with the request that was read from it.
+
+use std::borrow::Cow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::event::Message;
+use super::request::{DisassociateRequest, InvalidRequest};
+
+/// A message, and the request that was read from it.
+#[derive(Debug)]
+pub struct Received<'a> {
+    /// The message.
+    pub message: &'a Message<'a>,
+    /// The message's id, or one derived from the invocation's: the same at every
+    /// delivery.
+    pub id: Cow<'a, str>,
+    /// The request, or why there is none.
+    pub request: Result<DisassociateRequest, ReadError>,
+}
+
+/// Why a message has no request.
+#[derive(Debug)]
+pub enum ReadError {
+    /// It is no valid request.
+    Malformed(InvalidRequest),
+    /// A defect of this function: it panicked.
+    Panicked,
+}
+
+impl<'a> Received<'a> {
+    /// Makes a message that a defect kept from being processed.
+    pub fn unread(message: &'a Message<'a>, id: &'a str) -> Self {
+        Self {
+            message,
+            id: id.into(),
+            request: Err(ReadError::Panicked),
+        }
+    }
+
+    /// Returns the project as the request gives it, valid or not.
+    pub fn project(&self) -> Option<String> {
+        match &self.request {
+            Ok(request) => Some(request.project.to_string()),
+            Err(ReadError::Malformed(error)) => error.project.clone(),
+            Err(ReadError::Panicked) => None,
+        }
+    }
+
+    /// Returns how many of its ids repeat an earlier one.
+    pub fn duplicates(&self) -> usize {
+        self.request
+            .as_ref()
+            .map_or(0, |request| request.duplicates)
+    }
+}
+
+/// Reads the messages. Each gets an id that is the same at its every delivery:
+/// its own, else one of the invocation's, which Lambda repeats when it retries an
+/// event.
+pub fn receive<'a>(messages: &'a [Message<'a>], request_id: &'a str) -> Vec<Received<'a>> {
+    let read = |message: &Message<'_>| match catch_unwind(AssertUnwindSafe(|| message.request())) {
+        Ok(request) => request.map_err(ReadError::Malformed),
+        Err(_panic) => Err(ReadError::Panicked),
+    };
+    messages
+        .iter()
+        .enumerate()
+        .map(|(index, message)| Received {
+            message,
+            id: match &message.id {
+                Some(id) => Cow::Borrowed(id.as_ref()),
+                None if messages.len() == 1 => Cow::Borrowed(request_id),
+                None => Cow::Owned(format!("{request_id}/{index}")),
+            },
+            request: read(message),
+        })
+        .collect()
+}
