@@ -57,6 +57,15 @@ struct OwnToken {
 }
 
 impl Batch {
+    fn new(project: ProjectId) -> Self {
+        Self {
+            project,
+            assets: Vec::new(),
+            shares: Vec::new(),
+            own_token: None,
+        }
+    }
+
     /// Returns the token for a call with `assets`, a subset of the batch, in
     /// the given retry round.
     ///
@@ -119,34 +128,26 @@ pub fn plan(inputs: &[PlanInput<'_>]) -> Vec<Batch> {
                 tails.push(tail);
                 continue;
             }
-            let mut batch = OpenBatch::new(request.project);
-            batch.add(&tail);
-            batches.push(Batch {
-                own_token: request.client_token.clone().map(|token| OwnToken {
-                    token,
-                    is_whole_request,
-                }),
-                ..batch.batch
+            let mut batch = Batch::new(request.project);
+            batch.assets = assets.to_vec();
+            batch.shares.push(tail.share((0..).take(assets.len())));
+            batch.own_token = request.client_token.clone().map(|token| OwnToken {
+                token,
+                is_whole_request,
             });
+            batches.push(batch);
         }
     }
 
     // A stable sort: of two tails of one size, the earlier request's comes first.
     tails.sort_by_key(|tail| Reverse(tail.assets.len()));
-    let mut shared: HashMap<ProjectId, SharedBatches> = HashMap::new();
-    let mut projects = Vec::new();
+    let mut shared: BTreeMap<ProjectId, SharedBatches> = BTreeMap::new();
     for tail in &tails {
         let project = tail.input.request.project;
-        let batches = shared.entry(project).or_insert_with(|| {
-            projects.push(project);
-            SharedBatches::default()
-        });
-        batches.add(tail);
+        shared.entry(project).or_default().add(tail);
     }
-    for project in projects {
-        let shared = shared.remove(&project).unwrap_or_default();
-        batches.extend(shared.batches.into_iter().map(|shared| shared.batch));
-    }
+    let shared = shared.into_values();
+    batches.extend(shared.flat_map(|shared| shared.batches));
     batches
 }
 
@@ -201,67 +202,30 @@ pub fn scatter<T: Clone>(
     scattered
 }
 
+/// Assets of one request that go into one batch.
 struct Tail<'a> {
     input: PlanInput<'a>,
     request: usize,
     assets: &'a [AssetId],
 }
 
-struct OpenBatch {
-    batch: Batch,
-    positions: HashMap<AssetId, u8>,
-}
-
-impl OpenBatch {
-    fn new(project: ProjectId) -> Self {
-        Self {
-            batch: Batch {
-                project,
-                assets: Vec::new(),
-                shares: Vec::new(),
-                own_token: None,
-            },
-            positions: HashMap::new(),
+impl Tail<'_> {
+    fn share(&self, positions: impl Iterator<Item = u8>) -> Share {
+        Share {
+            request: self.request,
+            positions: positions.collect(),
+            receives: self.input.receives,
+            message_id: self.input.message_id.to_owned(),
         }
-    }
-
-    fn room(&self) -> usize {
-        BATCH_LIMIT - self.batch.assets.len()
-    }
-
-    /// Tells whether the assets that the batch lacks fit in it.
-    fn has_room_for(&self, tail: &Tail<'_>) -> bool {
-        let is_new = |asset: &&AssetId| !self.positions.contains_key(asset);
-        tail.assets.iter().filter(is_new).count() <= self.room()
-    }
-
-    fn add(&mut self, tail: &Tail<'_>) {
-        let assets = &mut self.batch.assets;
-        let positions = tail
-            .assets
-            .iter()
-            .map(|asset| {
-                *self.positions.entry(*asset).or_insert_with(|| {
-                    let position =
-                        u8::try_from(assets.len()).expect("a batch has at most 100 assets");
-                    assets.push(*asset);
-                    position
-                })
-            })
-            .collect();
-        self.batch.shares.push(Share {
-            request: tail.request,
-            positions,
-            receives: tail.input.receives,
-            message_id: tail.input.message_id.to_owned(),
-        });
     }
 }
 
 /// The batches that tails of one project share.
 #[derive(Default)]
 struct SharedBatches {
-    batches: Vec<OpenBatch>,
+    batches: Vec<Batch>,
+    /// for each batch and asset, its position
+    positions: HashMap<(usize, AssetId), u8>,
     /// by their room, so that a batch is found without a look at each
     by_room: BTreeMap<usize, BTreeSet<usize>>,
     /// for each asset, the last batch that has it
@@ -272,34 +236,46 @@ impl SharedBatches {
     /// Adds a tail to a batch that has some of its assets and room for the
     /// others, else to the first with room for all, else to a new one.
     fn add(&mut self, tail: &Tail<'_>) {
-        let overlapping = tail
-            .assets
-            .iter()
-            .filter_map(|asset| self.last_with.get(asset));
-        let overlapping: BTreeSet<usize> = overlapping.copied().collect();
+        let last_with = |asset| self.last_with.get(asset).copied();
+        let overlapping: BTreeSet<usize> = tail.assets.iter().filter_map(last_with).collect();
+        let has_room = |index: &usize| {
+            let is_new = |asset: &&AssetId| !self.positions.contains_key(&(*index, **asset));
+            tail.assets.iter().filter(is_new).count() <= self.room(*index)
+        };
+        let with_room = self.by_room.range(tail.assets.len()..);
         let index = overlapping
             .into_iter()
-            .find(|index| self.batches[*index].has_room_for(tail))
+            .find(has_room)
             .or_else(|| {
-                let with_room = self.by_room.range(tail.assets.len()..);
                 with_room
-                    .filter_map(|(_, batches)| batches.first())
+                    .filter_map(|(_, same)| same.first())
                     .min()
                     .copied()
             })
-            .unwrap_or_else(|| {
-                self.batches
-                    .push(OpenBatch::new(tail.input.request.project));
-                self.batches.len() - 1
-            });
-        let batch = &mut self.batches[index];
-        if let Some(same_room) = self.by_room.get_mut(&batch.room()) {
+            .unwrap_or(self.batches.len());
+        if index == self.batches.len() {
+            self.batches.push(Batch::new(tail.input.request.project));
+        }
+        if let Some(same_room) = self.by_room.get_mut(&self.room(index)) {
             same_room.remove(&index);
         }
-        batch.add(tail);
-        self.by_room.entry(batch.room()).or_default().insert(index);
-        let assets = tail.assets.iter();
-        self.last_with.extend(assets.map(|asset| (*asset, index)));
+        let assets = &mut self.batches[index].assets;
+        let share = tail.share(tail.assets.iter().map(|asset| {
+            self.last_with.insert(*asset, index);
+            *self.positions.entry((index, *asset)).or_insert_with(|| {
+                assets.push(*asset);
+                u8::try_from(assets.len() - 1).expect("a batch has at most 100 assets")
+            })
+        }));
+        self.batches[index].shares.push(share);
+        self.by_room
+            .entry(self.room(index))
+            .or_default()
+            .insert(index);
+    }
+
+    fn room(&self, index: usize) -> usize {
+        BATCH_LIMIT - self.batches[index].assets.len()
     }
 }
 

@@ -2,9 +2,9 @@
 //! after it failed.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
-use crate::aws::retry::ROUND_PAUSE;
+use tokio::time::Instant;
+
 use crate::plan::Batch;
 use crate::request::AssetId;
 
@@ -18,6 +18,8 @@ pub(super) struct Attempt {
     pub(super) round: u32,
     /// whether it is the batch as it was planned
     pub(super) is_whole: bool,
+    /// when it may start, after the pause before a round
+    pub(super) not_before: Option<Instant>,
     /// how many calls the service had answered when it was split off
     pub(super) answers_before: usize,
 }
@@ -30,6 +32,7 @@ impl Attempt {
             positions: (0..).take(batches[batch].assets.len()).collect(),
             round: 0,
             is_whole: true,
+            not_before: None,
             answers_before: 0,
         }
     }
@@ -39,15 +42,8 @@ impl Attempt {
         Self {
             positions,
             is_whole: false,
+            not_before: None,
             ..*self
-        }
-    }
-
-    /// Returns how long to wait before it.
-    pub(super) fn pause(&self) -> Duration {
-        match self.round {
-            0 => Duration::ZERO,
-            round => ROUND_PAUSE * 2_u32.pow(round - 1),
         }
     }
 

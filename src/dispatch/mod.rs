@@ -89,13 +89,20 @@ pub async fn dispatch(
                 break;
             }
         }
-        if let Some(again) = running.next().await {
-            queue.extend(again);
-            continue;
-        }
-        queue.extend(run.state.borrow_mut().probe_deferred());
-        if queue.is_empty() {
-            break;
+        let has_room = running.len() < concurrency.max(1);
+        let now = Instant::now();
+        let starts = queue.iter().filter_map(|attempt| attempt.not_before);
+        let wake = starts.filter(|start| *start > now).min();
+        tokio::select! {
+            biased;
+            Some(again) = running.next() => queue.extend(again),
+            () = sleep_until(wake.unwrap_or(stop)), if has_room && wake.is_some() => {}
+            else => {
+                queue.extend(run.state.borrow_mut().probe_deferred());
+                if queue.is_empty() {
+                    break;
+                }
+            }
         }
     }
     drop(running);
@@ -117,10 +124,14 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Takes the first attempt that need not wait.
+    /// Takes the first attempt that need not wait, or waits in vain.
     fn take_next(&self, queue: &mut VecDeque<Attempt>) -> Option<Attempt> {
-        let state = self.state.borrow();
-        let is_free = |attempt: &Attempt| !state.is_in_doubt(self.batches[attempt.batch].project);
+        let (now, state) = (Instant::now(), self.state.borrow());
+        let is_due = |at: Instant| at <= now || self.requests.is_too_late(at);
+        let is_free = |attempt: &Attempt| {
+            let project = self.batches[attempt.batch].project;
+            attempt.not_before.is_none_or(is_due) && !state.is_in_doubt(project)
+        };
         queue.remove(queue.iter().position(is_free)?)
     }
 
@@ -130,12 +141,12 @@ impl Run<'_> {
         if attempt.positions.is_empty() {
             return Vec::new();
         }
-        let start = Instant::now() + attempt.pause();
-        if self.requests.is_too_late(start) {
+        if let Some(start) = attempt.not_before
+            && self.requests.is_too_late(start)
+        {
             self.state.borrow_mut().end_for_lack_of_time(&attempt);
             return Vec::new();
         }
-        sleep_until(start).await;
         let batch = &self.batches[attempt.batch];
         let mut assets = attempt.assets(batch);
         // A token stands for a set of assets: a repeated call is the same to the

@@ -5,10 +5,12 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use tokio::time::Instant;
+
 use super::attempt::Attempt;
 use super::{FAILED_PARTS, REFUSED_PARTS};
 use crate::aws::error::CallFailure;
-use crate::aws::retry::ASSET_ROUNDS;
+use crate::aws::retry::{ASSET_ROUNDS, ROUND_PAUSE};
 use crate::outcome::{Failure, Outcome, code};
 use crate::plan::Batch;
 use crate::request::{AssetId, ProjectId};
@@ -236,7 +238,13 @@ impl<'a> State<'a> {
     fn next_round(&mut self, attempt: Attempt) -> Vec<Attempt> {
         let round = attempt.round + 1;
         if round < ASSET_ROUNDS {
-            return vec![Attempt { round, ..attempt }];
+            let pause = ROUND_PAUSE * 2_u32.pow(round - 1);
+            let not_before = Some(Instant::now() + pause);
+            return vec![Attempt {
+                round,
+                not_before,
+                ..attempt
+            }];
         }
         for position in attempt.positions {
             let outcome = &mut self.outcomes[attempt.batch][usize::from(position)];

@@ -54,11 +54,6 @@ def install_requirements():
     sys.path.insert(0, str(PACKAGES))
 
 
-def documentation():
-    """Returns the text of the README and of every page of docs/."""
-    return "\n".join(page.read_text() for page in [ROOT / "README.md", *ROOT.glob("docs/*.md")])
-
-
 def http(method, url, body=None):
     return json.loads(http_text(method, url, body))
 

@@ -45,7 +45,7 @@ WILDCARDS = {
     ("TlsOnly", "Action", "sqs:*"),
     # Where no projects are named; of one account and Region all the same.
     (
-        "TakeAssetsOutOfProjects",
+        "DisassociateAssets",
         "Resource",
         "arn:${AWS::Partition}:iotsitewise:${AWS::Region}:${AWS::AccountId}:project/*",
     ),
@@ -362,7 +362,7 @@ class Parameters(unittest.TestCase):
                 self.assertTrue(f'{{"Ref": "{name}"}}' in text or f"${{{name}}}" in text)
 
     def test_the_documentation_lists_each_with_its_default(self):
-        text = emulator.documentation()
+        text = (ROOT / "docs" / "configuration.md").read_text()
         [table] = re.findall(r"\| parameter \| default .*\n\|.*\n((?:\|.*\n)+)", text)
         rows = [
             re.match(r"\| `(\w+)` \| (?:`(.+?)`|none) \| .+ \|$", row)
@@ -441,7 +441,8 @@ class Function(unittest.TestCase):
         self.assertGreaterEqual(count["MinValue"], 5)
         self.assertGreaterEqual(count["Default"], count["MinValue"])
         self.assertIn(f"times {visible // 60} minutes", count["Description"])
-        self.assertIn(f"times {visible // 60} minutes", emulator.documentation())
+        documentation = (ROOT / "docs" / "configuration.md").read_text()
+        self.assertIn(f"times {visible // 60} minutes", documentation)
         self.assertIn(f"more than {count['Default'] * visible // 3600} hours", count["Description"])
         dead_letters = self.stack.properties("DeadLetterQueue")
         retention = dead_letters["MessageRetentionPeriod"]
@@ -768,14 +769,14 @@ class Observability(unittest.TestCase):
                 "Age of the oldest message": {
                     "alarm": int(self.alarms["OldestMessageAlarm"]["Threshold"])
                 },
-                "Attempts that SiteWise throttled": {
+                "Throttled SiteWise attempts": {
                     "alarm": self.alarms["ThrottledCallsAlarm"]["Threshold"]
                 },
                 "Duration of an invocation": {
                     "alarm": self.alarms["DurationAlarm"]["Threshold"],
                     "timeout": self.stack.properties("Function")["Timeout"] * 1000,
                 },
-                "Invocations at a time": {
+                "Concurrent invocations": {
                     "MaximumConcurrency": PARAMETERS["MaximumConcurrency"]["Default"]
                 },
             },
@@ -829,7 +830,7 @@ class OwnLog(emulator.EmulatedFunction):
             self.assertTrue(query.startswith("SOURCE 'LogGroup' | "), query)
             for message in re.findall(r"message !?= '([^']+)'", query):
                 self.assertIn(message, lines)
-        for field in ["code", "count", "retryable", "first_message", "function_request_id"]:
+        for field in ["code", "count", "retryable", "first_message_id", "function_request_id"]:
             self.assertIn(field, lines["assets or requests failed"])
             self.assertTrue(any(re.search(rf"\b{field}\b", query) for query in queries), field)
 

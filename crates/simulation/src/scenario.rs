@@ -215,7 +215,7 @@ impl Scenario {
             sandboxes: dice.usize(1..=3),
             fan_out_assets: [100, 150, 1000][dice.usize(0..3)],
             // One call at a time of a slow service is not enough for some
-            // messages: see Limits in the README.
+            // messages: see the limits in docs/guarantees.md.
             call_concurrency: dice.usize(1..=8).max(
                 if settings.latency < Duration::from_millis(100) {
                     1
