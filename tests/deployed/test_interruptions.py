@@ -423,8 +423,7 @@ class Frozen:
 
 class Freezes(emulator.EmulatedFunction):
     # How connections are closed, and at most how many in this way: the others get
-    # the server's end. (Each of a call's three attempts may meet another one of
-    # those that died unnoticed.)
+    # the server's end.
     ENDED, RESET, TWO_UNNOTICED = ("end", None), ("reset", None), ("silence", 2)
     ALL_UNNOTICED = ("silence", None)
     # And whether it happens as the process thaws, instead of while it is frozen.
@@ -459,10 +458,10 @@ class Freezes(emulator.EmulatedFunction):
             self.assertEqual(list(found), [])
             self.assertEqual(frozen.without_connection, 0)
         self.calls()
-        # At least one connection to SiteWise and one to SQS each time.
+        # At least one to SiteWise each time; its failure drops those to SQS unused.
         silent = cycles // len(ways) * self.PROCESSES
         used = sum(proxy.used["silence"] for frozen in processes for proxy in frozen.proxies)
-        self.assertGreaterEqual(used, 2 * silent)
+        self.assertGreaterEqual(used, silent)
 
     def test_no_message_fails(self):
         self.freeze(25, self.WAYS, [1, 8, 1])
