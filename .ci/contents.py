@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Checks that a bootstrap names every crate that is linked into it.
+"""Checks that a bootstrap lists every crate that is linked into it.
 
     python3 .ci/contents.py BOOTSTRAP TARGET
 
-What it names (cargo-auditable) may be more: Cargo tells it of optional crates too.
+Its list, by cargo-auditable, may have more: optional crates are listed too.
 """
 
 import json
@@ -17,7 +17,7 @@ def output(*command):
 
 def main(bootstrap, target):
     packages = json.loads(output("rust-audit-info", bootstrap))["packages"]
-    named = {(package["name"], package["version"]) for package in packages}
+    listed = {(package["name"], package["version"]) for package in packages}
     tree = output(
         *("cargo", "tree", "--locked", "--package", "sitewise-disassociator", "--target", target),
         *("--edges", "normal,no-proc-macro", "--prefix", "none", "--format", "{p}"),
@@ -26,8 +26,8 @@ def main(bootstrap, target):
     for line in filter(None, tree.splitlines()):
         name, version = line.split()[:2]
         linked.add((name, version.removeprefix("v")))
-    missing = sorted(linked - named)
-    print(f"{bootstrap}: {len(linked)} crates linked, {len(named)} named, missing: {missing}")
+    missing = sorted(linked - listed)
+    print(f"{bootstrap}: {len(linked)} crates linked, {len(listed)} listed, missing: {missing}")
     return 1 if missing or not linked else 0
 
 

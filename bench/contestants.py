@@ -7,25 +7,27 @@ import io
 import json
 import os
 import pathlib
-import random
 import re
 import shutil
-import socket
 import ssl
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.request
 import zipfile
 
-from function import Failed
+from processes import free_port, wait_for_port, wait_until
+from runtime_api import Failed
 
 BENCH = pathlib.Path(__file__).resolve().parent
 ROOT = BENCH.parent
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve()
 # What is only for the benchmark is built here, wherever the function is.
 WORK = ROOT / "target" / "bench"
+
+# How many calls our function may have in flight, unless a variable says
+# otherwise: what template.yaml deploys.
+CALL_CONCURRENCY = int(os.environ.get("CALL_CONCURRENCY") or 8)
 
 # Those that the services' certificates lead to (Amazon Trust Services).
 AMAZON_ROOTS = {
@@ -41,23 +43,6 @@ ROOT_STORES = [
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
 ]
-
-# What Lambda sets for every function, as far as one of ours reads it.
-LAMBDA = {
-    "AWS_ACCESS_KEY_ID": "AKIDBENCH",
-    "AWS_SECRET_ACCESS_KEY": "secret",
-    "AWS_SESSION_TOKEN": "token",
-    "AWS_REGION": "eu-west-1",
-    "AWS_DEFAULT_REGION": "eu-west-1",
-    "AWS_LAMBDA_FUNCTION_NAME": "bench",
-    "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
-    "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "256",
-    "AWS_LAMBDA_LOG_GROUP_NAME": "/aws/lambda/bench",
-    "AWS_LAMBDA_LOG_STREAM_NAME": "bench",
-    "LANG": "en_US.UTF-8",
-    "TZ": ":UTC",
-}
-
 
 @dataclasses.dataclass(frozen=True)
 class Contestant:
@@ -76,16 +61,6 @@ class Contestant:
             for name, file in self.package.items():
                 archive.write(file, name)
         return sum(file.stat().st_size for file in self.package.values()), packed.tell()
-
-
-def concurrency():
-    """The calls that our function may have in flight: CALL_CONCURRENCY, else the
-    function's own default."""
-    config = (ROOT / "src" / "config.rs").read_text()
-    default = re.search(r"\bDEFAULT_CALL_CONCURRENCY: usize = (\d+);", config)
-    if not default:
-        raise Failed("src/config.rs has no DEFAULT_CALL_CONCURRENCY any more")
-    return int(os.environ.get("CALL_CONCURRENCY") or default[1])
 
 
 def build(authority):
@@ -120,7 +95,7 @@ def ours(authority):
         [str(bootstrap)],
         {"bootstrap": bootstrap},
         {
-            "CALL_CONCURRENCY": str(concurrency()),
+            "CALL_CONCURRENCY": str(CALL_CONCURRENCY),
             "SSL_CERT_FILE": trust_file("amazon", amazon_roots(), authority),
         },
     )
@@ -275,9 +250,9 @@ class Service:
         with tempfile.TemporaryDirectory() as folder:
             file = pathlib.Path(folder) / "authority.pem"
             self._start(tls, f"127.0.0.1:{encrypted}", f"127.0.0.1:{plain}", file)
-            wait_for(lambda: file.exists() and len(certificates(file.read_text())) == 1)
+            wait_until(lambda: file.exists() and len(certificates(file.read_text())) == 1)
             self.authority = file.read_text()
-        wait_for(lambda: self._control("GET", "projects") is not None)
+        wait_for_port(plain)
 
     def __enter__(self):
         return self
@@ -315,28 +290,3 @@ class Service:
         request = urllib.request.Request(f"{self.http}/_simulator/{path}", body, method=method)
         with urllib.request.urlopen(request, timeout=60) as answer:
             return json.load(answer)
-
-
-def wait_for(is_done, seconds=20):
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            if is_done():
-                return
-        except OSError:
-            pass
-        if time.monotonic() > deadline:
-            raise Failed("the simulator does not start")
-        time.sleep(0.02)
-
-
-def free_port():
-    """A free port below those that the kernel gives to outgoing connections."""
-    while True:
-        port = random.randrange(20_000, 32_000)
-        with socket.socket() as listener:
-            try:
-                listener.bind(("127.0.0.1", port))
-                return port
-            except OSError:
-                continue

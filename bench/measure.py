@@ -8,8 +8,8 @@ import random
 import time
 import uuid
 
-from contestants import LAMBDA, Service, amazon_roots, build, trust_file
-from function import Failed, Function
+from contestants import Service, amazon_roots, build, trust_file
+from runtime_api import ENVIRONMENT, Failed, Function
 
 SCALE = [1, 100, 1_000, 10_000, 50_000, 150_000]
 CONCURRENCIES = [1, 2, 4, 8, 16, 32, 64]
@@ -78,7 +78,7 @@ class Bench:
         service = service or self.service
         endpoint = service.https if tls else service.http
         service_environment = {"AWS_ENDPOINT_URL_IOTSITEWISE": endpoint}
-        environment = {**LAMBDA, **service_environment, **contestant.environment, **environment}
+        environment = {**ENVIRONMENT, **service_environment, **contestant.environment, **environment}
         return Function(contestant.command, environment, cpu_group)
 
     def work(self, function, job, service=None):
@@ -86,20 +86,20 @@ class Bench:
         service = service or self.service
         service.seed(job)
         before = function.cpu_seconds()
-        answer, seconds, _ = function.invoke(job.event)
+        response = function.invoke(job.event)
         cpu = function.cpu_seconds() - before
-        return seconds, cpu, service.check(job, answer)
+        return response.seconds, cpu, service.check(job, response.body)
 
     def cold_start(self, contestant, cpu_group=None):
         """Milliseconds from exec to the first /next and to the first answer."""
         self.service.seed(SMALL)
         with self.start(contestant, cpu_group=cpu_group) as function:
-            answer, _, since_exec = function.invoke(SMALL.event)
+            response = function.invoke(SMALL.event)
             if contestant.does_the_job:
-                self.service.check(SMALL, answer)
-            elif answer != json.loads(SMALL.event):
-                raise Failed(f"{contestant.name} answered {answer}")
-            return function.seconds_to_next * 1e3, since_exec * 1e3
+                self.service.check(SMALL, response.body)
+            elif response.body != json.loads(SMALL.event):
+                raise Failed(f"{contestant.name} answered {response.body}")
+            return function.seconds_to_next * 1e3, response.seconds_since_exec * 1e3
 
     def cold(self, rounds=None, cpu_group=None):
         found = collections.defaultdict(lambda: {"next_ms": [], "answer_ms": []})

@@ -1,6 +1,6 @@
-//! Any message body between two good neighbours: they are read all the same,
-//! of the body nothing invalid is taken for valid, and where it is plain JSON
-//! it is read as the contract's first section says.
+//! Any message body between two good neighbours: the neighbours are read, nothing
+//! invalid in the body passes as valid, and a JSON object is read as section 1 of
+//! the contract says.
 #![no_main]
 
 use std::collections::BTreeSet;
@@ -9,17 +9,17 @@ use libfuzzer_sys::fuzz_target;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use sitewise_disassociator::input::event::{self, Event};
-use sitewise_disassociator::plan::{BATCH_LIMIT, PlanInput, plan};
 use sitewise_disassociator::input::request::{DisassociateRequest, InvalidRequest};
+use sitewise_disassociator::plan::{BATCH_LIMIT, PlanInput, plan};
 
 const GOOD: &str = r#"{"projectId":"5791e316-d232-4366-84f0-e1df00172b1b",
     "assetIds":["dfa70030-4b94-462b-884f-c110a65c660b"]}"#;
 
-/// The service model's pattern, by hand.
+/// Returns whether an id fits the service model's pattern.
 fn is_id(text: &str) -> bool {
     text.len() == 36
         && text != "00000000-0000-0000-0000-000000000000"
-        && text.bytes().enumerate().all(|(place, byte)| match place {
+        && text.bytes().enumerate().all(|(position, byte)| match position {
             8 | 13 | 18 | 23 => byte == b'-',
             _ => byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte),
         })
@@ -29,15 +29,15 @@ fn is_token(text: &str) -> bool {
     (36..=64).contains(&text.chars().count()) && !text.contains(char::is_whitespace)
 }
 
-/// The asset ids of a request as a value, or `None` where it is malformed.
+/// Returns the asset ids of a request, or `None` where it is malformed.
 fn asset_ids(body: &Value) -> Option<Vec<&str>> {
-    let is_token_well = match &body["clientToken"] {
+    let is_token_valid = match &body["clientToken"] {
         Value::Null => true,
         Value::String(token) => is_token(token),
         _ => false,
     };
     let assets = body["assetIds"].as_array()?;
-    (is_id(body["projectId"].as_str()?) && is_token_well && !assets.is_empty())
+    (is_id(body["projectId"].as_str()?) && is_token_valid && !assets.is_empty())
         .then(|| assets.iter().map(Value::as_str).collect())
         .flatten()
 }

@@ -1,5 +1,5 @@
-//! Any failed assets, with any codes and messages, of any message: every one
-//! is named in a letter that SQS takes and that is read as a request again.
+//! Any failed assets, with any codes and messages, of any message: every asset is
+//! named in a dead letter that SQS accepts and that is a valid request.
 #![no_main]
 
 use std::time::{Duration, SystemTime};
@@ -13,15 +13,16 @@ use sitewise_disassociator::input::request::DisassociateRequest;
 use sitewise_disassociator::outcome::Failure;
 use sitewise_disassociator::output::dead_letter::{Source, as_it_came, dead_letters};
 
-/// Bytes of letters that are enough for several.
+/// Enough bytes for several dead letters.
 const ENOUGH: usize = 3 * MESSAGE_LIMIT;
 
-/// Assets and how to multiply them: ids as long and as many as no fuzzer's
-/// input is. Then a failure's code and message, a message's id and body.
+/// Asset ids and how to multiply them, beyond the size of a fuzzer's input; a
+/// failure's code and message; a message's id and body.
 type Input = (Vec<String>, u8, String, String, String, String);
 
-/// What SQS takes in bodies and attributes (API reference, `SendMessage`).
-fn is_taken(text: &str) -> bool {
+/// Returns whether SQS accepts a text as a body or an attribute (API reference,
+/// `SendMessage`).
+fn is_accepted(text: &str) -> bool {
     !text.is_empty()
         && text.chars().all(|letter| {
             matches!(letter, '\t' | '\n' | '\r' | ' '..='\u{d7ff}' | '\u{e000}'..='\u{fffd}')
@@ -30,9 +31,9 @@ fn is_taken(text: &str) -> bool {
 }
 
 fn check(message: &OutgoingMessage) {
-    assert!(is_taken(&message.body));
+    assert!(is_accepted(&message.body));
     for (name, value) in &message.attributes {
-        assert!(is_taken(value), "{name}: {value:?}");
+        assert!(is_accepted(value), "{name}: {value:?}");
     }
     assert!(message.attributes.len() <= 10);
 }
@@ -75,7 +76,7 @@ fuzz_target!(|input: Input| {
     };
     let message = as_it_came(source, None, &failure);
     check(&message);
-    if is_taken(&body) {
+    if is_accepted(&body) {
         assert_eq!(message.body, body, "as it came");
     }
     assert!(message.size() <= MESSAGE_LIMIT || message.body.len() > MESSAGE_LIMIT);

@@ -1,5 +1,5 @@
-//! Any payload: it is an event or a clear error, no record of it is passed
-//! over, and what is kept of each message is read again as it was.
+//! Any payload: it is an event or a clear error, no record is passed over, and a
+//! message that was stored in a queue is read as it was before.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -22,19 +22,19 @@ fuzz_target!(|text: &str| {
         assert_eq!(event.messages().len(), records.len(), "one for each record");
     }
     for message in event.messages() {
-        // A record without an id must not be told to SQS with an empty one.
+        // A record without an id must not be named to SQS with an empty one.
         assert!(message.origin != Origin::Sqs || message.id.as_deref() != Some(""));
         assert_eq!(
             matches!(event, Event::Queue(_)),
             message.origin == Origin::Sqs
         );
         let read = message.request();
-        // What a queue keeps of the message is read as the message was.
-        let kept = json!({"Records": [{
-            "messageId": "kept", "eventSource": "aws:sqs", "body": message.as_it_came(),
+        // The message as a queue stores it.
+        let stored = json!({"Records": [{
+            "messageId": "stored", "eventSource": "aws:sqs", "body": message.as_it_came(),
         }]});
-        let kept = RawValue::from_string(kept.to_string()).expect("JSON");
-        let Ok(Event::Queue(again)) = event::read(&kept) else {
+        let stored = RawValue::from_string(stored.to_string()).expect("JSON");
+        let Ok(Event::Queue(again)) = event::read(&stored) else {
             panic!("an SQS event is not read as one");
         };
         assert_eq!(again.len(), 1);

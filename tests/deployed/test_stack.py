@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Proves that the stack of template.yaml works as deployed, without an account.
+"""Tests the release bootstrap in the stack of template.yaml, without an account.
 
 SAM's own translator and moto's CloudFormation, SQS, EventBridge, Lambda and IAM
-make the stack (`stack`). The release bootstrap runs under AWS's runtime
-interface emulator, with the environment that the stack gives it; it talks to
-the simulator's SiteWise and to moto's SQS, and botocore reads along (`wire`).
+deploy the stack (`stack`). The bootstrap runs under AWS's runtime interface
+emulator, with the environment that the stack gives it. It calls the simulator's
+SiteWise and moto's SQS, and botocore checks every request (`wire`).
 """
 
 import dataclasses
@@ -18,11 +18,14 @@ import time
 import unittest
 import uuid
 
-import emulated
-from emulated import http, http_text
+import emulator
+import processes
+from emulator import http, http_text
+from event_source_mapping import EventSourceMapping, batches, failed_ids
+from events import as_text, assets, project, request, rule_event, sample
 
-# Before anything is imported that it installs.
-emulated.install_requirements()
+# Before the imports of what it installs.
+emulator.install_requirements()
 
 from stack import CREDENTIALS, REGION, Stack  # noqa: E402
 from wire import Reader, Recorder  # noqa: E402
@@ -33,154 +36,18 @@ READERS = {service: Reader(service, REGION, CREDENTIALS) for service in ("iotsit
 
 
 def setUpModule():
-    port = emulated.free_port()
+    port = processes.free_port()
     output = tempfile.TemporaryFile("w+")
     unittest.addModuleCleanup(output.close)
     server = [sys.executable, "-m", "moto.server", "--host", "127.0.0.1", "--port", port]
-    environment = {**os.environ, "PYTHONPATH": str(emulated.PACKAGES)}
-    unittest.addModuleCleanup(emulated.stop, emulated.start(server, environment, output))
-    emulated.wait_for(port, seconds=60)
+    environment = {**os.environ, "PYTHONPATH": str(emulator.PACKAGES)}
+    unittest.addModuleCleanup(processes.stop, processes.start(server, environment, output))
+    processes.wait_for_port(port, seconds=60)
     Deployed.moto = f"http://127.0.0.1:{port}"
 
 
-def project(number):
-    """A project id by number."""
-    return f"aaaaaaaa-0000-4000-8000-{number:012x}"
-
-
-def assets(*numbers):
-    """Asset ids by number."""
-    return [f"bbbbbbbb-0000-4000-8000-{number:012x}" for number in numbers]
-
-
-def request(number, asset_ids):
-    return json.dumps({"projectId": project(number), "assetIds": asset_ids})
-
-
-def batches(items, size):
-    return [items[start : start + size] for start in range(0, len(items), size)]
-
-
-class EventSourceMapping:
-    """Lambda's part between the work queue and the function, with the settings of
-    the deployed mapping. One invocation at a time: the emulator takes no more."""
-
-    def __init__(self, stack, invoke):
-        settings = stack.event_source_mapping
-        self._arn = settings["EventSourceArn"]
-        self._batch_size = settings["BatchSize"]
-        self._is_partial = "ReportBatchItemFailures" in settings.get("FunctionResponseTypes", [])
-        self._queue = stack.outputs["WorkQueueUrl"]
-        self._sqs = stack.client("sqs")
-        self._invoke = invoke
-        self._hidden = {}
-        self.invocations = []
-
-    def deliver(self):
-        """Invokes the function once with what is visible in the queue, and
-        deletes what it has done."""
-        messages = self._receive()
-        if not messages:
-            return False
-        records = [self._record(message) for message in messages]
-        answer = self._invoke(json.dumps({"Records": records}))
-        self.invocations.append((records, answer))
-        failed = self.failed_ids(-1)
-        handles = {message["MessageId"]: message["ReceiptHandle"] for message in messages}
-        self._delete([handle for key, handle in handles.items() if key not in failed])
-        self._hidden.update({key: handles[key] for key in failed})
-        return True
-
-    def deliver_all(self):
-        """Invokes it until nothing is visible. What has failed is hidden."""
-        while self.deliver():
-            pass
-
-    def time_passes(self):
-        """Lets what has failed be seen again. In AWS that is when the queue's
-        visibility timeout ends, minutes later; only that wait is left out."""
-        for handle in self._hidden.values():
-            self._sqs.change_message_visibility(
-                QueueUrl=self._queue, ReceiptHandle=handle, VisibilityTimeout=0
-            )
-        self._hidden.clear()
-
-    def answers(self):
-        return [json.loads(answer) for _, answer in self.invocations]
-
-    def failed_ids(self, at):
-        """The ids of the messages that an invocation has left in the queue."""
-        records, answer = self.invocations[at]
-        return failed_ids({record["messageId"] for record in records}, answer, self._is_partial)
-
-    def _receive(self):
-        """Gathers a batch, ten messages at a time as SQS has it, hidden for the
-        queue's own visibility timeout. The mapping's window needs no waiting:
-        nothing else sends in the meantime, so an empty answer stands for it."""
-        messages = []
-        while len(messages) < self._batch_size:
-            received = self._sqs.receive_message(
-                QueueUrl=self._queue,
-                MaxNumberOfMessages=min(10, self._batch_size - len(messages)),
-                MessageSystemAttributeNames=["All"],
-                MessageAttributeNames=["All"],
-            ).get("Messages", [])
-            if not received:
-                break
-            messages += received
-        return messages
-
-    def _record(self, message):
-        attributes = {
-            name: {
-                "stringValue": attribute["StringValue"],
-                "stringListValues": [],
-                "binaryListValues": [],
-                "dataType": attribute["DataType"],
-            }
-            for name, attribute in message.get("MessageAttributes", {}).items()
-        }
-        return {
-            "messageId": message["MessageId"],
-            "receiptHandle": message["ReceiptHandle"],
-            "body": message["Body"],
-            "attributes": message["Attributes"],
-            "messageAttributes": attributes,
-            "md5OfBody": message["MD5OfBody"],
-            "eventSource": "aws:sqs",
-            "eventSourceARN": self._arn,
-            "awsRegion": REGION,
-        }
-
-    def _delete(self, handles):
-        for batch in batches(handles, 10):
-            entries = [{"Id": str(at), "ReceiptHandle": handle} for at, handle in enumerate(batch)]
-            deleted = self._sqs.delete_message_batch(QueueUrl=self._queue, Entries=entries)
-            assert not deleted.get("Failed"), deleted
-
-
-def failed_ids(ids, answer, is_partial):
-    """Which of a batch's messages Lambda leaves in the queue after an answer.
-    `is_partial` is whether the mapping reads partial batch responses."""
-    try:
-        answer = json.loads(answer)
-    except ValueError:
-        return ids
-    # An error comes from the emulator with status 200 like any answer.
-    if isinstance(answer, dict) and "errorType" in answer:
-        return ids
-    if not is_partial or answer is None:
-        return set()
-    try:
-        failures = answer.get("batchItemFailures") or []
-        failed = {failure["itemIdentifier"] for failure in failures}
-    except (AttributeError, KeyError, TypeError):
-        return ids
-    return failed if failed <= ids else ids
-
-
-class Deployed(emulated.EmulatedFunction):
-    """A stack of its own for each test, and nothing in it."""
+class Deployed(emulator.EmulatedFunction):
+    """Each test has a stack of its own, with empty queues."""
 
     parameters = {}
 
@@ -194,22 +61,28 @@ class Deployed(emulated.EmulatedFunction):
         self.wire = {"iotsitewise": Recorder(self.simulator), "sqs": Recorder(self.moto)}
         for recorder in self.wire.values():
             self.addCleanup(recorder.close)
-        # Nothing of the stack's own is changed: the SDK sends requests to these
-        # endpoints, and the queue's URL is a parameter of the request.
-        self.start_function(
-            {
-                **self.stack.environment(),
-                "AWS_ENDPOINT_URL_IOTSITEWISE": self.wire["iotsitewise"].url,
-                "AWS_ENDPOINT_URL_SQS": self.wire["sqs"].url,
-            }
-        )
+        self.start_function(sitewise=self.wire["iotsitewise"].url)
         self.mapping = EventSourceMapping(
             self.stack, lambda event: http_text("POST", self.function, event)
         )
 
+    def start_function(self, sitewise):
+        # The stack's own variables stay as they are: the SDK sends requests to
+        # these endpoints, and the queue's URL is a parameter of the request.
+        super().start_function(
+            **self.stack.environment(),
+            AWS_ENDPOINT_URL_IOTSITEWISE=sitewise,
+            AWS_ENDPOINT_URL_SQS=self.wire["sqs"].url,
+        )
+
     def tearDown(self):
-        """Whatever a test is about, all that the function has sent was right, and
-        its role permits it."""
+        """Checks after every test that the function's requests were valid, that its
+        role permits them, and its log lines."""
+        for line in self.log():
+            self.assertEqual(line["service"], STACK_NAME)
+            self.assertRegex(line["timestamp"], r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$")
+            self.assertIn(line["level"], ["INFO", "WARN", "ERROR"])
+            self.assertTrue(line["function_request_id"])
         for operation, parameters in self.read("iotsitewise"):
             arn = f"arn:aws:iotsitewise:{REGION}:{ACCOUNT}:project/{parameters['projectId']}"
             action = f"iotsitewise:{operation}"
@@ -221,14 +94,14 @@ class Deployed(emulated.EmulatedFunction):
             self.assertTrue(self.stack.permits(action, arn), f"{action} {arn}")
 
     def read(self, service):
-        """The operations and parameters that the function has sent to a service."""
+        """Returns the operations and parameters that the function sent to a service."""
         return [READERS[service].read(request) for request in self.wire[service].requests]
 
     def send(self, *bodies):
         """Sends messages to the work queue and returns their ids."""
         ids = []
         for batch in batches(bodies, 10):
-            entries = [{"Id": str(at), "MessageBody": body} for at, body in enumerate(batch)]
+            entries = [{"Id": str(at), "MessageBody": as_text(body)} for at, body in enumerate(batch)]
             sent = self.sqs.send_message_batch(QueueUrl=self.work, Entries=entries)
             self.assertEqual(sent.get("Failed", []), [])
             stored = {entry["Id"]: entry["MessageId"] for entry in sent["Successful"]}
@@ -236,7 +109,7 @@ class Deployed(emulated.EmulatedFunction):
         return ids
 
     def messages(self, queue):
-        """All that is visible in a queue; it stays there."""
+        """Returns a queue's visible messages, which stay there."""
         messages = []
         while True:
             received = self.sqs.receive_message(
@@ -255,7 +128,7 @@ class Deployed(emulated.EmulatedFunction):
         return messages
 
     def count(self, queue):
-        """How many messages a queue has, hidden ones too."""
+        """Returns how many messages a queue has, with the hidden ones."""
         attributes = self.stack.queue_attributes(queue)
         return sum(
             int(value)
@@ -269,10 +142,10 @@ class Deployed(emulated.EmulatedFunction):
             {"work": work, "dead letters": dead_letters},
         )
 
-    def letters(self):
-        """The function's dead letters by the message they are of: the body, which
-        a message that could not be read keeps, and the attributes."""
-        letters = {}
+    def written_dead_letters(self):
+        """Returns the function's dead letters by their source message: the body,
+        which an unreadable message keeps, and the attributes."""
+        dead_letters = {}
         for message in self.messages(self.dead_letters):
             attributes = strings(message)
             body = message["Body"]
@@ -280,18 +153,18 @@ class Deployed(emulated.EmulatedFunction):
                 body = json.loads(body)
                 written = datetime.datetime.fromisoformat(body.pop("deadLetteredAt"))
                 self.assertLess(abs(written.timestamp() - time.time()), 60)
-            self.assertNotIn(attributes["SourceMessageId"], letters)
-            letters[attributes["SourceMessageId"]] = (body, attributes)
-        return letters
+            self.assertNotIn(attributes["SourceMessageId"], dead_letters)
+            dead_letters[attributes["SourceMessageId"]] = (body, attributes)
+        return dead_letters
 
     def request_id(self):
-        """The request id of the one invocation so far."""
+        """Returns the request id of the one invocation so far."""
         [request_id] = {line["function_request_id"] for line in self.log()}
         return request_id
 
-    def letter(self, number, source, *failures):
-        """The function's dead letter, by the contract, for assets of one message
-        with their codes and messages: its body but for the time, and its
+    def dead_letter(self, number, source, *failures):
+        """Returns the dead letter that the contract asks for, for assets of one
+        message with their codes and messages: its body without the time, and its
         attributes."""
         _, code, text = failures[0]
         body = {
@@ -306,10 +179,10 @@ class Deployed(emulated.EmulatedFunction):
                 "requestId": self.request_id(),
             },
         }
-        return body, self.told(source, code, text, ProjectId=project(number))
+        return body, self.attributes(source, code, text, ProjectId=project(number))
 
-    def told(self, source, code, text, **more):
-        """The attributes that the function gives a dead letter."""
+    def attributes(self, source, code, text, **more):
+        """Returns the attributes that the function gives a dead letter."""
         return {
             "RequestID": self.request_id(),
             "ErrorCode": code,
@@ -319,9 +192,9 @@ class Deployed(emulated.EmulatedFunction):
         }
 
     def redrive(self):
-        """Does what the stack's output RedriveCommand asks SQS for. moto knows
-        StartMessageMoveTask, but fails at it, so the messages are moved here:
-        body and attributes as they are and, as in AWS, with ids of their own."""
+        """Does what the stack's output RedriveCommand asks SQS for. moto's
+        StartMessageMoveTask fails, so the messages are moved here, with body and
+        attributes as they are and, as in AWS, with new ids."""
         command = options(self.stack.outputs["RedriveCommand"])
         source, destination = (
             self.sqs.get_queue_url(QueueName=command[name].rpartition(":")[2])["QueueUrl"]
@@ -337,22 +210,22 @@ class Deployed(emulated.EmulatedFunction):
 
 
 def strings(message):
-    """A message's attributes, which are all text."""
+    """Returns a message's attributes, which are all text."""
     attributes = message.get("MessageAttributes", {})
     assert {value["DataType"] for value in attributes.values()} <= {"String"}, attributes
     return {name: value["StringValue"] for name, value in attributes.items()}
 
 
 def options(command):
-    """The options of a command line, by name."""
+    """Returns the options of a command line by name."""
     words = shlex.split(command)
     first = next(at for at, word in enumerate(words) if word.startswith("--"))
     return dict(zip(words[first::2], words[first + 1 :: 2], strict=True))
 
 
 class PartialBatchResponse(unittest.TestCase):
-    def test_answers_are_read_as_lambda_reads_them(self):
-        for answer, failed in [
+    def test_responses_are_read_as_lambda_reads_them(self):
+        for response, failed in [
             ('{"batchItemFailures": []}', ""),
             ('{"batchItemFailures": null}', ""),
             ("{}", ""),
@@ -366,10 +239,10 @@ class PartialBatchResponse(unittest.TestCase):
             ("{", "ab"),
             ("", "ab"),
         ]:
-            with self.subTest(answer):
-                self.assertEqual(failed_ids({"a", "b"}, answer, is_partial=True), set(failed))
+            with self.subTest(response):
+                self.assertEqual(failed_ids({"a", "b"}, response, is_partial=True), set(failed))
 
-    def test_without_them_all_is_done_or_nothing(self):
+    def test_without_the_setting_a_batch_succeeds_or_fails_as_one(self):
         named = '{"batchItemFailures": [{"itemIdentifier": "b"}]}'
         self.assertEqual(failed_ids({"a", "b"}, named, is_partial=False), set())
         error = '{"errorType": "Panic"}'
@@ -377,7 +250,7 @@ class PartialBatchResponse(unittest.TestCase):
 
 
 class DefaultStack(Deployed):
-    def test_its_settings_fit_each_other(self):
+    def test_its_settings_are_consistent(self):
         configuration = self.stack.function_configuration
         mapping = self.stack.event_source_mapping
         work = self.stack.queue_attributes(self.work)
@@ -396,7 +269,7 @@ class DefaultStack(Deployed):
         redrive = json.loads(work["RedrivePolicy"])
         self.assertEqual(redrive["deadLetterTargetArn"], dead_letters["QueueArn"])
         self.assertGreaterEqual(redrive["maxReceiveCount"], 5)
-        # All that patience must be over before the message is.
+        # The message must not expire before its last delivery.
         self.assertLess(
             redrive["maxReceiveCount"] * int(work["VisibilityTimeout"]),
             int(work["MessageRetentionPeriod"]),
@@ -433,18 +306,18 @@ class DefaultStack(Deployed):
                 },
             )
 
-    def test_an_event_of_the_rule_ends_with_its_assets_gone(self):
+    def test_an_event_of_the_rule_is_processed(self):
         self.seed(request(1, assets(*range(250))))
         self.put_event("com.example.maintenance", "Assets Decommissioned")
         self.assert_counts(work=1, dead_letters=0)
 
         self.mapping.deliver_all()
 
-        self.assertEqual(self.mapping.answers(), [{"batchItemFailures": []}])
+        self.assertEqual(self.mapping.responses(), [{"batchItemFailures": []}])
         self.assert_projects_are_empty()
         self.assert_counts(work=0, dead_letters=0)
 
-    def test_another_event_goes_nowhere(self):
+    def test_the_rule_ignores_other_events(self):
         self.put_event("com.example.maintenance", "Assets Commissioned")
         self.put_event("com.example.operations", "Assets Decommissioned")
         self.assert_counts(work=0, dead_letters=0)
@@ -455,7 +328,7 @@ class DefaultStack(Deployed):
                 {
                     "Source": source,
                     "DetailType": detail_type,
-                    "Detail": request(1, assets(*range(250))),
+                    "Detail": as_text(request(1, assets(*range(250)))),
                 }
             ]
         )
@@ -489,22 +362,14 @@ class DefaultStack(Deployed):
             "text": "decommission the press line",
             "no request": '{"press": "line"}',
             "bad project": json.dumps({"projectId": "..", "assetIds": assets(40)}),
-            "an event": json.dumps(
-                {
-                    "source": "com.example.maintenance",
-                    "detail-type": "Assets Decommissioned",
-                    "detail": json.loads(request(4, assets(40, 41, 42, 43))),
-                }
-            ),
-            "a dead letter": json.dumps(
-                {**json.loads(request(5, assets(50, 51, 52, 53))), "errors": []}
-            ),
+            "an event": rule_event(1, request(4, assets(40, 41, 42, 43))),
+            "a dead letter": request(5, assets(50, 51, 52, 53), errors=[]),
         }
         ids = dict(zip(bodies, self.send(*bodies.values()), strict=True))
 
         self.mapping.deliver_all()
 
-        self.assertEqual(self.mapping.answers(), [{"batchItemFailures": []}])
+        self.assertEqual(self.mapping.responses(), [{"batchItemFailures": []}])
         done = {project(number): [] for number in range(1, 6)}
         self.assertEqual(self.projects(), {**done, project(2): [broken]})
         self.assert_counts(work=0, dead_letters=6)
@@ -519,27 +384,27 @@ class DefaultStack(Deployed):
 
         expected = "expected a lowercase UUID such as 1f2e3d4c-5b6a-4798-8796-a5b4c3d2e1f0"
         missing = f"Project {project(9)} can't be found."
-        letters = self.letters()
+        dead_letters = self.written_dead_letters()
         # How an unreadable message is worded is not part of the contract.
         for name in "text", "no request", "bad project":
-            body, attributes = letters.pop(ids[name])
+            body, attributes = dead_letters.pop(ids[name])
             self.assertEqual(body, bodies[name])
             text = attributes["ErrorMessage"]
             self.assertIn("expected", text)
             more = {"ProjectId": ".."} if name == "bad project" else {}
-            self.assertEqual(attributes, self.told(ids[name], "InvalidRequest", text, **more))
+            self.assertEqual(attributes, self.attributes(ids[name], "InvalidRequest", text, **more))
         self.assertEqual(
-            letters,
+            dead_letters,
             {
-                ids["half failing"]: self.letter(
+                ids["half failing"]: self.dead_letter(
                     2, ids["half failing"], (broken, "INTERNAL_FAILURE", "Simulated failure.")
                 ),
-                ids["bad ids"]: self.letter(
+                ids["bad ids"]: self.dead_letter(
                     3,
                     ids["bad ids"],
                     *((asset, "InvalidAssetId", expected) for asset in ("PUMP-7", "../32")),
                 ),
-                ids["no such project"]: self.letter(
+                ids["no such project"]: self.dead_letter(
                     9,
                     ids["no such project"],
                     *((asset, "ResourceNotFoundException", missing) for asset in assets(90, 91)),
@@ -557,25 +422,25 @@ class DefaultStack(Deployed):
         for _ in range(3):
             self.mapping.deliver_all()
             self.assert_counts(work=12, dead_letters=0)
-            self.mapping.time_passes()
+            self.mapping.end_visibility_timeout()
         self.assertEqual([self.mapping.failed_ids(at) for at in range(3)], [set(ids)] * 3)
         self.assertEqual(self.projects(), {project(number): assets(number) for number in numbers})
 
         self.clear_faults()
         self.mapping.deliver_all()
 
-        self.assertEqual(self.mapping.answers()[3:], [{"batchItemFailures": []}])
+        self.assertEqual(self.mapping.responses()[3:], [{"batchItemFailures": []}])
         self.assert_projects_are_empty()
         self.assert_counts(work=0, dead_letters=0)
 
-    def test_5000_assets_are_done_in_parts_through_the_work_queue(self):
+    def test_5000_assets_are_processed_in_parts_through_the_work_queue(self):
         wanted = assets(*range(5000))
         self.seed(request(1, wanted))
         self.send(request(1, wanted))
 
         self.mapping.deliver()
-        # The request is acknowledged, five parts of it wait, and nothing is done.
-        self.assertEqual(self.mapping.answers(), [{"batchItemFailures": []}])
+        # The request is acknowledged, its five parts wait, no asset is gone yet.
+        self.assertEqual(self.mapping.responses(), [{"batchItemFailures": []}])
         self.assert_counts(work=5, dead_letters=0)
         self.assertEqual(self.calls(), [])
         self.mapping.deliver_all()
@@ -593,7 +458,7 @@ class DefaultStack(Deployed):
         self.assertEqual([len(call) for call in calls], [100] * 50)
         self.assertEqual(sorted(asset for call in calls for asset in call), wanted)
 
-    def test_a_dead_letter_sent_back_is_worked_off(self):
+    def test_a_redriven_dead_letter_is_processed(self):
         self.seed(request(1, assets(1, 2, 3)))
         [broken] = assets(2)
         self.fault(f"disassociate:asset={broken}:asset-error=INTERNAL_FAILURE")
@@ -610,33 +475,26 @@ class DefaultStack(Deployed):
         self.assert_projects_are_empty()
         self.assert_counts(work=0, dead_letters=0)
 
-    def test_an_asynchronous_invocation_that_failed_is_worked_off_after_a_redrive(self):
-        # Lambda's part is played here, for moto does not run the code: it would
-        # try three times, then put the event in the function's dead-letter queue.
+    def test_a_failed_asynchronous_invocation_is_processed_after_a_redrive(self):
+        # moto does not run the code: Lambda would try three times, then put the
+        # event in the function's dead-letter queue.
         wanted = assets(1, 2, 3)
-        event = json.dumps(
-            {
-                "id": "a1857ddb-96f1-4107-8918-4095f95fb8f2",
-                "source": "com.example.maintenance",
-                "detail-type": "Assets Decommissioned",
-                "detail": json.loads(request(1, wanted)),
-            }
-        )
+        event = as_text(rule_event(1, request(1, wanted)))
         self.seed(request(1, wanted))
-        # Neither done nor kept in a queue, so that only Lambda has the event.
+        # Neither processed nor stored in a queue: only Lambda has the event.
         self.fault("disassociate:status=500")
         self.wire["sqs"].refuse_with = 503
-        answer = self.invoke(event)
-        self.assertEqual(answer["errorType"], "NotKept")
+        error = self.invoke(event)
+        self.assertEqual(error["errorType"], "NotStored")
         self.assertEqual(self.projects(), {project(1): wanted})
         self.assert_counts(work=0, dead_letters=0)
         self.wire["sqs"].refuse_with = None
         self.clear_faults()
-        self.lambda_dead_letter(event, answer["errorMessage"])
+        self.lambda_dead_letter(event, error["errorMessage"])
         # A direct invocation fails only where the process does.
         direct = assets(4, 5)
         self.seed(request(2, direct))
-        self.lambda_dead_letter(request(2, direct), "Task timed out after 60.00 seconds")
+        self.lambda_dead_letter(as_text(request(2, direct)), "Task timed out after 60.00 seconds")
 
         self.redrive()
         self.assert_counts(work=2, dead_letters=0)
@@ -646,7 +504,7 @@ class DefaultStack(Deployed):
         self.assert_counts(work=0, dead_letters=0)
 
     def lambda_dead_letter(self, event, error):
-        """What Lambda writes of an asynchronous invocation that has failed."""
+        """Writes what Lambda writes of a failed asynchronous invocation."""
         self.sqs.send_message(
             QueueUrl=self.dead_letters,
             MessageBody=event,
@@ -657,10 +515,92 @@ class DefaultStack(Deployed):
             },
         )
 
-    def test_the_reader_tells_what_is_wrong(self):
-        # Else what it lets pass would prove nothing.
-        # The third is not in the project, so that a read follows the call; the
-        # fourth stays, so that the list says enough.
+    def test_every_sample_of_a_queue_event_is_processed(self):
+        for name in [
+            "sqs",
+            "sqs-250-assets",
+            "sqs-several-requests",
+            "sqs-eventbridge-envelope",
+            "sqs-sns-envelope",
+            "sqs-dead-letter",
+            "sqs-fifo",
+            "pipes",
+        ]:
+            with self.subTest(name):
+                self.seed(sample(name))
+                self.assertEqual(self.invoke(sample(name)), {"batchItemFailures": []})
+                self.assert_projects_are_empty()
+        self.assert_counts(work=0, dead_letters=0)
+
+    def test_every_sample_of_another_event_gets_a_report(self):
+        for name in ["direct", "direct-client-token", "eventbridge", "sns"]:
+            with self.subTest(name):
+                self.seed(sample(name))
+                report = self.invoke(sample(name))
+                self.assertTrue(report.pop("requestId"))
+                self.assertEqual(
+                    report,
+                    {
+                        "projectId": json.loads(sample("direct"))["projectId"],
+                        "status": "succeeded",
+                        "assets": {
+                            "requested": 3,
+                            "duplicates": 0,
+                            "disassociated": 3,
+                            "absent": 0,
+                            "rejected": 0,
+                            "unfinished": 0,
+                            "queued": 0,
+                        },
+                        "calls": 1,
+                        "failures": [],
+                    },
+                )
+                self.assert_projects_are_empty()
+
+    def test_a_large_direct_request_is_accepted_and_processed_in_parts(self):
+        event = sample("direct-1200-assets")
+        self.seed(event)
+        report = self.invoke(event)
+        self.assertEqual(report["status"], "accepted")
+        self.assertEqual(report["assets"]["queued"], 1200)
+        parts = [json.loads(message["Body"])["assetIds"] for message in self.messages(self.work)]
+        self.assertEqual(sorted(len(part) for part in parts), [200, 1000])
+
+        self.mapping.deliver_all()
+
+        self.assert_projects_are_empty()
+        self.assert_counts(work=0, dead_letters=0)
+
+    def test_one_lost_response_is_retried_with_the_same_token(self):
+        # Not through a recorder, which would not pass a broken response on.
+        self.start_function(sitewise=self.simulator)
+        for fault in ["reset", "reset-after", "truncate", "garbage", "throttle", "status=500"]:
+            with self.subTest(fault):
+                self.seed(sample("sqs"))
+                http("DELETE", f"{self.simulator}/_simulator/calls")
+                self.fault(f"disassociate:first=1:{fault}")
+                self.assertEqual(self.invoke(sample("sqs")), {"batchItemFailures": []})
+                self.assert_projects_are_empty()
+                calls = self.calls()
+                self.assertEqual(len(calls), 2)
+                self.assertEqual(len({call["clientToken"] for call in calls}), 1)
+
+    def test_an_unrecognized_payload_is_an_error_and_the_process_goes_on(self):
+        for payload in [sample("bad-unknown-event"), "{}", "[1]", '"text"', "null"]:
+            with self.subTest(payload):
+                error = self.invoke(payload)
+                self.assertEqual(error["errorType"], "UnrecognizedEvent")
+                self.assertIn("expected an SQS event", error["errorMessage"])
+        self.seed(sample("sqs"))
+        self.assertEqual(self.invoke(sample("sqs")), {"batchItemFailures": []})
+        self.assert_projects_are_empty()
+        # All by one process.
+        cold_starts = [line["cold_start"] for line in self.summaries()]
+        self.assertEqual(cold_starts, [True] + [False] * 5)
+
+    def test_the_reader_refuses_invalid_requests(self):
+        # Asset 3 is not in the project: a read follows the call. Asset 4 stays.
         self.seed(request(1, assets(1, 2, 4)))
         self.send(request(1, assets(1, 2, 1, 3) + ["PUMP-7"]))
         self.mapping.deliver_all()
@@ -730,16 +670,16 @@ class ImpatientStack(Deployed):
         ),
     }
 
-    def test_what_never_succeeds_is_moved_to_the_dead_letters_as_it_was(self):
+    def test_sqs_moves_what_never_succeeds_to_the_dead_letter_queue_unchanged(self):
         for number in 1, 2:
             self.seed(request(number, assets(number)))
         self.fault(f"disassociate:project={project(1)}:status=500")
-        bodies = [request(1, assets(1)), request(1, assets(1, 1)), request(2, assets(2))]
-        *failing, _ = self.send(*bodies)
+        bodies = [as_text(request(1, assets(1))), as_text(request(1, assets(1, 1)))]
+        *failing, _ = self.send(*bodies, request(2, assets(2)))
         for _ in range(5):
             self.mapping.deliver_all()
             self.assert_counts(work=2, dead_letters=0)
-            self.mapping.time_passes()
+            self.mapping.end_visibility_timeout()
         self.assertEqual([self.mapping.failed_ids(at) for at in range(5)], [set(failing)] * 5)
         self.assertEqual(self.projects(), {project(1): assets(1), project(2): []})
 
@@ -752,7 +692,7 @@ class ImpatientStack(Deployed):
             for message in self.messages(self.dead_letters)
         }
         self.assertEqual(
-            moved, {key: (body, {}) for key, body in zip(failing, bodies[:2], strict=True)}
+            moved, {key: (body, {}) for key, body in zip(failing, bodies, strict=True)}
         )
         # The function has written none of them.
         self.assertEqual(self.wire["sqs"].requests, [])
@@ -769,7 +709,7 @@ class ImpatientStack(Deployed):
         self.mapping.deliver()
         self.assert_counts(work=2, dead_letters=0)
         [line] = self.log()
-        # The line that carries the metrics passes any level.
+        # The line with the metrics passes any level.
         self.assertEqual(line["level"], "ERROR")
         self.assertEqual(line["service"], STACK_NAME)
         [metrics] = line["_aws"]["CloudWatchMetrics"]
@@ -778,4 +718,4 @@ class ImpatientStack(Deployed):
 
 
 if __name__ == "__main__":
-    emulated.main()
+    emulator.main()

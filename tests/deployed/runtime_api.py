@@ -1,7 +1,8 @@
-"""One function's process, and Lambda's Runtime API played for it.
+"""A function's process, and the side of the Runtime API that Lambda has.
 
-One thread and bare sockets: between a function's request and the time written
-down for it stands nothing but the kernel.
+AWS's own emulator cannot give a deadline of less than a second, nor one for each
+invocation, and is no instrument to measure with. One thread and bare sockets:
+between a function's request and the time noted for it is only the kernel.
 """
 
 import json
@@ -11,10 +12,29 @@ import socket
 import sys
 import tempfile
 import time
+import typing
 import uuid
 
-# Enters a control group, tells the time and becomes the function: what it took
-# to get there is not on the function's account.
+# What Lambda sets for every function, as far as a function here reads it.
+ENVIRONMENT = {
+    "AWS_ACCESS_KEY_ID": "AKIDEXAMPLE",
+    "AWS_SECRET_ACCESS_KEY": "secret",
+    "AWS_SESSION_TOKEN": "token",
+    "AWS_REGION": "eu-west-1",
+    "AWS_DEFAULT_REGION": "eu-west-1",
+    "AWS_LAMBDA_FUNCTION_NAME": "sitewise-disassociator",
+    "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
+    "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "256",
+    # Read by the emulator: the deadline of an invocation.
+    "AWS_LAMBDA_FUNCTION_TIMEOUT": "60",
+    "AWS_LAMBDA_LOG_GROUP_NAME": "/aws/lambda/sitewise-disassociator",
+    "AWS_LAMBDA_LOG_STREAM_NAME": "stream",
+    "LANG": "en_US.UTF-8",
+    "TZ": ":UTC",
+}
+
+# Enters a control group, writes down the time and becomes the function: the time
+# before does not count as the function's.
 ENTER = """
 import os, sys, time
 with open(f"{sys.argv[1]}/cgroup.procs", "w") as group:
@@ -25,17 +45,24 @@ os.execv(sys.argv[2], sys.argv[2:])
 """
 
 VERSION = "/2018-06-01/runtime"
-DEADLINE_SECONDS = 900
-PATIENCE_SECONDS = 300
+LONGEST_TIMEOUT_SECONDS = 900
+LONGEST_WAIT_SECONDS = 300
 
 
 class Failed(Exception):
-    """What was measured did not do its job."""
+    """The function did not do its job."""
+
+
+class Response(typing.NamedTuple):
+    body: typing.Any
+    # Since the event was sent, and since the process's exec.
+    seconds: float
+    seconds_since_exec: float
 
 
 class Function:
-    """A process from its exec to its first request for work, which it has made
-    when this returns: `seconds_to_next` after its exec."""
+    """A process, started and waiting for its first event: it asked for it
+    `seconds_to_next` after its exec."""
 
     def __init__(self, command, environment, cpu_group=None):
         self._connections = {}
@@ -69,16 +96,16 @@ class Function:
         self._listener.close()
         self._output.close()
 
-    def invoke(self, event):
-        """Returns the answer, read as JSON, after how many seconds it came, and
-        how many seconds after the process's exec that was."""
+    def invoke(self, event, seconds_left=LONGEST_TIMEOUT_SECONDS):
+        """Returns the response to an event, whose deadline is so many seconds
+        from now."""
         head = (
             "HTTP/1.1 200 OK\r\n"
             "content-type: application/json\r\n"
             f"lambda-runtime-aws-request-id: {uuid.uuid4()}\r\n"
-            f"lambda-runtime-deadline-ms: {int((time.time() + DEADLINE_SECONDS) * 1000)}\r\n"
+            f"lambda-runtime-deadline-ms: {int((time.time() + seconds_left) * 1000)}\r\n"
             "lambda-runtime-invoked-function-arn: "
-            "arn:aws:lambda:eu-west-1:123456789012:function:bench\r\n"
+            "arn:aws:lambda:eu-west-1:123456789012:function:sitewise-disassociator\r\n"
             f"content-length: {len(event)}\r\n\r\n"
         )
         sent = now()
@@ -88,15 +115,15 @@ class Function:
         if method != "POST" or not path.endswith("/response"):
             raise self._failed(f"{method} {path}: {body[:2000].decode()}")
         self._waiting, _ = self._next()
-        return json.loads(body), arrived - sent, arrived - self._started
+        return Response(json.loads(body), arrived - sent, arrived - self._started)
 
     def cpu_seconds(self):
-        """User and system time of all the process's threads (the clock of
-        clock_getcpuclockid, to the nanosecond)."""
+        """Returns the user and system time of all the process's threads (the clock
+        of clock_getcpuclockid, to the nanosecond)."""
         return time.clock_gettime_ns((~self.pid << 3) | 2) / 1e9
 
     def memory(self, field):
-        """A field of /proc/PID/status (VmRSS, VmHWM), in bytes."""
+        """Returns a field of /proc/PID/status (VmRSS, VmHWM), in bytes."""
         with open(f"/proc/{self.pid}/status", encoding="ascii") as status:
             for line in status:
                 if line.startswith(f"{field}:"):
@@ -105,19 +132,19 @@ class Function:
 
     def _spawn(self, command, environment, cpu_group):
         null = os.open(os.devnull, os.O_RDONLY)
-        told, tell = os.pipe()
+        read_end, write_end = os.pipe()
         output = self._output.fileno()
         files = [(os.POSIX_SPAWN_DUP2, null, 0)]
         files += [(os.POSIX_SPAWN_DUP2, output, number) for number in (1, 2)]
         if cpu_group:
-            files.append((os.POSIX_SPAWN_DUP2, tell, 3))
+            files.append((os.POSIX_SPAWN_DUP2, write_end, 3))
             command = [sys.executable, "-ISc", ENTER, cpu_group, *command]
         started = now()
         pid = os.posix_spawn(command[0], command, environment, file_actions=files)
-        os.close(tell)
+        os.close(write_end)
         if cpu_group:
-            started = int(os.read(told, 99) or "0") / 1e9
-        os.close(told)
+            started = int(os.read(read_end, 99) or "0") / 1e9
+        os.close(read_end)
         os.close(null)
         return pid, started
 
@@ -128,8 +155,8 @@ class Function:
         return connection, arrived
 
     def _receive(self):
-        """The next request, on whatever connection."""
-        deadline = now() + PATIENCE_SECONDS
+        """Returns the next request, on any connection."""
+        deadline = now() + LONGEST_WAIT_SECONDS
         while now() < deadline:
             for number, _ in self._poll.poll(100):
                 if number == self._listener.fileno():

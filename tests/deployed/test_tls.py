@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Which root certificates the release bootstrap trusts: it calls a SiteWise whose
-certificate was issued by one of two authorities of this test."""
+"""Tests which root certificates the release bootstrap trusts. It calls a SiteWise
+whose certificate was issued by one of two authorities of this test."""
 
 import datetime
 import http.server
@@ -12,7 +12,7 @@ import ssl
 import tempfile
 import threading
 
-import emulated
+import emulator
 
 EVENT = json.dumps(
     {
@@ -26,7 +26,7 @@ class Authority:
     """A certificate authority, and a server certificate for 127.0.0.1 from it."""
 
     def __init__(self, folder, name):
-        # At hand only once the requirements are installed.
+        # Importable only when the requirements are installed.
         from cryptography import x509
         from cryptography.hazmat.primitives import hashes, serialization
         from cryptography.hazmat.primitives.asymmetric import ec
@@ -106,7 +106,7 @@ class Server(http.server.ThreadingHTTPServer):
         """Ignores clients that refuse the certificate or are gone."""
 
 
-class TlsRoots(emulated.EmulatedFunction):
+class TlsRoots(emulator.EmulatedFunction):
     @classmethod
     def setUpClass(cls):
         folder = tempfile.TemporaryDirectory()
@@ -118,16 +118,6 @@ class TlsRoots(emulated.EmulatedFunction):
         cls.addClassCleanup(cls.server.server_close)
         cls.addClassCleanup(cls.server.shutdown)
 
-    def environment(self, **variables):
-        return {
-            "AWS_REGION": "eu-west-1",
-            "AWS_ACCESS_KEY_ID": "AKIDEXAMPLE",
-            "AWS_SECRET_ACCESS_KEY": "secret",
-            "AWS_LAMBDA_FUNCTION_NAME": "sitewise-disassociator",
-            "AWS_LAMBDA_FUNCTION_TIMEOUT": "60",
-            **{name: str(value) for name, value in variables.items()},
-        }
-
     def endpoint(self):
         return "https://{}:{}".format(*self.server.server_address)
 
@@ -135,7 +125,7 @@ class TlsRoots(emulated.EmulatedFunction):
         """Sends one asset; returns the report's status and the number of calls
         that the server received."""
         self.server.calls = 0
-        self.start_function(self.environment(**variables))
+        self.start_function(**{name: str(value) for name, value in variables.items()})
         report = self.invoke(EVENT)
         codes = [failure["code"] for failure in report.get("failures", [])]
         self.assertEqual(codes, [] if self.server.calls else ["ConnectionFailed"])
@@ -184,5 +174,5 @@ class TlsRoots(emulated.EmulatedFunction):
 
 
 if __name__ == "__main__":
-    emulated.install_requirements()
-    emulated.main()
+    emulator.install_requirements()
+    emulator.main()

@@ -1,5 +1,5 @@
-"""The stack of template.yaml, deployed: SAM's own translator makes CloudFormation
-of the template, and moto, a stand-in for AWS, deploys that."""
+"""Deploys the stack of template.yaml: SAM's own translator turns the template into
+CloudFormation, and moto, a simulation of AWS, deploys that."""
 
 import ast
 import copy
@@ -18,9 +18,9 @@ from samtranslator.translator.managed_policy_translator import ManagedPolicyLoad
 from samtranslator.translator.transform import transform
 from samtranslator.yaml_helper import yaml_parse
 
-TEMPLATE = pathlib.Path(__file__).resolve().parent.parent / "template.yaml"
+TEMPLATE = pathlib.Path(__file__).resolve().parent.parent.parent / "template.yaml"
 REGION = "eu-west-1"
-# Lambda hands the function credentials of a role, so there is a session token.
+# The credentials of a role, as on Lambda, have a session token.
 CREDENTIALS = {
     "AWS_ACCESS_KEY_ID": "ASIAEXAMPLE",
     "AWS_SECRET_ACCESS_KEY": "secret",
@@ -28,19 +28,17 @@ CREDENTIALS = {
 }
 BUCKET = "artifacts"
 
-# What moto's CloudFormation does not know, AWS creates through the services'
-# own APIs, and so does `Stack`, with the properties as CloudFormation resolves
-# them.
+# moto's CloudFormation does not know these. `Stack` creates them through the
+# services' own APIs, with the properties that CloudFormation resolved.
 CREATED_HERE = {
     "AWS::Lambda::Alias",
     "AWS::Lambda::EventSourceMapping",
-    # moto creates one, but cannot tell its number.
+    # moto creates one, but does not return its number.
     "AWS::Lambda::Version",
     "AWS::SQS::QueuePolicy",
 }
-# What moto does not know either, and no message passes: alarms and dashboard
-# only watch, and CodeDeploy moves the alias from one version to the next, of
-# which there is but one here.
+# moto does not know these either, but no message passes through them: alarms and
+# dashboard only watch, and there is no second version for CodeDeploy.
 LEFT_OUT = {
     "AWS::CloudWatch::Alarm",
     "AWS::CloudWatch::Dashboard",
@@ -48,15 +46,15 @@ LEFT_OUT = {
     "AWS::CodeDeploy::DeploymentGroup",
 }
 
-# Begins the names of the outputs that stand for intrinsic functions.
+# The prefix of the outputs that stand for intrinsic functions.
 RESOLVED = "Resolved"
 
-# It warns of features of its own that are not switched on.
+# It warns about its own features that are off.
 logging.getLogger("samtranslator").setLevel(logging.ERROR)
 
 
 class Stack:
-    """A deployed stack: what AWS's APIs tell of it."""
+    """A deployed stack, as AWS's APIs describe it."""
 
     def __init__(self, endpoint, name, **parameters):
         self.name = name
@@ -78,8 +76,8 @@ class Stack:
         )
 
     def _package(self):
-        """Uploads the code, as `sam package` does. Nothing unpacks it here: the
-        bootstrap runs from where it was built."""
+        """Uploads the code, as `sam package` does. Nothing unpacks it: the bootstrap
+        runs from where it was built."""
         archive = io.BytesIO()
         with zipfile.ZipFile(archive, "w") as file:
             file.writestr("bootstrap", "")
@@ -122,9 +120,9 @@ class Stack:
         }
 
     def _deployable(self):
-        """The template without what moto cannot create, nor the outputs that
-        need it. The intrinsic functions in the properties of what is created
-        here become outputs, so that it is CloudFormation that resolves them."""
+        """Returns the template without the resources that moto cannot create and the
+        outputs that need them. Intrinsic functions in these resources' properties
+        become outputs, so that CloudFormation resolves them."""
         template = copy.deepcopy(self._template)
         resources, outputs = template["Resources"], template["Outputs"]
         missing = {
@@ -136,7 +134,7 @@ class Stack:
             if mentions(output, missing):
                 del outputs[name]
         for name, resource in self._template["Resources"].items():
-            # moto's Lambda forgets some properties: see `function_properties`.
+            # moto's Lambda loses some properties: see `function_properties`.
             if resource["Type"] in CREATED_HERE | {"AWS::Lambda::Function"}:
                 for key, intrinsic in intrinsics(resource["Properties"], name):
                     if not mentions(intrinsic, missing):
@@ -161,9 +159,9 @@ class Stack:
                 )
         for _, properties in self._resources("AWS::Lambda::EventSourceMapping"):
             assert properties.get("Enabled", True) is True, properties
-            # moto plays an enabled mapping itself, with the code in a container
-            # and every answer taken for success. Lambda's rules are played by
-            # `EventSourceMapping` of deployed.py instead.
+            # moto runs an enabled mapping itself, with the code in a container,
+            # and takes every response for success. `event_source_mapping` follows
+            # Lambda's rules instead.
             properties["Enabled"] = False
             aws_lambda.create_event_source_mapping(**typed(properties, shape))
 
@@ -173,7 +171,7 @@ class Stack:
                 yield name, self._resolved(resource["Properties"], name)
 
     def _resolved(self, value, path):
-        """`value` with its intrinsic functions resolved; `path` is where it is."""
+        """Returns `value`, which is at `path`, with its intrinsic functions resolved."""
         if is_intrinsic(value):
             return self._created.get(str(value)) or self.outputs[RESOLVED + path]
         if isinstance(value, dict):
@@ -184,9 +182,8 @@ class Stack:
 
     @property
     def function_properties(self):
-        """The function as CloudFormation describes it to Lambda. What moto's
-        Lambda has no place for when CloudFormation creates a function is read
-        here: LoggingConfig, DeadLetterConfig."""
+        """The function's properties in CloudFormation, with LoggingConfig and
+        DeadLetterConfig, which moto's Lambda drops."""
         [(_, properties)] = self._resources("AWS::Lambda::Function")
         return properties
 
@@ -212,33 +209,33 @@ class Stack:
 
     @functools.cached_property
     def role_statements(self):
-        """What the function's role may do: it has Allow statements only."""
+        """The statements of the function's role, which are all Allow."""
         iam = self.client("iam")
         role = {"RoleName": self.outputs["RoleArn"].rpartition("/")[2]}
         statements = []
         for name in iam.list_role_policies(**role)["PolicyNames"]:
             document = iam.get_role_policy(**role, PolicyName=name)["PolicyDocument"]
-            # moto keeps what CloudFormation gives it as Python would write it.
+            # moto stores the document as Python writes it.
             statements += ast.literal_eval(str(document))["Statement"]
         assert {statement["Effect"] for statement in statements} == {"Allow"}, statements
         return statements
 
     def permits(self, action, resource):
-        """Tells whether the role permits the function to do something. moto itself
-        lets anybody do anything."""
+        """Returns whether the function's role permits an action. moto does not check
+        it."""
         return any(
             matches(statement["Action"], action) and matches(statement["Resource"], resource)
             for statement in self.role_statements
         )
 
     def environment(self):
-        """The environment in which Lambda starts the function: its own variables
-        as deployed, and what Lambda sets."""
+        """Returns the environment in which Lambda starts the function: the deployed
+        variables and those that Lambda sets."""
         configuration = self.function_configuration
         logging_config = self.function_properties["LoggingConfig"]
         own = configuration["Environment"]["Variables"]
         return {
-            # Lambda has text only; moto keeps the numbers of the parameters.
+            # Text on Lambda; moto keeps the numbers of the parameters.
             **{name: str(value) for name, value in own.items()},
             **CREDENTIALS,
             "AWS_REGION": REGION,
@@ -268,7 +265,7 @@ def is_intrinsic(value):
 
 
 def intrinsics(value, path):
-    """Each intrinsic function in `value`, with a name made of where it is."""
+    """Yields each intrinsic function in `value`, with a name made of its path."""
     if is_intrinsic(value):
         yield path, value
     elif isinstance(value, dict):
@@ -280,12 +277,12 @@ def intrinsics(value, path):
 
 
 def plain(key):
-    """A key with what the name of an output may have: letters and digits."""
+    """Returns a key's letters and digits: all that an output's name may have."""
     return "".join(character for character in key if character.isalnum())
 
 
 def mentions(value, resources):
-    """Tells whether `value` refers to one of these resources of the template."""
+    """Returns whether `value` refers to one of these resources."""
     if isinstance(value, dict):
         referred = [value.get("Ref"), *value.get("Fn::GetAtt", [])[:1]]
         # In a text as ${Name} or ${Name.Attribute}.
@@ -297,7 +294,8 @@ def mentions(value, resources):
 
 
 def typed(value, shape):
-    """Outputs are all text; CloudFormation gives an API its numbers as numbers."""
+    """Returns `value`, whose parts are text like all outputs, with the types that
+    the API's shape has."""
     if shape.type_name == "structure":
         return {key: typed(part, shape.members[key]) for key, part in value.items()}
     if shape.type_name == "list":

@@ -1,5 +1,5 @@
-"""What the function puts on the wire, and an independent reader of it: botocore,
-with AWS's own service models and signature."""
+"""Records the function's requests, and checks them by botocore, with AWS's own
+service models and signature."""
 
 import hashlib
 import http.client
@@ -16,7 +16,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from botocore.validate import ParamValidator
 
-# SQS quotas; the service model leaves them out.
+# SQS quotas, which are not in the service model.
 SQS_BATCH_ENTRIES = 10
 SQS_BATCH_BYTES = 1_048_576
 
@@ -25,7 +25,7 @@ HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length"}
 
 @dataclass(frozen=True)
 class Request:
-    """A request as it came, its header names in lower case."""
+    """A request as it arrived, with header names in lower case."""
 
     method: str
     path: str
@@ -34,17 +34,17 @@ class Request:
 
 
 class Recorder:
-    """A proxy that keeps each request. It passes the header Host on as it came,
-    the recorder's own, for that is what the signature is over."""
+    """A proxy that records each request. It passes the header Host on unchanged,
+    since it is signed."""
 
     def __init__(self, upstream):
         self.requests = []
-        # A status to answer with, instead of passing requests on.
+        # The status to respond with instead of passing requests on.
         self.refuse_with = None
         self._upstream = urllib.parse.urlsplit(upstream).netloc
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
-        # Asked ten times as often as by default whether it is to end.
+        # It polls for its end ten times as often as by default.
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
         self.url = "http://{}:{}".format(*self._server.server_address)
 
@@ -57,7 +57,7 @@ class Recorder:
 
         class Handler(http.server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
-            # Else an answer's head and body, sent one by one, wait for each other.
+            # Otherwise a response's body waits for the head's acknowledgment.
             disable_nagle_algorithm = True
 
             def do_POST(self):
@@ -65,7 +65,7 @@ class Recorder:
                 headers = {name.lower(): value for name, value in self.headers.items()}
                 request = Request(self.command, self.path, headers, self.rfile.read(length))
                 recorder.requests.append(request)
-                status, headers, body = recorder._answer(request)
+                status, headers, body = recorder._respond(request)
                 self.send_response(status)
                 for name, value in headers:
                     if name.lower() not in HOP_BY_HOP:
@@ -74,7 +74,7 @@ class Recorder:
                 self.end_headers()
                 self.wfile.write(body)
 
-            # Any method is passed on, for the reader to judge.
+            # The reader checks the method.
             do_GET = do_PUT = do_PATCH = do_DELETE = do_POST
 
             def log_message(self, *_):
@@ -82,20 +82,20 @@ class Recorder:
 
         return Handler
 
-    def _answer(self, request):
+    def _respond(self, request):
         if self.refuse_with:
             return self.refuse_with, [], b""
         connection = http.client.HTTPConnection(self._upstream)
         try:
             connection.request(request.method, request.path, request.body, request.headers)
-            answer = connection.getresponse()
-            return answer.status, answer.getheaders(), answer.read()
+            response = connection.getresponse()
+            return response.status, response.getheaders(), response.read()
         finally:
             connection.close()
 
 
 class Reader:
-    """Reads requests to one service as its model has them."""
+    """Reads requests to one service by its model."""
 
     def __init__(self, service, region, credentials):
         self._service = service
@@ -108,8 +108,8 @@ class Reader:
         self.model = botocore.session.Session().get_service_model(service)
 
     def read(self, request):
-        """The operation of a request and its parameters; else a `ValueError`
-        says all that is wrong with it."""
+        """Returns a request's operation and parameters. Raises a `ValueError` with
+        every problem of an invalid one."""
         operation, parameters = self._operation(request)
         shape = operation.input_shape
         problems = [
@@ -131,7 +131,7 @@ class Reader:
             return self._json_operation(request)
         if protocol == "rest-json":
             return self._rest_json_operation(request)
-        raise ValueError(f"{protocol}: no protocol that this reader knows")
+        raise ValueError(f"{protocol}: unknown protocol")
 
     def _json_operation(self, request):
         metadata = self.model.metadata
@@ -175,17 +175,17 @@ class Reader:
             wire_name = member.serialization.get("name", key)
             if wire_name in source:
                 parameters[key] = source.pop(wire_name)
-                # A query has text only.
+                # A query is text.
                 if source is sources["querystring"] and member.type_name == "integer":
                     parameters[key] = int(parameters[key])
-        # Nothing but the input's members, each in its own place.
+        # Only members of the input, each where it belongs.
         unknown = [key for source in sources.values() for key in source]
         if unknown:
             raise ValueError(f"{operation.name}: unknown {unknown}")
         return operation, parameters
 
     def _against_signature(self, request):
-        """Signs the request anew and compares."""
+        """Returns how the signature differs from botocore's for the same request."""
         parsed = re.fullmatch(
             r"AWS4-HMAC-SHA256 Credential=(\S+), SignedHeaders=(\S+), Signature=(\w+)",
             request.headers.get("authorization", ""),
@@ -234,8 +234,7 @@ def json_object(body):
 
 
 def violations(value, shape, name):
-    """What the model has against a value and botocore's validator leaves to the
-    service: the longest that it may be, and patterns."""
+    """Yields what botocore's validator does not check: maximum lengths, patterns."""
     if shape.type_name == "structure" and isinstance(value, dict):
         for key, member in shape.members.items():
             if key in value:

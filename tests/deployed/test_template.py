@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Checks what template.yaml promises: of its source, of what SAM's own
-translator makes of it, and of the two against the function.
+"""Tests template.yaml: its source, its translation by SAM's own translator, and
+both against the function.
 
-A translation still has CloudFormation's functions in it; `Stack` works them
-out for given parameters, so that a test sees what CloudFormation would.
+A translation still contains CloudFormation's functions. `Stack` resolves them for
+given parameters, as CloudFormation would.
 """
 
 import datetime
@@ -12,15 +12,18 @@ import json
 import logging
 import os
 import re
+import subprocess
 import tomllib
 import typing
 import unittest
 import unittest.mock
 
-import emulated
-from emulated import ROOT
+import emulator
+from emulator import ROOT
+from events import assets, request, sample
+from runtime_api import ENVIRONMENT
 
-emulated.install_requirements()
+emulator.install_requirements()
 
 import yaml  # noqa: E402
 from samtranslator.translator.arn_generator import ArnGenerator  # noqa: E402
@@ -31,13 +34,12 @@ logging.getLogger("samtranslator").setLevel(logging.ERROR)
 
 SOURCE = (ROOT / "template.yaml").read_text()
 LINES = SOURCE.split("\n")
-CONFIG = (ROOT / "src" / "config.rs").read_text().split("#[cfg(test)]")[0]
 
 STACK = "sitewise-disassociator"
 ACCOUNT = "123456789012"
 
-# The wildcards of IAM statements, by statement and key. What each stands for is
-# said beside it in the template; why it may, here.
+# The wildcards of IAM statements, by statement and key. The template says what
+# each stands for; here is why it is allowed.
 WILDCARDS = {
     # A Deny, the wider the safer.
     ("TlsOnly", "Action", "sqs:*"),
@@ -113,7 +115,7 @@ PARAMETERS = TEMPLATE["Parameters"]
 
 
 def translate(parameters, region):
-    """What SAM makes of the template, with the code as if it were uploaded."""
+    """Returns SAM's translation of the template, as if the code were uploaded."""
 
     class NoManagedPolicies:
         def load(self):
@@ -129,7 +131,7 @@ def translate(parameters, region):
 
 
 class Stack:
-    """A translation as CloudFormation would work it out."""
+    """A translation as CloudFormation would resolve it."""
 
     def __init__(self, region="eu-west-1", partition="aws", **parameters):
         defaults = {name: parameter["Default"] for name, parameter in PARAMETERS.items()}
@@ -157,7 +159,7 @@ class Stack:
         }
 
     def is_allowed(self):
-        """Whether the template's rules accept the parameters."""
+        """Returns whether the template's rules accept the parameters."""
         return all(
             self.resolve(assertion["Assert"])
             for rule in self.template["Rules"].values()
@@ -261,7 +263,7 @@ def metrics_of_alarm(alarm):
 
 
 def metrics_of_widget(widget):
-    """The widget's metrics; `.` is what the row above has there, `...` all of it."""
+    """Yields the widget's metrics; `.` repeats a part of the row above, `...` all."""
     above = []
     for row in widget["properties"].get("metrics", []):
         row = [part for part in row if isinstance(part, str)]
@@ -282,7 +284,7 @@ def widgets_of(stack):
 
 
 def metrics_of(stack):
-    """Every metric that an alarm or the dashboard looks at."""
+    """Returns every metric that an alarm or the dashboard uses."""
     alarms = stack.of_type("AWS::CloudWatch::Alarm").values()
     return set(
         itertools.chain(
@@ -293,7 +295,7 @@ def metrics_of(stack):
 
 
 def metrics_of_log(lines):
-    """Every metric that log lines tell in the embedded metric format."""
+    """Returns every metric that log lines have in the embedded metric format."""
     metrics = set()
     for line in lines:
         for directive in line.get("_aws", {}).get("CloudWatchMetrics", []):
@@ -301,10 +303,6 @@ def metrics_of_log(lines):
                 dimensions = frozenset((name, line[name]) for name in names)
                 metrics.add(Metric(directive["Namespace"], metric["Name"], dimensions))
     return metrics
-
-
-def sample(name):
-    return (ROOT / "events" / f"{name}.json").read_text()
 
 
 def strings(value):
@@ -323,7 +321,7 @@ def listed(value):
 
 
 def nodes(node, path=()):
-    """Every scalar of a YAML node, with the keys that lead to it."""
+    """Yields every scalar of a YAML node, with the keys that lead to it."""
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             yield from nodes(value, (*path, key.value))
@@ -335,7 +333,7 @@ def nodes(node, path=()):
 
 
 def statements_of(node):
-    """Every IAM statement in a YAML node."""
+    """Yields every IAM statement in a YAML node."""
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             if key.value == "Statement":
@@ -376,7 +374,7 @@ class Parameters(unittest.TestCase):
             {name: str(parameter["Default"]) for name, parameter in PARAMETERS.items()},
         )
 
-    def test_patterns_take_what_they_should(self):
+    def test_patterns_accept_valid_values_only(self):
         for name, good, bad in [
             (
                 "MetricsNamespace",
@@ -408,7 +406,7 @@ class Parameters(unittest.TestCase):
             for value in bad:
                 self.assertIsNone(re.fullmatch(pattern, value), (name, value))
 
-    def test_batches_that_lambda_refuses_are_refused_before(self):
+    def test_batch_sizes_that_lambda_refuses_are_refused_before(self):
         for window, size, is_allowed in [
             (0, 10, True),
             (0, 1, True),
@@ -427,43 +425,17 @@ class Function(unittest.TestCase):
         cls.queue = cls.stack.properties("WorkQueue")
         [cls.mapping] = cls.stack.of_type("AWS::Lambda::EventSourceMapping").values()
 
-    def test_the_configuration_reads_each_variable_that_is_set(self):
-        variables = self.function["Environment"]["Variables"]
-        read = set(re.findall(r'(?:const \w+: &str = |^    )"([A-Z_]+)"', CONFIG, re.MULTILINE))
-        self.assertLessEqual(set(variables), read)
-        self.assertNotIn("", variables.values())
-
-    def test_parameters_have_the_configurations_limits_and_defaults(self):
-        for variable, parameter in [
-            ("FAN_OUT_ASSETS", "FanOutAssets"),
-            ("CALL_CONCURRENCY", "MaxConcurrency"),
-        ]:
-            [default] = re.findall(rf"const DEFAULT_{variable}: usize = ([\d_]+);", CONFIG)
-            [limits] = re.findall(
-                rf"const {variable}_ALLOWED: RangeInclusive<usize> = ([\d_]+)\.\.=([\d_]+);", CONFIG
-            )
-            self.assertEqual(
-                [PARAMETERS[parameter][key] for key in ("Default", "MinValue", "MaxValue")],
-                [int(number) for number in (default, *limits)],
-            )
-            self.assertEqual(
-                TEMPLATE["Resources"]["Function"]["Properties"]["Environment"]["Variables"][
-                    variable
-                ],
-                {"Ref": parameter},
-            )
-
     def test_a_failed_record_is_named_and_no_other(self):
         self.assertEqual(self.mapping["FunctionResponseTypes"], ["ReportBatchItemFailures"])
         self.assertEqual(self.mapping["EventSourceArn"], self.stack.fn_getatt("WorkQueue.Arn"))
 
-    def test_no_message_comes_back_while_it_is_worked_off(self):
+    def test_no_message_is_redelivered_while_it_is_processed(self):
         window = PARAMETERS["BatchWindow"]["MaxValue"]
         self.assertGreaterEqual(
             self.queue["VisibilityTimeout"], 6 * self.function["Timeout"] + window
         )
 
-    def test_a_message_is_given_up_late_and_before_it_expires(self):
+    def test_a_message_is_dead_lettered_late_and_before_it_expires(self):
         count = PARAMETERS["MaxReceiveCount"]
         visible = self.queue["VisibilityTimeout"]
         self.assertGreaterEqual(count["MinValue"], 5)
@@ -481,7 +453,7 @@ class Function(unittest.TestCase):
         day = datetime.timedelta(days=1).total_seconds()
         self.assertGreater(retention - last, alarm["Threshold"] + day)
 
-    def test_what_lambda_gives_up_goes_to_the_dead_letter_queue(self):
+    def test_failed_asynchronous_events_go_to_the_dead_letter_queue(self):
         arn = self.stack.fn_getatt("DeadLetterQueue.Arn")
         self.assertEqual(self.function["DeadLetterConfig"], {"TargetArn": arn})
         self.assertEqual(self.queue["RedrivePolicy"]["deadLetterTargetArn"], arn)
@@ -500,6 +472,66 @@ class Function(unittest.TestCase):
         alarm = self.stack.properties("NewVersionErrorsAlarm")
         [metric] = metrics_of_alarm(alarm)
         self.assertEqual(dict(metric.dimensions)["ExecutedVersion"], f"{version}.Version")
+
+
+class Configuration(emulator.EmulatedFunction):
+    """The template's variables against the function, which is asked itself."""
+
+    NUMBERS = {"FAN_OUT_ASSETS": "FanOutAssets", "CALL_CONCURRENCY": "MaxConcurrency"}
+
+    @classmethod
+    def setUpClass(cls):
+        cls.variables = Stack().properties("Function")["Environment"]["Variables"]
+
+    def error_of(self, variable, value):
+        """Returns the error with which a value stops the cold start."""
+        run = subprocess.run(
+            emulator.BOOTSTRAP,
+            env={**ENVIRONMENT, "AWS_LAMBDA_RUNTIME_API": "127.0.0.1:1", variable: value},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        self.assertNotEqual(run.returncode, 0)
+        return json.loads(run.stdout)["error"]
+
+    def test_the_function_reads_each_variable(self):
+        # Any service name is allowed: `OwnLog` finds it in the log.
+        for variable in self.variables.keys() - {"POWERTOOLS_SERVICE_NAME"}:
+            with self.subTest(variable):
+                error = self.error_of(variable, "\n")
+                self.assertTrue(error.startswith(f"{variable}: expected "), error)
+
+    def test_parameters_have_the_functions_limits(self):
+        for variable, name in self.NUMBERS.items():
+            self.assertEqual(self.variables[variable], Stack().values[name])
+            least, most = (PARAMETERS[name][limit] for limit in ("MinValue", "MaxValue"))
+            for value in least - 1, most + 1:
+                self.assertEqual(
+                    self.error_of(variable, str(value)),
+                    f'{variable}: expected a whole number from {least} to {most}, found "{value}"',
+                )
+            for value in least, most:
+                self.assertNotIn(variable, self.error_of(variable, str(value)))
+
+    def test_parameters_have_the_functions_defaults(self):
+        fan_out, concurrency = (PARAMETERS[name]["Default"] for name in self.NUMBERS.values())
+        self.start_simulator()
+        self.start_function(
+            AWS_ENDPOINT_URL=self.simulator,
+            AWS_LAMBDA_FUNCTION_TIMEOUT="2",
+            **self.queue_variables(),
+        )
+        largest = request(1, assets(*range(fan_out)))
+        self.seed(largest)
+        larger = self.invoke(request(1, assets(*range(fan_out + 1))))
+        self.assertEqual((larger["status"], larger["calls"]), ("accepted", 0))
+        # No call ends, so none makes room for another.
+        self.fault("disassociate:stall")
+        self.invoke(largest)
+        self.assertGreater(fan_out / 100, concurrency)
+        self.assertEqual(len(self.calls()), concurrency)
 
 
 class Access(unittest.TestCase):
@@ -766,33 +798,26 @@ class Observability(unittest.TestCase):
         self.assertEqual(alarm, shown)
 
 
-class OwnLog(emulated.EmulatedFunction):
+class OwnLog(emulator.EmulatedFunction):
     def setUp(self):
         self.stack = Stack()
         self.start_simulator()
-        self.start_function(
-            {
-                **self.stack.properties("Function")["Environment"]["Variables"],
-                "AWS_REGION": "eu-west-1",
-                "AWS_ACCESS_KEY_ID": "AKIDEXAMPLE",
-                "AWS_SECRET_ACCESS_KEY": "secret",
-                "AWS_ENDPOINT_URL": self.simulator,
-                "AWS_LAMBDA_FUNCTION_TIMEOUT": "30",
-            }
-        )
+        variables = self.stack.properties("Function")["Environment"]["Variables"]
+        self.start_function(AWS_ENDPOINT_URL=self.simulator, **variables)
 
-    def test_its_metrics_are_those_that_are_looked_at(self):
+    def test_each_metric_is_used_and_each_used_metric_emitted(self):
         self.seed(sample("sqs"))
         self.assertEqual(self.invoke(sample("sqs")), {"batchItemFailures": []})
+        self.assertEqual({line["service"] for line in self.log()}, {STACK})
         emitted = metrics_of_log(self.log())
         used = {
             metric for metric in metrics_of(self.stack) if not metric.namespace.startswith("AWS/")
         }
-        self.assertEqual(used - emitted, set(), "the function does not emit these")
-        self.assertEqual(emitted - used, set(), "nothing looks at these")
+        self.assertEqual(used - emitted, set(), "not emitted")
+        self.assertEqual(emitted - used, set(), "used by no alarm or widget")
 
-    def test_log_queries_ask_for_lines_and_fields_that_there_are(self):
-        # Of projects that do not exist.
+    def test_log_queries_fit_the_log_lines(self):
+        # Its projects do not exist.
         self.invoke(sample("sqs"))
         lines = {line["message"]: line for line in self.log()}
         queries = [
@@ -854,4 +879,4 @@ class Publication(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    emulated.main()
+    emulator.main()

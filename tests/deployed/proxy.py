@@ -1,5 +1,5 @@
-"""A TCP proxy that delays replies, refuses connections, and closes those that
-are open in the ways in which a connection dies while its owner is frozen."""
+"""A TCP proxy that closes its connections in the ways in which they die while
+the process that owns them is frozen."""
 
 import asyncio
 import socket
@@ -7,56 +7,40 @@ import struct
 import threading
 import urllib.parse
 
-from emulated import free_port
+from processes import free_port
 
 # With it a socket sends a reset when it is closed, whatever it has to send.
 RESET = struct.pack("ii", 1, 0)
 
-# What becomes of a connection that nobody watches: the server's end arrives, or
-# its reset; or nothing does (the packet was lost, or a gateway has forgotten the
-# connection), and whoever uses it gets a reset.
+# How a connection may die unnoticed: the server's end arrives, or its reset; or
+# nothing does (the packet was lost, or a gateway forgot the connection), and the
+# next use of it is answered with a reset.
 ENDS = ("end", "reset", "silence")
 
 
 class Proxy:
-    """Between a client and `upstream`, in a thread of its own."""
+    """Runs between a client and `upstream`, in a thread of its own."""
 
-    def __init__(self, upstream, reply_delay=0.0):
+    def __init__(self, upstream):
         parts = urllib.parse.urlsplit(upstream)
         self.upstream = (parts.hostname, parts.port)
-        self.reply_delay = reply_delay
-        # Closed while open to a client, by how they were closed.
+        # How many were closed in each way, and how many of these a client has
+        # still used. Use of one that was reset at once cannot be seen from here.
         self.closed = dict.fromkeys(ENDS, 0)
-        # Of these, the ones that a client has still sent something over. What
-        # it does with one that was reset at once cannot be seen from here.
-        self.met = dict.fromkeys(ENDS, 0)
+        self.used = dict.fromkeys(ENDS, 0)
         self.connections = set()
-        self._server = None
-        self._port = free_port()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
-        self.listen()
-        self.url = f"http://127.0.0.1:{self._port}"
-
-    def listen(self):
-        """Takes connections, at the same port as ever."""
-        self._call(self._listen())
-
-    async def _listen(self):
-        self._server = await self._loop.create_server(lambda: Client(self), "127.0.0.1", self._port)
-
-    def refuse(self):
-        """Refuses new connections, and resets those that are open."""
-        self._call(self._refuse())
-        self.close_connections("reset")
-
-    async def _refuse(self):
-        self._server.close()
+        port = free_port()
+        self._server = self._call(
+            self._loop.create_server(lambda: Client(self), "127.0.0.1", port)
+        )
+        self.url = f"http://127.0.0.1:{port}"
 
     def close_connections(self, how, most=None):
         """Closes `most` connections, or all, in one of the ways of `ENDS`, the
-        others with the server's end. Returns how many there were."""
+        others by the server's end. Returns how many there were."""
         return self._call(self._close_connections(how, most))
 
     async def _close_connections(self, how, most):
@@ -66,8 +50,8 @@ class Proxy:
         return len(open_ones)
 
     def close(self):
-        """Stops all of it."""
-        self.refuse()
+        self._loop.call_soon_threadsafe(self._server.close)
+        self.close_connections("reset")
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -77,8 +61,7 @@ class Proxy:
 
 
 class Client(asyncio.Protocol):
-    """A client's connection. It is the client's end that is closed; the
-    upstream's only follows."""
+    """A client's connection."""
 
     def __init__(self, proxy):
         self.proxy = proxy
@@ -107,7 +90,7 @@ class Client(asyncio.Protocol):
 
     def data_received(self, data):
         if self.end is not None:
-            self.proxy.met[self.end] += 1
+            self.proxy.used[self.end] += 1
             self._reset()
         elif self._upstream:
             self._upstream.write(data)
@@ -128,7 +111,7 @@ class Client(asyncio.Protocol):
         if how == "reset":
             self._reset()
         elif how == "end":
-            # Still read from: that is how a client is seen that uses it.
+            # Still read from, to see whether a client uses it.
             self.transport.write_eof()
 
     def _reset(self):
@@ -144,17 +127,9 @@ class Upstream(asyncio.Protocol):
         self._client = client
 
     def data_received(self, data):
-        delay = self._client.proxy.reply_delay
-        asyncio.get_running_loop().call_later(delay, self._pass_on, data)
-
-    def _pass_on(self, data):
         if self._client.end is None and not self._client.transport.is_closing():
             self._client.transport.write(data)
 
     def connection_lost(self, _):
-        delay = self._client.proxy.reply_delay
-        asyncio.get_running_loop().call_later(delay, self._end)
-
-    def _end(self):
         if self._client.end is None:
             self._client.transport.close()

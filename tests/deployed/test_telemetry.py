@@ -1,25 +1,33 @@
 #!/usr/bin/env python3
-"""Reads what the release bootstrap tells about itself: its log lines and the
-metrics in them, as CloudWatch and Lambda's own level filter would."""
+"""Tests the release bootstrap's log lines and the metrics in them, as CloudWatch
+and Lambda's level filter read them."""
 
 import json
 import re
 
-import emulated
-from emulated import ROOT
+import emulator
+from emulator import ROOT
+from events import (
+    asset,
+    message_id,
+    project,
+    request,
+    rule_event,
+    sqs_event,
+    sqs_record,
+    topic_event,
+)
 
-emulated.install_requirements()
+emulator.install_requirements()
 
 import jsonschema  # noqa: E402
 
 NAMESPACE = "Plant 7/SiteWise"
 SERVICE = "decommissioning"
-DEAD_LETTERS = "dead-letters"
-WORK = "work"
 LEVELS = ["TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL"]
 
-# What the emulator writes of its own between the function's lines.
-EMULATORS_OWN = re.compile(
+# The emulator's own lines between the function's.
+EMULATOR_LINE = re.compile(
     r"START RequestId: |END RequestId: |REPORT RequestId: "
     r"|\d+ \w{3} \d{4} [\d:,]+ \[(INFO|WARN(ING)?|ERROR)\] \(rapid\) "
 )
@@ -79,59 +87,14 @@ METRICS_DOCUMENT = {
 LARGEST_DOCUMENT = 262_144
 
 
-def project(number):
-    return f"aaaaaaaa-0000-4000-8000-{number:012x}"
-
-
-def asset(number):
-    return f"bbbbbbbb-0000-4000-8000-{number:012x}"
-
-
-def message_id(number):
-    return f"cccccccc-0000-4000-8000-{number:012x}"
-
-
-def request(number, assets, **others):
-    return {"projectId": project(number), "assetIds": assets, **others}
-
-
-def record(number, body):
-    body = body if isinstance(body, str) else json.dumps(body)
-    return {"messageId": message_id(number), "eventSource": "aws:sqs", "body": body}
-
-
-def sqs(*records):
-    return {"Records": list(records)}
-
-
-def rule(number, detail):
-    return {
-        "version": "0",
-        "id": message_id(number),
-        "detail-type": "Assets Decommissioned",
-        "source": "com.example.maintenance",
-        "detail": detail,
-    }
-
-
-def topic(number, message):
-    notification = {
-        "Type": "Notification",
-        "MessageId": message_id(number),
-        "TopicArn": "arn:aws:sns:eu-west-1:123456789012:topic",
-        "Message": json.dumps(message),
-    }
-    return {"Records": [{"EventSource": "aws:sns", "Sns": notification}]}
-
-
 def canaries():
-    """Texts that must not end a line, nor an object, nor get into the log."""
+    """Yields texts that must not end a line or an object, nor be logged."""
     for text in ["\r\n", "\n{", '"}', "\u2028", "\u2029", "\x1b[31m", "\x00", "\x7f", "\ud83d"]:
         yield f"canary{text}canary"
 
 
 def metrics_of(document):
-    """The values of a metrics document, as CloudWatch takes them out of it."""
+    """Returns the values of a metrics document as CloudWatch extracts them."""
     jsonschema.validate(document, METRICS_DOCUMENT)
     assert len(json.dumps(document).encode()) <= LARGEST_DOCUMENT
     values = {}
@@ -147,51 +110,44 @@ def metrics_of(document):
     return values
 
 
-class Signals(emulated.EmulatedFunction):
+class Telemetry(emulator.EmulatedFunction):
     def setUp(self):
-        self.start_simulator("--queue", DEAD_LETTERS, "--queue", WORK)
+        self.start_simulator()
 
     def cold_start(self, **variables):
-        queue = f"{self.simulator}/000000000000"
         self.start_function(
-            {
-                "AWS_REGION": "eu-west-1",
-                "AWS_ACCESS_KEY_ID": "AKIDEXAMPLE",
-                "AWS_SECRET_ACCESS_KEY": "secret",
+            **{
                 "AWS_ENDPOINT_URL": self.simulator,
-                "AWS_LAMBDA_FUNCTION_NAME": "sitewise-disassociator",
-                "AWS_LAMBDA_FUNCTION_TIMEOUT": "30",
-                "DEAD_LETTER_QUEUE_URL": f"{queue}/{DEAD_LETTERS}",
-                "WORK_QUEUE_URL": f"{queue}/{WORK}",
                 "POWERTOOLS_SERVICE_NAME": SERVICE,
                 "POWERTOOLS_METRICS_NAMESPACE": NAMESPACE,
+                **self.queue_variables(),
                 **variables,
             }
         )
 
-    def told(self, event):
-        """Invokes the function, and returns its log lines since the last time."""
+    def lines_of(self, event):
+        """Invokes the function, and returns its new log lines."""
         before = len(self.lines())
-        self.invoke(event if isinstance(event, str) else json.dumps(event))
+        self.invoke(event)
         return self.lines()[before:]
 
     def lines(self):
-        """Every line of the function: whatever ends a line for CloudWatch's
-        agents ends one here, so that no text of an event may do it."""
+        """Returns every line of the function. Whatever ends a line for CloudWatch's
+        agents ends one here, so no text of an event may contain it."""
         self.output.seek(0)
         lines = []
         for line in self.output.read().splitlines():
-            if line.strip() and not EMULATORS_OWN.match(line):
+            if line.strip() and not EMULATOR_LINE.match(line):
                 lines.append(json.loads(line))
         return lines
 
     def summary(self, lines):
-        """The one line of an invocation that sums it up."""
+        """Returns the one line that sums up an invocation."""
         [line] = [line for line in lines if line["message"] == "event processed"]
         return line
 
-    def told_metrics(self, event):
-        document = self.summary(self.told(event))
+    def metrics_of_event(self, event):
+        document = self.summary(self.lines_of(event))
         [directive] = document["_aws"]["CloudWatchMetrics"]
         self.assertEqual(directive["Namespace"], NAMESPACE)
         self.assertEqual(directive["Dimensions"], [["service"]])
@@ -201,17 +157,17 @@ class Signals(emulated.EmulatedFunction):
         self.assertTrue(all(0 <= latency < 60_000 for latency in self.latencies))
         return {name: value for name, value in values.items() if value}
 
-    def test_the_metrics_tell_what_became_of_every_asset(self):
+    def test_the_metrics_count_every_outcome(self):
         self.cold_start()
-        self.seed(json.dumps(request(1, [asset(number) for number in range(150)])))
+        self.seed(request(1, [asset(number) for number in range(150)]))
         self.fault(f"disassociate:asset={asset(7)}:asset-error=INTERNAL_FAILURE")
-        event = sqs(
-            record(1, request(1, [asset(number) for number in range(120)])),
-            record(2, request(1, [asset(120), asset(120), "no-id"])),
-            record(3, "no request"),
+        event = sqs_event(
+            sqs_record(1, request(1, [asset(number) for number in range(120)])),
+            sqs_record(2, request(1, [asset(120), asset(120), "no-id"])),
+            sqs_record(3, "no request"),
         )
         self.assertEqual(
-            self.told_metrics(event),
+            self.metrics_of_event(event),
             {
                 "MessagesReceived": 3,
                 "AssetsRequested": 122,
@@ -227,11 +183,11 @@ class Signals(emulated.EmulatedFunction):
         )
         self.assertEqual(len(self.latencies), 7)
 
-    def test_an_asset_that_is_not_in_its_project_is_told_of_as_absent(self):
+    def test_an_asset_that_is_not_in_its_project_counts_as_absent(self):
         self.cold_start()
-        self.seed(json.dumps(request(1, [asset(1), asset(3)])))
+        self.seed(request(1, [asset(1), asset(3)]))
         self.assertEqual(
-            self.told_metrics(sqs(record(1, request(1, [asset(1), asset(2)])))),
+            self.metrics_of_event(sqs_event(sqs_record(1, request(1, [asset(1), asset(2)])))),
             {
                 "MessagesReceived": 1,
                 "AssetsRequested": 2,
@@ -243,20 +199,20 @@ class Signals(emulated.EmulatedFunction):
             },
         )
 
-    def test_a_cold_start_is_told_of_once(self):
+    def test_a_cold_start_counts_once(self):
         self.cold_start()
-        event = sqs(record(1, request(1, [asset(1)])))
-        told = ["ColdStart" in self.told_metrics(event) for _ in range(3)]
-        self.assertEqual(told, [True, False, False])
+        event = sqs_event(sqs_record(1, request(1, [asset(1)])))
+        cold_starts = ["ColdStart" in self.metrics_of_event(event) for _ in range(3)]
+        self.assertEqual(cold_starts, [True, False, False])
 
-    def test_throttling_is_told_of_and_the_sdks_retries_are_not(self):
+    def test_throttled_calls_are_counted_and_the_sdks_retries_are_not(self):
         self.cold_start()
-        self.seed(json.dumps(request(1, [asset(1)])))
-        event = sqs(record(1, request(1, [asset(1)])))
+        self.seed(request(1, [asset(1)]))
+        event = sqs_event(sqs_record(1, request(1, [asset(1)])))
         self.fault("disassociate:first=1:throttle")
         self.fault("disassociate:first=1:status=500")
         self.assertEqual(
-            self.told_metrics(event),
+            self.metrics_of_event(event),
             {
                 "MessagesReceived": 1,
                 "AssetsRequested": 1,
@@ -269,13 +225,13 @@ class Signals(emulated.EmulatedFunction):
         )
         self.assertEqual(len(self.latencies), 2)
 
-    def test_giving_up_where_every_call_is_throttled_is_told_of(self):
+    def test_the_calls_of_a_throttled_service_are_counted(self):
         # In a fresh process: how many calls a warm one makes depends on when its
         # last ones were throttled, and so on how fast this machine is.
         self.cold_start()
         self.fault("disassociate:throttle")
         self.assertEqual(
-            self.told_metrics(sqs(record(1, request(1, [asset(1)])))),
+            self.metrics_of_event(sqs_event(sqs_record(1, request(1, [asset(1)])))),
             {
                 "MessagesReceived": 1,
                 "MessagesRedelivered": 1,
@@ -287,11 +243,11 @@ class Signals(emulated.EmulatedFunction):
             },
         )
 
-    def test_parts_and_what_cannot_be_stored_are_told_of(self):
+    def test_parts_and_messages_that_cannot_be_stored_are_counted(self):
         self.cold_start()
         large = request(1, [asset(number) for number in range(1200)])
         self.assertEqual(
-            self.told_metrics(rule(1, large)),
+            self.metrics_of_event(rule_event(1, large)),
             {
                 "MessagesReceived": 1,
                 "AssetsRequested": 1200,
@@ -300,8 +256,8 @@ class Signals(emulated.EmulatedFunction):
                 "ColdStart": 1,
             },
         )
-        self.fault(f"sqs:queue={DEAD_LETTERS}:status=403:type=AccessDenied")
-        lines = self.told(sqs(record(1, "no request")))
+        self.fault(f"sqs:queue={self.DEAD_LETTERS}:status=403:type=AccessDenied")
+        lines = self.lines_of(sqs_event(sqs_record(1, "no request")))
         values = metrics_of(self.summary(lines))
         self.assertEqual(values["NotStored"], 1)
         self.assertEqual(values["MessagesRedelivered"], 1)
@@ -311,36 +267,36 @@ class Signals(emulated.EmulatedFunction):
             [("a dead letter or a part could not be stored", "AccessDenied")],
         )
 
-    def test_every_latency_is_told_of_though_a_document_has_room_for_a_hundred(self):
+    def test_every_latency_is_in_a_document_of_at_most_a_hundred(self):
         self.cold_start(CALL_CONCURRENCY="64", FAN_OUT_ASSETS="25000")
         ids = [asset(number) for number in range(12_000)]
-        self.seed(json.dumps(request(1, ids)))
-        lines = self.told(request(1, ids))
+        self.seed(request(1, ids))
+        lines = self.lines_of(request(1, ids))
         documents = [metrics_of(line) for line in lines if "_aws" in line]
         self.assertEqual([len(values["CallLatency"]) for values in documents], [100, 20])
         self.assertEqual([values.get("Calls") for values in documents], [120, None])
 
     def test_projects_are_properties_and_never_dimensions(self):
         self.cold_start()
-        one = self.summary(self.told(sqs(record(1, request(1, [asset(1)])))))
+        one = self.summary(self.lines_of(sqs_event(sqs_record(1, request(1, [asset(1)])))))
         self.assertEqual(one["project_id"], project(1))
-        several = sqs(record(1, request(1, [asset(1)])), record(2, request(2, [asset(1)])))
-        self.assertNotIn("project_id", self.summary(self.told(several)))
+        several = sqs_event(sqs_record(1, request(1, [asset(1)])), sqs_record(2, request(2, [asset(1)])))
+        self.assertNotIn("project_id", self.summary(self.lines_of(several)))
 
     def test_a_single_message_is_named_on_every_line_of_its_invocation(self):
         self.cold_start()
         self.fault("disassociate:status=403:type=AccessDeniedException")
         for event in [
-            sqs(record(5, request(1, [asset(1)]))),
-            rule(5, request(1, [asset(1)])),
-            topic(5, request(1, [asset(1)])),
+            sqs_event(sqs_record(5, request(1, [asset(1)]))),
+            rule_event(5, request(1, [asset(1)])),
+            topic_event(5, request(1, [asset(1)])),
         ]:
-            lines = self.told(event)
+            lines = self.lines_of(event)
             self.assertEqual(len(lines), 2)
             for line in lines:
                 self.assertEqual(line["correlation_id"], message_id(5))
-        lines = self.told(
-            sqs(record(6, request(1, [asset(1)])), record(7, request(2, [asset(1)])))
+        lines = self.lines_of(
+            sqs_event(sqs_record(6, request(1, [asset(1)])), sqs_record(7, request(2, [asset(1)])))
         )
         [failure, summary] = lines
         self.assertNotIn("correlation_id", summary)
@@ -353,38 +309,38 @@ class Signals(emulated.EmulatedFunction):
 
     def test_a_payload_that_is_no_event_gets_an_error_line_and_a_summary(self):
         self.cold_start()
-        [summary, error] = self.told({"canary": 1})
+        [summary, error] = self.lines_of({"canary": 1})
         self.assertEqual((error["level"], error["code"]), ("ERROR", "UnrecognizedEvent"))
         self.assertEqual(metrics_of(summary)["ColdStart"], 1)
 
-    def test_lambdas_level_filter_keeps_the_metrics_and_what_it_is_set_to(self):
-        event = sqs(record(1, "no request"))
+    def test_lambdas_level_filter_drops_no_line(self):
+        event = sqs_event(sqs_record(1, "no request"))
         for least in LEVELS:
             with self.subTest(least):
                 self.cold_start(AWS_LAMBDA_LOG_LEVEL=least, AWS_LAMBDA_LOG_FORMAT="JSON")
-                told = self.told(event)
+                lines = self.lines_of(event)
                 # "If the level value field is invalid or missing, Lambda will
                 # assign the log output the level INFO."
                 kept = [
                     line
-                    for line in told
+                    for line in lines
                     if LEVELS.index(line.get("level", "INFO")) >= LEVELS.index(least)
                 ]
-                self.assertEqual(kept, told, "nothing is written only to be dropped")
+                self.assertEqual(kept, lines, "every line that is written passes the filter")
                 self.assertEqual(metrics_of(self.summary(kept))["MessagesReceived"], 1)
                 failures = [line for line in kept if line["message"].startswith("assets or")]
                 self.assertEqual(len(failures), LEVELS.index(least) <= LEVELS.index("WARN"))
 
-    def test_without_a_namespace_there_are_no_metrics_but_the_same_numbers(self):
-        event = sqs(record(1, request(1, [asset(1)])))
+    def test_without_a_namespace_the_summary_has_the_numbers_without_metrics(self):
+        event = sqs_event(sqs_record(1, request(1, [asset(1)])))
         self.cold_start(POWERTOOLS_METRICS_NAMESPACE="")
-        line = self.summary(self.told(event))
+        line = self.summary(self.lines_of(event))
         self.assertNotIn("_aws", line)
         self.assertEqual(line["MessagesReceived"], 1)
         self.cold_start(POWERTOOLS_METRICS_NAMESPACE="", POWERTOOLS_LOG_LEVEL="WARN")
-        self.assertEqual([line["level"] for line in self.told(event)], ["WARN"])
+        self.assertEqual([line["level"] for line in self.lines_of(event)], ["WARN"])
 
-    def test_no_text_of_an_event_gets_into_the_log_or_breaks_a_line(self):
+    def test_no_text_of_an_event_is_logged_or_breaks_a_line(self):
         self.cold_start()
         for text in canaries():
             nasty = request(1, [asset(1), text], clientToken=text, note=text)
@@ -396,20 +352,20 @@ class Signals(emulated.EmulatedFunction):
                 "attributes": {"MessageGroupId": text, text: text},
                 "messageAttributes": {text: {"stringValue": text, "dataType": "String"}},
             }
-            notification = topic(1, nasty)
+            notification = topic_event(1, nasty)
             notification["Records"][0]["Sns"].update(MessageId=text, Subject=text, TopicArn=text)
             for event in [
-                sqs({**record_, "body": text}),
-                sqs({**record_, "body": json.dumps(nasty)}),
-                sqs({**record_, "body": json.dumps({**nasty, "projectId": text})}),
-                {**rule(1, nasty), "id": text, "detail-type": text, "source": text, text: text},
-                rule(1, {**nasty, "projectId": text}),
+                sqs_event({**record_, "body": text}),
+                sqs_event({**record_, "body": json.dumps(nasty)}),
+                sqs_event({**record_, "body": json.dumps({**nasty, "projectId": text})}),
+                {**rule_event(1, nasty), "id": text, "detail-type": text, "source": text, text: text},
+                rule_event(1, {**nasty, "projectId": text}),
                 notification,
                 nasty,
                 {**nasty, "projectId": text},
                 {text: text},
             ]:
-                lines = self.told(event)
+                lines = self.lines_of(event)
                 self.assertTrue(lines)
                 for line in lines:
                     self.assertNotIn("canary", json.dumps(line))
@@ -418,11 +374,12 @@ class Signals(emulated.EmulatedFunction):
                         line["timestamp"], r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$"
                     )
 
-    def test_the_documented_queries_ask_for_what_the_lines_have(self):
+    def test_the_documented_queries_fit_the_log_lines(self):
         self.cold_start()
         self.fault(f"disassociate:project={project(2)}:status=403:type=AccessDeniedException")
-        lines = self.told(sqs(record(1, request(1, [asset(1)])), record(2, "no request")))
-        lines += self.told(sqs(record(1, request(2, [asset(1)]))))
+        good, bad = sqs_record(1, request(1, [asset(1)])), sqs_record(2, "no request")
+        lines = self.lines_of(sqs_event(good, bad))
+        lines += self.lines_of(sqs_event(sqs_record(1, request(2, [asset(1)]))))
         keys = {key for line in lines for key in line}
         text = (ROOT / "docs" / "operations.md").read_text()
         blocks = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
@@ -441,4 +398,4 @@ class Signals(emulated.EmulatedFunction):
 
 
 if __name__ == "__main__":
-    emulated.main()
+    emulator.main()
