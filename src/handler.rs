@@ -19,11 +19,10 @@ use crate::config::FunctionConfig;
 use crate::deadline::Stops;
 use crate::dispatch::dispatch;
 use crate::dispatch::rate_limiter::RateLimiter;
-use crate::input::event::{self, Event, Keeper, UnrecognizedEvent};
+use crate::input::event::{self, Event, UnrecognizedEvent};
 use crate::input::received::{Received, receive};
-use crate::outcome::Failure;
 use crate::output::outbox::Outbox;
-use crate::output::response::{Counts, MissingMessageId, Report, Response, partial_batch};
+use crate::output::response::{Counts, NoResponse, Response, partial_batch, reports};
 use crate::plan::{PlanInput, plan, scatter};
 use crate::settle::{Queues, Settlement, hold_back_groups, needs_redelivery, settle};
 use crate::telemetry;
@@ -69,23 +68,9 @@ pub enum HandlerError {
     /// The payload is none of the events.
     #[error(transparent)]
     Unrecognized(#[from] UnrecognizedEvent),
-    /// A record must be redelivered that has no `messageId` to name it by.
-    #[error(
-        "a record without messageId could not be settled: the whole batch is returned to its queue"
-    )]
-    MissingMessageId,
-    /// Failures of an event that only Lambda can keep could not be put in a queue.
-    #[error(
-        "{count} assets or requests failed and are in no queue: the event is returned to Lambda's \
-         own retries and dead-letter queue; the first has the code {first_code}"
-    )]
-    NotStored {
-        /// how many
-        count: usize,
-        /// the first one's code; its message may quote the event, and this
-        /// error is logged
-        first_code: String,
-    },
+    /// No response would keep all work.
+    #[error(transparent)]
+    NoResponse(#[from] NoResponse),
     /// A defect of this function: reading the payload panicked.
     #[error("the function failed on this event: nothing of it counts as done")]
     Panicked,
@@ -96,16 +81,9 @@ impl HandlerError {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Unrecognized(_) => "UnrecognizedEvent",
-            Self::MissingMessageId => "MissingMessageId",
-            Self::NotStored { .. } => "NotStored",
+            Self::NoResponse(error) => error.name(),
             Self::Panicked => "InternalError",
         }
-    }
-}
-
-impl From<MissingMessageId> for HandlerError {
-    fn from(_: MissingMessageId) -> Self {
-        Self::MissingMessageId
     }
 }
 
@@ -167,7 +145,7 @@ impl Function {
                     .map(|(message, _)| message.id.as_deref());
                 Ok(Response::PartialBatch(partial_batch(ids)?))
             }
-            Event::Reported(_) => reports(&settlements, invocation, calls),
+            Event::Reported(_) => Ok(reports(&settlements, invocation.request_id, calls)?),
         }
     }
 
@@ -247,38 +225,4 @@ impl Function {
             (Some(_), Some(_)) => Queues::Both,
         }
     }
-}
-
-/// Reports what became of each message, or fails where only Lambda can keep what
-/// failed.
-fn reports(
-    settlements: &[Settlement<'_>],
-    invocation: Invocation<'_>,
-    calls: usize,
-) -> Result<Response, HandlerError> {
-    let of_lambda = settlements
-        .iter()
-        .filter(|settlement| settlement.received.message.origin.keeper() == Keeper::Lambda);
-    let not_stored: Vec<&Option<Failure>> = of_lambda
-        .flat_map(|settlement| &settlement.unresolved)
-        .filter(|one| !one.is_stored)
-        .map(|one| &one.failure)
-        .collect();
-    if let Some(first) = not_stored.first() {
-        return Err(HandlerError::NotStored {
-            count: not_stored.len(),
-            first_code: (*first).as_ref().map_or("", Failure::code).to_owned(),
-        });
-    }
-    let reports = settlements
-        .iter()
-        .map(|settlement| Report::new(settlement, invocation.request_id, calls));
-    let mut reports: Vec<Report> = reports.collect();
-    Ok(match reports.pop() {
-        Some(report) if reports.is_empty() => Response::Report(Box::new(report)),
-        last => {
-            reports.extend(last);
-            Response::Reports(reports)
-        }
-    })
 }

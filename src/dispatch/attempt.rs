@@ -55,7 +55,7 @@ impl Attempt {
             .collect()
     }
 
-    /// Tells whether several requests share it.
+    /// Returns whether several requests share it.
     pub(super) fn is_shared(&self, batch: &Batch) -> bool {
         self.by_request(batch).len() > 1
     }

@@ -244,7 +244,7 @@ impl RateLimiter {
         limit.next = after.max(now + limit.pause());
     }
 
-    /// Tells whether so many calls of a kind were throttled one after the other
+    /// Returns whether so many calls of a kind were throttled one after the other
     /// that this invocation should give up all of that kind.
     pub fn should_give_up(&self, kind: RequestKind, now: Instant) -> bool {
         let (calls, time) = GIVE_UP;

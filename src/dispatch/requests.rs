@@ -77,7 +77,7 @@ impl<'a> Requests<'a> {
         self.state.into_inner().counts
     }
 
-    /// Tells whether a request that starts then would not be likely to finish.
+    /// Returns whether a request that starts then would not be likely to finish.
     pub(super) fn is_too_late(&self, start: Instant) -> bool {
         start + SHORTEST_CALL > self.stop
     }

@@ -165,7 +165,7 @@ impl<'a> State<'a> {
         self.existing.insert(project);
     }
 
-    /// Tells whether a project's other batches wait for a read: without that, a
+    /// Returns whether a project's other batches wait for a read: without that, a
     /// project that does not exist would cost a call for each while it is read.
     pub(super) fn is_in_doubt(&self, project: ProjectId) -> bool {
         let is_to_be_read = self.reading.contains(&project) || self.refusals.contains_key(&project);

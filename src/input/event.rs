@@ -335,7 +335,7 @@ impl<'a> Object<'a> {
         self.detail.value().filter(|_| is_event)
     }
 
-    /// Tells whether the object is an SNS notification and nothing else.
+    /// Returns whether the object is an SNS notification and nothing else.
     fn is_notification(&self) -> bool {
         self.topic_arn.is_present()
             && self.message.is_present()

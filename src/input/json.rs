@@ -61,7 +61,7 @@ impl<'a> Field<'a> {
         self.0
     }
 
-    /// Tells whether the field is there.
+    /// Returns whether the field is there.
     pub(super) fn is_present(self) -> bool {
         self.0.is_some()
     }

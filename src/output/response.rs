@@ -9,7 +9,9 @@ use std::iter::Sum;
 
 use aws_lambda_events::event::sqs::SqsBatchResponse;
 use serde::Serialize;
+use thiserror::Error;
 
+use crate::input::event::Keeper;
 use crate::outcome::Failure;
 use crate::settle::{Destination, Item, Settlement};
 
@@ -29,28 +31,86 @@ pub enum Response {
     Reports(Vec<Report>),
 }
 
-/// A record that must be redelivered has no `messageId` to name it by.
-#[derive(Debug)]
-pub struct MissingMessageId;
+/// Why no response would keep all work, so that the invocation must fail.
+#[derive(Debug, Error)]
+pub enum NoResponse {
+    /// A record must be redelivered that has no `messageId` to name it by. An
+    /// empty identifier would be worse: failing the whole invocation keeps every
+    /// record.
+    #[error(
+        "a record without messageId could not be settled: the whole batch is returned to its queue"
+    )]
+    MissingMessageId,
+    /// Failures of an event that only Lambda can keep could not be put in a queue.
+    #[error(
+        "{count} assets or requests failed and are in no queue: the event is returned to Lambda's \
+         own retries and dead-letter queue; the first has the code {first_code}"
+    )]
+    NotStored {
+        /// how many
+        count: usize,
+        /// the first one's code; its message may quote the event, and this
+        /// error is logged
+        first_code: String,
+    },
+}
+
+impl NoResponse {
+    /// Returns the name that Lambda shows as `errorType`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::MissingMessageId => "MissingMessageId",
+            Self::NotStored { .. } => "NotStored",
+        }
+    }
+}
 
 /// Names the records to deliver again, each once.
-///
-/// # Errors
-///
-/// A record without an id must be redelivered: an empty identifier would be
-/// worse than failing the whole invocation, by which Lambda keeps every record.
 pub fn partial_batch<'a>(
     redelivered: impl Iterator<Item = Option<&'a str>>,
-) -> Result<SqsBatchResponse, MissingMessageId> {
+) -> Result<SqsBatchResponse, NoResponse> {
     let mut response = SqsBatchResponse::default();
     let mut named = HashSet::new();
     for id in redelivered {
-        let id = id.ok_or(MissingMessageId)?;
+        let id = id.ok_or(NoResponse::MissingMessageId)?;
         if named.insert(id) {
             response.add_failure(id);
         }
     }
     Ok(response)
+}
+
+/// Reports what became of each message. `calls` are those of the whole
+/// invocation.
+pub fn reports(
+    settlements: &[Settlement<'_>],
+    request_id: &str,
+    calls: usize,
+) -> Result<Response, NoResponse> {
+    let of_lambda = settlements
+        .iter()
+        .filter(|settlement| settlement.received.message.origin.keeper() == Keeper::Lambda);
+    let mut not_stored = of_lambda
+        .flat_map(|settlement| &settlement.unresolved)
+        .filter(|one| !one.is_stored)
+        .peekable();
+    if let Some(first) = not_stored.peek() {
+        return Err(NoResponse::NotStored {
+            first_code: first.failure.as_ref().map_or("", Failure::code).to_owned(),
+            count: not_stored.count(),
+        });
+    }
+    let reports = settlements.iter();
+    let mut reports: Vec<Report> = reports
+        .map(|settlement| Report::new(settlement, request_id, calls))
+        .collect();
+    Ok(match reports.pop() {
+        Some(report) if reports.is_empty() => Response::Report(Box::new(report)),
+        last => {
+            reports.extend(last);
+            Response::Reports(reports)
+        }
+    })
 }
 
 /// What became of one request.

@@ -112,14 +112,14 @@ impl Unresolved {
         }
     }
 
-    /// Tells whether it is stored in that queue.
+    /// Returns whether it is stored in that queue.
     pub fn is_stored_in(&self, destination: Destination) -> bool {
         self.is_stored && self.destination == destination
     }
 }
 
 impl Settlement<'_> {
-    /// Tells whether something of the message is not stored elsewhere, so that
+    /// Returns whether something of the message is not stored elsewhere, so that
     /// its source must keep it.
     pub fn must_be_kept(&self) -> bool {
         self.unresolved.iter().any(|one| !one.is_stored)

@@ -4,50 +4,57 @@ use serde_json::{Value, json};
 use simulator::{Action, Fault, Operation, Settings};
 
 use crate::support::{
-    REQUEST_ID, Rig, asset, assets, failed, project, record, records, request, rule_event,
+    Harness, REQUEST_ID, asset, assets, failed, project, record, records, request, rule_event,
     topic_event,
 };
 
 #[tokio::test(start_paused = true)]
 async fn a_partial_batch_response_has_nothing_else_in_it() {
-    let rig = Rig::with_assets(0..3);
+    let harness = Harness::with_assets(0..3);
     let event = records([record("m-1", &request(1, &assets(0..3)))]);
-    assert_eq!(rig.answer(&event).await, json!({"batchItemFailures": []}));
     assert_eq!(
-        rig.answer(&json!({"Records": []})).await,
+        harness.answer(&event).await,
         json!({"batchItemFailures": []})
     );
     assert_eq!(
-        rig.answer(&json!([])).await,
+        harness.answer(&json!({"Records": []})).await,
+        json!({"batchItemFailures": []})
+    );
+    assert_eq!(
+        harness.answer(&json!([])).await,
         json!({"batchItemFailures": []})
     );
 
-    let rig = Rig::with_assets(0..3);
-    rig.simulator.fault(Fault::sitewise().action(Action::Reset));
+    let harness = Harness::with_assets(0..3);
+    harness
+        .simulator
+        .fault(Fault::sitewise().action(Action::Reset));
     assert_eq!(
-        rig.answer(&event).await,
+        harness.answer(&event).await,
         json!({"batchItemFailures": [{"itemIdentifier": "m-1"}]})
     );
 }
 
 #[tokio::test(start_paused = true)]
 async fn pipes_records_get_the_same_answer() {
-    let rig = Rig::with_assets(0..3);
-    rig.simulator.add_project(&project(2), assets(10..12));
-    rig.simulator
+    let harness = Harness::with_assets(0..3);
+    harness.simulator.add_project(&project(2), assets(10..12));
+    harness
+        .simulator
         .fault(Fault::sitewise().project(project(2)).action(Action::Reset));
     let event = json!([
         record("m-1", &request(1, &assets(0..3))),
         record("m-2", &request(2, &assets(10..12))),
     ]);
-    assert_eq!(rig.answer(&event).await, failed(["m-2"]));
+    assert_eq!(harness.answer(&event).await, failed(["m-2"]));
 }
 
 #[tokio::test(start_paused = true)]
 async fn only_the_records_that_failed_are_named_each_once() {
-    let rig = Rig::with_assets(0..3);
-    rig.simulator.add_project(&project(2), assets(10..12));
-    rig.simulator
+    let harness = Harness::with_assets(0..3);
+    harness.simulator.add_project(&project(2), assets(10..12));
+    harness
+        .simulator
         .fault(Fault::sitewise().project(project(2)).action(Action::Reset));
     let event = records([
         record("m-1", &request(1, &[asset(0)])),
@@ -56,19 +63,19 @@ async fn only_the_records_that_failed_are_named_each_once() {
         record("m-4", &request(2, &[asset(11)])),
         record("m-4", &request(2, &[asset(11)])),
     ]);
-    assert_eq!(rig.answer(&event).await, failed(["m-2", "m-4"]));
-    assert_eq!(rig.remaining(), [2]);
+    assert_eq!(harness.answer(&event).await, failed(["m-2", "m-4"]));
+    assert_eq!(harness.remaining(), [2]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_failed_record_without_an_id_fails_the_invocation() {
     for id in [Value::Null, json!(""), json!(7)] {
-        let rig = Rig::with_assets(0..3).without_queues();
+        let harness = Harness::with_assets(0..3).without_queues();
         let mut nameless = record("m-2", &json!("not a request"));
         nameless["messageId"] = id;
         let event = records([record("m-1", &request(1, &assets(0..3))), nameless]);
         assert_eq!(
-            rig.handle(&event).await,
+            harness.handle(&event).await,
             Err(
                 "MissingMessageId: a record without messageId could not be settled: the whole \
                  batch is returned to its queue"
@@ -80,23 +87,26 @@ async fn a_failed_record_without_an_id_fails_the_invocation() {
 
 #[tokio::test(start_paused = true)]
 async fn a_record_without_an_id_that_is_done_needs_no_name() {
-    let rig = Rig::with_assets(0..3);
+    let harness = Harness::with_assets(0..3);
     let mut nameless = record("m-1", &request(1, &assets(0..2)));
     nameless["messageId"] = Value::Null;
     let mut lettered = record("m-2", &json!("not a request"));
     lettered["messageId"] = Value::Null;
-    assert_eq!(rig.answer(&records([nameless, lettered])).await, failed([]));
-    assert_eq!(rig.remaining(), [2]);
-    assert_eq!(rig.letters().len(), 1);
+    assert_eq!(
+        harness.answer(&records([nameless, lettered])).await,
+        failed([])
+    );
+    assert_eq!(harness.remaining(), [2]);
+    assert_eq!(harness.letters().len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_report_of_success_is_exact() {
-    let rig = Rig::with_assets(0..250);
+    let harness = Harness::with_assets(0..250);
     let mut ids = assets(0..250);
     ids.extend(assets(0..3));
     assert_eq!(
-        rig.answer(&rule_event(&request(1, &ids))).await,
+        harness.answer(&rule_event(&request(1, &ids))).await,
         json!({
             "requestId": REQUEST_ID, "projectId": project(1), "status": "succeeded",
             "assets": {"requested": 250, "duplicates": 3, "disassociated": 250, "absent": 0,
@@ -109,8 +119,9 @@ async fn a_report_of_success_is_exact() {
 
 #[tokio::test(start_paused = true)]
 async fn a_report_of_everything_at_once_is_exact() {
-    let rig = Rig::with_assets(0..250);
-    rig.simulator
+    let harness = Harness::with_assets(0..250);
+    harness
+        .simulator
         .fault(
             Fault::on(Operation::Disassociate)
                 .asset(asset(101))
@@ -121,7 +132,7 @@ async fn a_report_of_everything_at_once_is_exact() {
                     body: String::new(),
                 }),
         );
-    rig.simulator.fault(
+    harness.simulator.fault(
         Fault::on(Operation::Disassociate).action(Action::AssetErrors {
             code: "INTERNAL_FAILURE".to_owned(),
             message: "Internal failure.".to_owned(),
@@ -131,7 +142,7 @@ async fn a_report_of_everything_at_once_is_exact() {
     );
     let mut ids = assets(0..250);
     ids.push("PUMP-7".to_owned());
-    let report = rig.answer(&request(1, &ids)).await;
+    let report = harness.answer(&request(1, &ids)).await;
     let failures = report["failures"].as_array().expect("a list");
     assert_eq!(
         failures[0],
@@ -163,18 +174,18 @@ async fn a_report_of_everything_at_once_is_exact() {
         report["calls"], 5,
         "three batches, two retries of named assets"
     );
-    let letter = rig.letter_bodies().remove(0);
+    let letter = harness.letter_bodies().remove(0);
     assert_eq!(letter["assetIds"], json!(["PUMP-7", asset(3), asset(5)]));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_report_larger_than_lambda_answers_is_cut_and_still_counts_truly() {
-    let rig = Rig::new(Settings::default()).without_work_queue();
+    let harness = Harness::new(Settings::default()).without_work_queue();
     let many = 62_500;
     let ids: Vec<String> = (0..many)
         .map(|number| format!("bad-{number:090}"))
         .collect();
-    let report = rig.answer(&request(1, &ids)).await;
+    let report = harness.answer(&request(1, &ids)).await;
     let size = report.to_string().len();
     assert!(size <= 6_000_000, "{size}");
     assert_eq!(report["assets"]["rejected"], many);
@@ -182,7 +193,7 @@ async fn a_report_larger_than_lambda_answers_is_cut_and_still_counts_truly() {
     assert_eq!(failures.len(), 1, "one code, one failure");
     let listed = failures[0]["assetIds"].as_array().map_or(0, Vec::len);
     assert_eq!(failures[0]["omitted"], many - listed);
-    let lettered: usize = rig.lettered_assets().iter().map(Vec::len).sum();
+    let lettered: usize = harness.lettered_assets().iter().map(Vec::len).sum();
     assert_eq!(lettered, many, "nothing is left out of the letters");
 }
 
@@ -190,21 +201,21 @@ async fn a_report_larger_than_lambda_answers_is_cut_and_still_counts_truly() {
 /// report.
 #[tokio::test(start_paused = true)]
 async fn several_notifications_get_a_report_each() {
-    let rig = Rig::with_assets(0..3);
+    let harness = Harness::with_assets(0..3);
     let mut event = topic_event(&request(1, &[asset(0)]));
     let second = topic_event(&request(1, &["PUMP-7".to_owned()]));
     event["Records"]
         .as_array_mut()
         .expect("a list")
         .push(second["Records"][0].clone());
-    let reports = rig.answer(&event).await;
+    let reports = harness.answer(&event).await;
     assert_eq!(reports[0]["status"], "succeeded");
     assert_eq!(reports[1]["status"], "failed");
     assert_eq!(reports[1]["failures"][0]["assetIds"], json!(["PUMP-7"]));
     assert_eq!(reports.as_array().map(Vec::len), Some(2));
 
-    let rig = rig.without_queues();
-    let error = rig
+    let harness = harness.without_queues();
+    let error = harness
         .handle(&event)
         .await
         .expect_err("only Lambda can keep it");

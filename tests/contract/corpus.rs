@@ -15,7 +15,7 @@ use sitewise_disassociator::handler::Invocation;
 use tokio::time::Instant;
 
 use crate::support::{
-    REQUEST_ID, Rig, asset, asset_ids, failed, project, record, records, request,
+    Harness, REQUEST_ID, asset, asset_ids, failed, project, record, records, request,
 };
 
 /// A bad message.
@@ -179,8 +179,8 @@ impl Bad {
     }
 
     /// Checks its one dead letter, of `kept` where it is unreadable.
-    fn check_letter(&self, rig: &Rig, kept: &str, source: Option<&str>) {
-        let letters = rig.letters();
+    fn check_letter(&self, harness: &Harness, kept: &str, source: Option<&str>) {
+        let letters = harness.letters();
         assert_eq!(letters.len(), 1, "{}", self.reason);
         let letter = &letters[0];
         let message = &letter.attributes["ErrorMessage"];
@@ -221,8 +221,8 @@ impl Bad {
     }
 
     /// Checks the report on it.
-    fn check_report(&self, rig: &Rig, mut report: Value) {
-        let letter = &rig.letters()[0];
+    fn check_report(&self, harness: &Harness, mut report: Value) {
+        let letter = &harness.letters()[0];
         // Whichever project was given is repeated; a bad one may be long.
         let given = escape_refused(
             report["projectId"]
@@ -286,14 +286,14 @@ impl Bad {
 }
 
 /// Handles an event that may contain what a [`Value`] cannot hold.
-async fn handle(rig: &Rig, event: &str) -> Result<Value, String> {
+async fn handle(harness: &Harness, event: &str) -> Result<Value, String> {
     let payload = RawValue::from_string(event.to_owned()).expect("JSON");
     let invocation = Invocation {
-        request_id: rig.request_id,
-        deadline: Instant::now() + rig.time_left,
+        request_id: harness.request_id,
+        deadline: Instant::now() + harness.time_left,
         is_cold_start: true,
     };
-    match rig.function.handle(&payload, invocation).await {
+    match harness.function.handle(&payload, invocation).await {
         Ok(answer) => Ok(serde_json::to_value(answer).expect("JSON")),
         Err(error) => Err(format!("{}: {error}", error.name())),
     }
@@ -311,34 +311,34 @@ fn the_corpus_has_each_reason_once() {
 async fn a_bad_message_is_kept_as_it_came_and_its_nine_neighbours_are_done() {
     for bad in corpus() {
         for place in [0, 4, 9] {
-            let rig = Rig::with_assets(0..=GOOD);
+            let harness = Harness::with_assets(0..=GOOD);
             let good = |number: usize| {
                 record(&format!("m-{number}"), &request(1, &[asset(number)])).to_string()
             };
             let mut all: Vec<String> = (0..GOOD).map(good).collect();
             all.insert(place, bad.record());
             let event = format!(r#"{{"Records":[{}]}}"#, all.join(","));
-            let answer = handle(&rig, &event).await;
+            let answer = handle(&harness, &event).await;
             assert_eq!(answer, Ok(failed([])), "{} at {place}", bad.reason);
             assert_eq!(
-                rig.remaining(),
+                harness.remaining(),
                 bad.remaining(),
                 "{} at {place}",
                 bad.reason
             );
-            let calls = rig.calls().len();
+            let calls = harness.calls().len();
             assert_eq!(calls, 1, "{} at {place}: one batch", bad.reason);
-            rig.assert_nothing_invalid_was_sent();
-            assert_eq!(rig.parts().len(), 0, "{}", bad.reason);
+            harness.assert_nothing_invalid_was_sent();
+            assert_eq!(harness.parts().len(), 0, "{}", bad.reason);
 
             let is_named = bad.record().contains(r#""messageId":"bad""#);
             let kept = match &bad.sent {
                 Body(body) => body.clone(),
                 BodyJson(_) | Record(_) => bad.record(),
             };
-            bad.check_letter(&rig, &kept, is_named.then_some("bad"));
+            bad.check_letter(&harness, &kept, is_named.then_some("bad"));
             if let Problem(problem) = &bad.end {
-                let found = &rig.letters()[0].attributes["ErrorMessage"];
+                let found = &harness.letters()[0].attributes["ErrorMessage"];
                 assert_eq!(found, problem, "{}", bad.reason);
             }
         }
@@ -348,16 +348,16 @@ async fn a_bad_message_is_kept_as_it_came_and_its_nine_neighbours_are_done() {
 #[tokio::test(start_paused = true)]
 async fn a_bad_event_is_kept_as_it_came_and_reported() {
     for bad in corpus() {
-        let rig = Rig::with_assets([GOOD]);
+        let harness = Harness::with_assets([GOOD]);
         let event = format!(
             r#"{{"id":"e","detail-type":"t","source":"s","detail":{}}}"#,
             bad.json()
         );
-        let report = handle(&rig, &event).await.expect(&bad.reason);
-        bad.check_letter(&rig, &event, Some("e"));
-        bad.check_report(&rig, report);
-        assert_eq!(rig.remaining(), bad.remaining(), "{}", bad.reason);
-        rig.assert_nothing_invalid_was_sent();
+        let report = handle(&harness, &event).await.expect(&bad.reason);
+        bad.check_letter(&harness, &event, Some("e"));
+        bad.check_report(&harness, report);
+        assert_eq!(harness.remaining(), bad.remaining(), "{}", bad.reason);
+        harness.assert_nothing_invalid_was_sent();
     }
 }
 
@@ -367,29 +367,29 @@ async fn a_bad_notification_is_kept_as_it_came_and_reported() {
         let Some(message) = bad.message() else {
             continue;
         };
-        let rig = Rig::with_assets([GOOD]);
+        let harness = Harness::with_assets([GOOD]);
         let notification = format!(r#"{{"MessageId":"n","TopicArn":"t","Message":{message}}}"#);
         let event = format!(r#"{{"Records":[{{"EventSource":"aws:sns","Sns":{notification}}}]}}"#);
-        let report = handle(&rig, &event).await.expect(&bad.reason);
-        bad.check_letter(&rig, &notification, Some("n"));
-        bad.check_report(&rig, report);
-        assert_eq!(rig.remaining(), bad.remaining(), "{}", bad.reason);
-        rig.assert_nothing_invalid_was_sent();
+        let report = handle(&harness, &event).await.expect(&bad.reason);
+        bad.check_letter(&harness, &notification, Some("n"));
+        bad.check_report(&harness, report);
+        assert_eq!(harness.remaining(), bad.remaining(), "{}", bad.reason);
+        harness.assert_nothing_invalid_was_sent();
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_bad_payload_is_refused_or_reported() {
     for bad in corpus() {
-        let rig = Rig::with_assets([GOOD]);
+        let harness = Harness::with_assets([GOOD]);
         let payload = bad.json();
-        let answer = handle(&rig, &payload).await;
+        let answer = handle(&harness, &payload).await;
         assert_eq!(in_short(&answer), bad.as_payload, "{}", bad.reason);
-        rig.assert_nothing_invalid_was_sent();
+        harness.assert_nothing_invalid_was_sent();
         match (bad.as_payload.as_str(), answer) {
             ("refused", _) => {
-                assert_eq!(rig.simulator.calls().len(), 0, "{}", bad.reason);
-                assert_eq!(rig.remaining(), [GOOD], "{}", bad.reason);
+                assert_eq!(harness.simulator.calls().len(), 0, "{}", bad.reason);
+                assert_eq!(harness.remaining(), [GOOD], "{}", bad.reason);
             }
             // Where it is a request, or an envelope that is an event.
             ("failed" | "partial", Ok(report)) => {
@@ -401,9 +401,9 @@ async fn a_bad_payload_is_refused_or_reported() {
                     }
                     _ => false,
                 };
-                bad.check_letter(&rig, &payload, source.then_some("e"));
-                bad.check_report(&rig, report);
-                assert_eq!(rig.remaining(), bad.remaining(), "{}", bad.reason);
+                bad.check_letter(&harness, &payload, source.then_some("e"));
+                bad.check_report(&harness, report);
+                assert_eq!(harness.remaining(), bad.remaining(), "{}", bad.reason);
             }
             _ => {}
         }
@@ -634,18 +634,19 @@ async fn generated_request(number: usize) -> Tally {
         unknown_asset: Absent::Ignore,
         ..Settings::default()
     };
-    let rig = Rig::new(settings).without_work_queue();
-    rig.simulator
+    let harness = Harness::new(settings).without_work_queue();
+    harness
+        .simulator
         .add_project(&project(number), [] as [String; 0]);
     let request = request(number, &ids);
     if number.is_multiple_of(2) {
         let event = records([record("m-1", &request)]);
-        let answer = rig.answer(&event).await;
+        let answer = harness.answer(&event).await;
         assert_eq!(answer, failed([]), "request {number}");
-        check_destinations(&rig, number, &expected);
+        check_destinations(&harness, number, &expected);
     } else {
-        let report = rig.answer(&request).await;
-        check_destinations(&rig, number, &expected);
+        let report = harness.answer(&request).await;
+        check_destinations(&harness, number, &expected);
         let counts = json!({
             "requested": tally.sent + tally.dead_lettered, "duplicates": tally.repeated,
             "disassociated": tally.sent, "absent": 0, "rejected": tally.dead_lettered,
@@ -653,21 +654,21 @@ async fn generated_request(number: usize) -> Tally {
         });
         assert_eq!(report["assets"], counts, "request {number}");
     }
-    rig.assert_nothing_invalid_was_sent();
+    harness.assert_nothing_invalid_was_sent();
     tally
 }
 
 /// Checks that each id went to its destination, once.
-fn check_destinations(rig: &Rig, number: usize, expected: &Destinations) {
+fn check_destinations(harness: &Harness, number: usize, expected: &Destinations) {
     let mut found = Destinations::default();
-    for call in rig.calls() {
+    for call in harness.calls() {
         assert_eq!(call.project, Some(project(number)));
         for id in call.assets {
             assert!(is_valid(&id), "request {number}: {id:?} was sent");
             assert!(found.sent.insert(id), "request {number}: sent twice");
         }
     }
-    for letter in rig.letter_bodies() {
+    for letter in harness.letter_bodies() {
         assert_eq!(letter["projectId"], project(number));
         for id in asset_ids(&letter) {
             let is_new = found.dead_lettered.insert(id);

@@ -8,7 +8,7 @@ use simulator::{Action, Fault, Message, Operation};
 use tokio::time::Instant;
 
 use crate::support::{
-    REQUEST_ID, Rig, asset, asset_ids, assets, failed, project, record, records, request,
+    Harness, REQUEST_ID, asset, asset_ids, assets, failed, project, record, records, request,
     rule_event, topic_event,
 };
 
@@ -64,10 +64,10 @@ async fn a_letter_is_exact() {
             json!({"eventSource": "aws:lambda", "requestId": REQUEST_ID}),
         ),
     ] {
-        let rig = Rig::with_assets(0..2);
-        rig.simulator.fault(never_heals("Internal failure."));
-        rig.answer(&event).await;
-        let letter = rig.letters().remove(0);
+        let harness = Harness::with_assets(0..2);
+        harness.simulator.fault(never_heals("Internal failure."));
+        harness.answer(&event).await;
+        let letter = harness.letters().remove(0);
         let error = |number| {
             json!({"assetId": asset(number), "code": "INTERNAL_FAILURE",
                    "message": "Internal failure."})
@@ -97,8 +97,8 @@ async fn a_letter_is_exact() {
 
 #[tokio::test(start_paused = true)]
 async fn one_letter_a_request_names_only_what_was_not_disassociated() {
-    let rig = Rig::with_assets(0..10);
-    rig.simulator.fault(
+    let harness = Harness::with_assets(0..10);
+    harness.simulator.fault(
         Fault::on(Operation::Disassociate).action(Action::AssetErrors {
             code: "INTERNAL_FAILURE".to_owned(),
             message: "Internal failure.".to_owned(),
@@ -111,9 +111,9 @@ async fn one_letter_a_request_names_only_what_was_not_disassociated() {
         record("m-2", &request(1, &assets(3..6))),
         record("m-3", &request(1, &assets(6..10))),
     ]);
-    assert_eq!(rig.answer(&event).await, failed([]));
-    assert_eq!(rig.lettered_assets(), [[asset(1)], [asset(4)]]);
-    let sources: Vec<Value> = rig
+    assert_eq!(harness.answer(&event).await, failed([]));
+    assert_eq!(harness.lettered_assets(), [[asset(1)], [asset(4)]]);
+    let sources: Vec<Value> = harness
         .letter_bodies()
         .iter()
         .map(|body| body["source"]["messageId"].clone())
@@ -123,40 +123,40 @@ async fn one_letter_a_request_names_only_what_was_not_disassociated() {
 
 #[tokio::test(start_paused = true)]
 async fn letters_are_split_at_the_size_that_sqs_takes() {
-    let rig = Rig::with_assets(0..9000).without_work_queue();
-    rig.simulator.fault(never_heals(&"long ".repeat(150)));
+    let harness = Harness::with_assets(0..9000).without_work_queue();
+    harness.simulator.fault(never_heals(&"long ".repeat(150)));
     let event = records([record("m-1", &request(1, &assets(0..9000)))]);
-    assert_eq!(rig.answer(&event).await, failed([]));
-    let letters = rig.letters();
+    assert_eq!(harness.answer(&event).await, failed([]));
+    let letters = harness.letters();
     assert!(letters.len() > 7, "{}", letters.len());
     for letter in &letters {
         assert!(size(letter) <= 1_048_576);
     }
-    let named: Vec<String> = rig.letter_bodies().iter().flat_map(asset_ids).collect();
+    let named: Vec<String> = harness.letter_bodies().iter().flat_map(asset_ids).collect();
     assert_eq!(named.len(), 9000);
     assert_eq!(
         named.into_iter().collect::<BTreeSet<_>>(),
         assets(0..9000).into_iter().collect()
     );
-    rig.assert_nothing_invalid_was_sent();
+    harness.assert_nothing_invalid_was_sent();
 }
 
 #[tokio::test(start_paused = true)]
 async fn tens_of_thousands_of_bad_ids_are_lettered_once_each_and_a_good_record_is_done() {
-    let rig = Rig::with_assets(0..3);
+    let harness = Harness::with_assets(0..3);
     let many = [("m-1", bad_ids('!', 40_000)), ("m-3", bad_ids('A', 40_000))];
     let event = records([
         record("m-1", &request(1, &many[0].1)),
         record("m-2", &request(1, &assets(0..3))),
         record("m-3", &request(1, &many[1].1)),
     ]);
-    assert_eq!(rig.answer(&event).await, failed([]));
-    assert_eq!(rig.remaining(), [0; 0]);
+    assert_eq!(harness.answer(&event).await, failed([]));
+    assert_eq!(harness.remaining(), [0; 0]);
 
-    for letter in rig.letters() {
+    for letter in harness.letters() {
         assert!(size(&letter) <= 1_048_576);
     }
-    let bodies = rig.letter_bodies();
+    let bodies = harness.letter_bodies();
     for (message, bad) in many {
         let named: Vec<String> = bodies
             .iter()
@@ -165,28 +165,28 @@ async fn tens_of_thousands_of_bad_ids_are_lettered_once_each_and_a_good_record_i
             .collect();
         assert!(named == bad, "{message}: {} ids", named.len());
     }
-    rig.assert_nothing_invalid_was_sent();
+    harness.assert_nothing_invalid_was_sent();
 }
 
 #[tokio::test(start_paused = true)]
 async fn letters_that_there_is_no_time_to_send_are_not_written_and_keep_their_record() {
-    let mut rig = Rig::with_assets(0..3);
-    rig.time_left = Duration::from_secs(3);
-    rig.simulator.fault(Fault::sqs().action(Action::Stall));
+    let mut harness = Harness::with_assets(0..3);
+    harness.time_left = Duration::from_secs(3);
+    harness.simulator.fault(Fault::sqs().action(Action::Stall));
     let event = records([
         record("m-1", &request(1, &bad_ids('!', 80_000))),
         record("m-2", &request(1, &assets(0..3))),
         record("m-3", &request(1, &bad_ids('A', 1))),
     ]);
-    assert_eq!(rig.answer(&event).await, failed(["m-1", "m-3"]));
-    assert_eq!(rig.remaining(), [0; 0]);
-    let sends = rig.simulator.calls().len() - rig.calls().len();
+    assert_eq!(harness.answer(&event).await, failed(["m-1", "m-3"]));
+    assert_eq!(harness.remaining(), [0; 0]);
+    let sends = harness.simulator.calls().len() - harness.calls().len();
     assert_eq!(sends, 8, "of a letter each");
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_unreadable_message_is_lettered_as_it_came() {
-    let rig = Rig::with_assets(0..1);
+    let harness = Harness::with_assets(0..1);
     for body in [
         "not JSON",
         "{\"projectId\": 1,}",
@@ -194,8 +194,8 @@ async fn an_unreadable_message_is_lettered_as_it_came() {
         "{\"emoji\":\"\u{1f600}\"}",
     ] {
         let event = records([record("m-1", &json!(body))]);
-        assert_eq!(rig.answer(&event).await, failed([]), "{body}");
-        let letter = rig.letters().pop().expect("a letter");
+        assert_eq!(harness.answer(&event).await, failed([]), "{body}");
+        let letter = harness.letters().pop().expect("a letter");
         assert_eq!(letter.body, body);
         assert_eq!(letter.attributes["ErrorCode"], "InvalidRequest");
         assert_eq!(letter.attributes["SourceMessageId"], "m-1");
@@ -204,28 +204,28 @@ async fn an_unreadable_message_is_lettered_as_it_came() {
 
 #[tokio::test(start_paused = true)]
 async fn an_unreadable_message_as_large_as_sqs_takes_is_lettered_too() {
-    let rig = Rig::with_assets(0..1);
+    let harness = Harness::with_assets(0..1);
     let body = "x".repeat(1_048_576);
     let event = records([record("m-1", &json!(body))]);
-    assert_eq!(rig.answer(&event).await, failed([]));
-    let letter = rig.letters().pop().expect("a letter");
+    assert_eq!(harness.answer(&event).await, failed([]));
+    let letter = harness.letters().pop().expect("a letter");
     assert_eq!(letter.body, body);
     assert!(size(&letter) <= 1_048_576);
 }
 
 #[tokio::test(start_paused = true)]
 async fn characters_that_sqs_refuses_are_escaped() {
-    let rig = Rig::with_assets(0..1);
+    let harness = Harness::with_assets(0..1);
     let nasty = "a\u{0}\u{8}\u{b}\u{1b}\u{fffe}\u{ffff}\r\n\t\u{2028}z";
     // in a bad id, in an unreadable body, and in what the service says
-    rig.simulator.fault(never_heals(nasty));
+    harness.simulator.fault(never_heals(nasty));
     let event = records([
         record("m-1", &request(1, &[nasty.to_owned()])),
         record("m-2", &json!(nasty)),
         record("m-3", &request(1, &[asset(0)])),
     ]);
-    assert_eq!(rig.answer(&event).await, failed([]));
-    let letters = rig.letters();
+    assert_eq!(harness.answer(&event).await, failed([]));
+    let letters = harness.letters();
     assert_eq!(letters.len(), 3);
     let body = |index: usize| -> Value {
         serde_json::from_str(&letters[index].body).expect("a JSON body")
@@ -236,23 +236,25 @@ async fn characters_that_sqs_refuses_are_escaped() {
         "a\\u0000\\u0008\\u000b\\u001b\\ufffe\\uffff\r\n\t\u{2028}z"
     );
     assert_eq!(body(2)["errors"][0]["message"], nasty);
-    rig.assert_nothing_invalid_was_sent();
+    harness.assert_nothing_invalid_was_sent();
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_error_message_attribute_has_the_first_kilobyte() {
-    let rig = Rig::with_assets(0..1);
-    rig.simulator.fault(never_heals(&"é".repeat(5000)));
-    rig.answer(&records([record("m-1", &request(1, &[asset(0)]))]))
+    let harness = Harness::with_assets(0..1);
+    harness.simulator.fault(never_heals(&"é".repeat(5000)));
+    harness
+        .answer(&records([record("m-1", &request(1, &[asset(0)]))]))
         .await;
-    let letter = rig.letters().remove(0);
+    let letter = harness.letters().remove(0);
     assert_eq!(letter.attributes["ErrorMessage"], "é".repeat(512));
 }
 
 #[tokio::test(start_paused = true)]
 async fn letters_that_fail_inside_a_200_are_sent_again_alone() {
-    let rig = Rig::with_assets(0..1);
-    rig.simulator
+    let harness = Harness::with_assets(0..1);
+    harness
+        .simulator
         .fault(Fault::sqs().action(Action::FailEntries {
             bodies_containing: "bad-7".to_owned(),
             code: "InternalError".to_owned(),
@@ -265,8 +267,8 @@ async fn letters_that_fail_inside_a_200_are_sent_again_alone() {
             &request(1, &[format!("bad-{number}.")]),
         )
     }));
-    assert_eq!(rig.answer(&event).await, failed([]));
-    let mut sends: Vec<usize> = rig
+    assert_eq!(harness.answer(&event).await, failed([]));
+    let mut sends: Vec<usize> = harness
         .simulator
         .calls()
         .iter()
@@ -274,13 +276,14 @@ async fn letters_that_fail_inside_a_200_are_sent_again_alone() {
         .collect();
     sends.sort_unstable();
     assert_eq!(sends, [1, 5, 10, 10], "in tens, and one again");
-    assert_eq!(rig.letters().len(), 25);
+    assert_eq!(harness.letters().len(), 25);
 }
 
 #[tokio::test(start_paused = true)]
 async fn only_records_whose_own_letter_failed_are_redelivered() {
-    let rig = Rig::with_assets(0..1);
-    rig.simulator
+    let harness = Harness::with_assets(0..1);
+    harness
+        .simulator
         .fault(Fault::sqs().action(Action::FailEntries {
             bodies_containing: "bad-7.".to_owned(),
             code: "InvalidMessageContents".to_owned(),
@@ -293,50 +296,53 @@ async fn only_records_whose_own_letter_failed_are_redelivered() {
             &request(1, &[format!("bad-{number}.")]),
         )
     }));
-    assert_eq!(rig.answer(&event).await, failed(["m-7"]));
-    assert_eq!(rig.letters().len(), 24);
+    assert_eq!(harness.answer(&event).await, failed(["m-7"]));
+    assert_eq!(harness.letters().len(), 24);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_letter_that_spoils_its_batch_spoils_no_other() {
-    let rig = Rig::with_assets(0..1);
+    let harness = Harness::with_assets(0..1);
     // SQS refuses the whole call for one entry
-    rig.simulator.fault(
-        Fault::on(Operation::SendMessageBatch)
-            .first(1)
-            .action(Action::Refuse {
-                status: 400,
-                error_type: "AWS.SimpleQueueService.InvalidBatchEntryId".to_owned(),
-                message: "refused".to_owned(),
-            }),
-    );
+    harness
+        .simulator
+        .fault(
+            Fault::on(Operation::SendMessageBatch)
+                .first(1)
+                .action(Action::Refuse {
+                    status: 400,
+                    error_type: "AWS.SimpleQueueService.InvalidBatchEntryId".to_owned(),
+                    message: "refused".to_owned(),
+                }),
+        );
     let event = records((0..5).map(|number| {
         record(
             &format!("m-{number}"),
             &request(1, &[format!("bad-{number}")]),
         )
     }));
-    assert_eq!(rig.answer(&event).await, failed([]));
-    assert_eq!(rig.letters().len(), 5);
+    assert_eq!(harness.answer(&event).await, failed([]));
+    assert_eq!(harness.letters().len(), 5);
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_id_too_large_for_any_letter_keeps_its_record() {
-    let rig = Rig::with_assets(0..2);
+    let harness = Harness::with_assets(0..2);
     let event = records([
         record("m-1", &request(1, &["x".repeat(1_048_576 - 100), asset(0)])),
         record("m-2", &request(1, &[asset(1)])),
     ]);
-    assert_eq!(rig.answer(&event).await, failed(["m-1"]));
-    assert_eq!(rig.remaining(), [0; 0], "the others go ahead");
+    assert_eq!(harness.answer(&event).await, failed(["m-1"]));
+    assert_eq!(harness.remaining(), [0; 0], "the others go ahead");
 }
 
 #[tokio::test(start_paused = true)]
 async fn entries_that_fail_are_sent_again_only_while_there_is_time() {
     for milliseconds in (0..=1000).step_by(20) {
-        let mut rig = Rig::with_assets([]);
-        rig.time_left = Duration::from_millis(milliseconds);
-        rig.simulator
+        let mut harness = Harness::with_assets([]);
+        harness.time_left = Duration::from_millis(milliseconds);
+        harness
+            .simulator
             .fault(Fault::sqs().action(Action::FailEntries {
                 bodies_containing: String::new(),
                 code: "InternalError".to_owned(),
@@ -345,8 +351,8 @@ async fn entries_that_fail_are_sent_again_only_while_there_is_time() {
             }));
         let start = Instant::now();
         let event = records([record("m-1", &json!("no request"))]);
-        assert_eq!(rig.answer(&event).await, failed(["m-1"]));
+        assert_eq!(harness.answer(&event).await, failed(["m-1"]));
         let took = start.elapsed();
-        assert!(took <= rig.time_left, "{took:?} of {milliseconds} ms");
+        assert!(took <= harness.time_left, "{took:?} of {milliseconds} ms");
     }
 }

@@ -8,32 +8,32 @@ use sitewise_disassociator::aws::sitewise::SiteWise;
 use sitewise_disassociator::aws::sqs::{Queue, Sqs};
 
 use crate::support::{
-    DEAD_LETTERS, Rig, asset, failed, project, record, records, request, sdk_config,
+    DEAD_LETTERS, Harness, asset, failed, project, record, records, request, sdk_config,
 };
 
-fn first_call(rig: &Rig) -> simulator::Call {
-    rig.calls().remove(0)
+fn first_call(harness: &Harness) -> simulator::Call {
+    harness.calls().remove(0)
 }
 
 #[tokio::test(start_paused = true)]
 async fn awss_own_endpoint_has_the_monitor_prefix() {
-    let rig = Rig::with_assets(0..1);
-    rig.answer(&request(1, &[asset(0)])).await;
+    let harness = Harness::with_assets(0..1);
+    harness.answer(&request(1, &[asset(0)])).await;
     assert_eq!(
-        first_call(&rig).host,
+        first_call(&harness).host,
         "monitor.iotsitewise.eu-west-1.amazonaws.com"
     );
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_configured_endpoint_is_called_exactly_as_given() {
-    let mut rig = Rig::with_assets(0..1);
-    let config = sdk_config(rig.simulator.http_client())
+    let mut harness = Harness::with_assets(0..1);
+    let config = sdk_config(harness.simulator.http_client())
         .endpoint_url("https://vpce-1.example.com:8443/prefix")
         .build();
-    rig.function.sitewise = SiteWise::new(&config);
-    rig.answer(&request(1, &[asset(0)])).await;
-    let call = first_call(&rig);
+    harness.function.sitewise = SiteWise::new(&config);
+    harness.answer(&request(1, &[asset(0)])).await;
+    let call = first_call(&harness);
     assert_eq!(call.host, "vpce-1.example.com:8443");
     assert_eq!(
         call.path,
@@ -49,12 +49,12 @@ async fn a_configured_endpoint_is_called_over_a_real_socket() {
         .serve(([127, 0, 0, 1], 0).into())
         .await
         .expect("a free port");
-    let mut rig = Rig::with_assets([]);
+    let mut harness = Harness::with_assets([]);
     let config = sdk_config(Builder::new().build_http())
         .endpoint_url(server.url())
         .build();
-    rig.function.sitewise = SiteWise::new(&config);
-    let report = rig.answer(&request(1, &[asset(0)])).await;
+    harness.function.sitewise = SiteWise::new(&config);
+    let report = harness.answer(&request(1, &[asset(0)])).await;
     assert_eq!(report["status"], "succeeded");
     assert_eq!(simulator.project_assets(&project(1)).len(), 0);
     assert_eq!(simulator.calls()[0].host, server.addr().to_string());
@@ -171,8 +171,8 @@ fn empty_folder(name: &str) -> String {
 /// in-process client does.
 #[tokio::test]
 async fn a_connection_that_breaks_on_a_real_socket_is_a_failed_connection() {
-    let mut rig = Rig::with_assets(0..1);
-    let server = rig
+    let mut harness = Harness::with_assets(0..1);
+    let server = harness
         .simulator
         .serve(([127, 0, 0, 1], 0).into())
         .await
@@ -180,23 +180,25 @@ async fn a_connection_that_breaks_on_a_real_socket_is_a_failed_connection() {
     let config = sdk_config(Builder::new().build_http())
         .endpoint_url(server.url())
         .build();
-    rig.function.sitewise = SiteWise::new(&config);
+    harness.function.sitewise = SiteWise::new(&config);
     let queue_url = format!("{}/000000000000/{DEAD_LETTERS}", server.url());
-    rig.function.dead_letter_queue = Some(Queue::new(Sqs::new(&config), queue_url));
-    rig.function.work_queue = None;
-    rig.simulator.fault(Fault::sitewise().action(Action::Reset));
-    rig.simulator.fault(Fault::sqs().action(Action::Reset));
+    harness.function.dead_letter_queue = Some(Queue::new(Sqs::new(&config), queue_url));
+    harness.function.work_queue = None;
+    harness
+        .simulator
+        .fault(Fault::sitewise().action(Action::Reset));
+    harness.simulator.fault(Fault::sqs().action(Action::Reset));
 
-    let report = rig.answer(&request(1, &[asset(0)])).await;
+    let report = harness.answer(&request(1, &[asset(0)])).await;
     assert_eq!(report["failures"][0]["code"], "ConnectionFailed");
     assert_eq!(report["failures"][0]["deadLettered"], false);
-    assert_eq!(rig.calls().len(), 3, "the SDK's attempts");
+    assert_eq!(harness.calls().len(), 3, "the SDK's attempts");
 
-    rig.simulator.clear_calls();
+    harness.simulator.clear_calls();
     let bad = |id: &str| record(id, &request(1, &["PUMP-7".to_owned()]));
-    let answer = rig.answer(&records([bad("m-1"), bad("m-2")])).await;
+    let answer = harness.answer(&records([bad("m-1"), bad("m-2")])).await;
     assert_eq!(answer, failed(["m-1", "m-2"]));
-    let sends = rig.simulator.calls().len();
+    let sends = harness.simulator.calls().len();
     assert_eq!(
         sends, 3,
         "the SDK's attempts, and none for each letter alone"

@@ -7,13 +7,13 @@ use serde_json::{Value, json};
 use simulator::{Action, Fault};
 
 use crate::support::{
-    DEAD_LETTERS, Rig, WORK, asset, asset_ids, assets, failed, project, record, records, request,
-    rule_event, topic_event,
+    DEAD_LETTERS, Harness, WORK, asset, asset_ids, assets, failed, project, record, records,
+    request, rule_event, topic_event,
 };
 
-fn with_limit(mut rig: Rig, limit: usize) -> Rig {
-    rig.function.fan_out_assets = limit;
-    rig
+fn with_limit(mut harness: Harness, limit: usize) -> Harness {
+    harness.function.fan_out_assets = limit;
+    harness
 }
 
 fn tokens(parts: &[Value]) -> Vec<String> {
@@ -25,20 +25,20 @@ fn tokens(parts: &[Value]) -> Vec<String> {
 
 #[tokio::test(start_paused = true)]
 async fn a_request_at_the_limit_is_worked_off_where_it_arrives() {
-    let rig = with_limit(Rig::with_assets(0..200), 200);
+    let harness = with_limit(Harness::with_assets(0..200), 200);
     let event = records([record("m-1", &request(1, &assets(0..200)))]);
-    assert_eq!(rig.answer(&event).await, failed([]));
-    assert_eq!(rig.call_sizes(), [100, 100]);
-    assert_eq!(rig.parts().len(), 0);
+    assert_eq!(harness.answer(&event).await, failed([]));
+    assert_eq!(harness.call_sizes(), [100, 100]);
+    assert_eq!(harness.parts().len(), 0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_request_past_the_limit_is_cut_into_parts_and_acknowledged() {
-    let rig = with_limit(Rig::with_assets(0..501), 200);
+    let harness = with_limit(Harness::with_assets(0..501), 200);
     let event = records([record("m-1", &request(1, &assets(0..501)))]);
-    assert_eq!(rig.answer(&event).await, failed([]));
-    assert_eq!(rig.calls().len(), 0);
-    let parts = rig.parts();
+    assert_eq!(harness.answer(&event).await, failed([]));
+    assert_eq!(harness.calls().len(), 0);
+    let parts = harness.parts();
     let held: Vec<Vec<String>> = parts.iter().map(asset_ids).collect();
     assert_eq!(held, [assets(0..200), assets(200..400), assets(400..501)]);
     let distinct: BTreeSet<String> = tokens(&parts).into_iter().collect();
@@ -54,18 +54,19 @@ async fn a_request_past_the_limit_is_cut_into_parts_and_acknowledged() {
 
 #[tokio::test(start_paused = true)]
 async fn parts_are_worked_off_and_never_cut_again() {
-    let rig = with_limit(Rig::with_assets(0..501), 200);
-    rig.answer(&records([record("m-1", &request(1, &assets(0..501)))]))
+    let harness = with_limit(Harness::with_assets(0..501), 200);
+    harness
+        .answer(&records([record("m-1", &request(1, &assets(0..501)))]))
         .await;
-    let rig = with_limit(rig, 100);
-    let parts = rig.simulator.take_messages(WORK);
+    let harness = with_limit(harness, 100);
+    let parts = harness.simulator.take_messages(WORK);
     for (index, part) in parts.iter().enumerate() {
         let event = records([record(&format!("p-{index}"), &json!(part.body))]);
-        assert_eq!(rig.answer(&event).await, failed([]));
+        assert_eq!(harness.answer(&event).await, failed([]));
     }
-    assert_eq!(rig.remaining(), [0; 0]);
-    assert_eq!(rig.parts().len(), 0, "whatever the limit is now");
-    let tokens: BTreeSet<_> = rig.calls().into_iter().map(|call| call.token).collect();
+    assert_eq!(harness.remaining(), [0; 0]);
+    assert_eq!(harness.parts().len(), 0, "whatever the limit is now");
+    let tokens: BTreeSet<_> = harness.calls().into_iter().map(|call| call.token).collect();
     assert_eq!(tokens.len(), 6, "each batch of each part has its own");
 }
 
@@ -83,11 +84,11 @@ async fn a_repeated_fan_out_repeats_the_same_parts() {
         topic_event(&own),
         plain.clone(),
     ] {
-        let rig = with_limit(Rig::with_assets(0..250), 100);
-        rig.answer(&event).await;
-        let first = rig.simulator.take_messages(WORK);
-        rig.answer(&event).await;
-        let second = rig.simulator.take_messages(WORK);
+        let harness = with_limit(Harness::with_assets(0..250), 100);
+        harness.answer(&event).await;
+        let first = harness.simulator.take_messages(WORK);
+        harness.answer(&event).await;
+        let second = harness.simulator.take_messages(WORK);
         let bodies = |messages: Vec<simulator::Message>| -> Vec<String> {
             messages.into_iter().map(|message| message.body).collect()
         };
@@ -108,9 +109,9 @@ async fn the_parts_tokens_come_from_the_callers_token_or_else_the_message() {
         ("m-1", request(1, &assets(0..250))),
         ("m-2", request(1, &assets(0..250))),
     ] {
-        let rig = with_limit(Rig::with_assets(0..250), 100);
-        rig.answer(&records([record(id, &body)])).await;
-        seen.push(tokens(&rig.parts()));
+        let harness = with_limit(Harness::with_assets(0..250), 100);
+        harness.answer(&records([record(id, &body)])).await;
+        seen.push(tokens(&harness.parts()));
     }
     assert_eq!(seen[0], seen[1], "the caller's token is all that counts");
     let distinct: BTreeSet<_> = seen.iter().collect();
@@ -119,16 +120,17 @@ async fn the_parts_tokens_come_from_the_callers_token_or_else_the_message() {
 
 #[tokio::test(start_paused = true)]
 async fn bad_ids_of_a_large_request_go_to_a_letter() {
-    let rig = with_limit(Rig::with_assets(0..250), 100);
+    let harness = with_limit(Harness::with_assets(0..250), 100);
     let mut ids = assets(0..250);
     ids.insert(30, "PUMP-7".to_owned());
     assert_eq!(
-        rig.answer(&records([record("m-1", &request(1, &ids))]))
+        harness
+            .answer(&records([record("m-1", &request(1, &ids))]))
             .await,
         failed([])
     );
-    assert_eq!(rig.lettered_assets(), [["PUMP-7"]]);
-    let held: Vec<String> = rig.parts().iter().flat_map(asset_ids).collect();
+    assert_eq!(harness.lettered_assets(), [["PUMP-7"]]);
+    let held: Vec<String> = harness.parts().iter().flat_map(asset_ids).collect();
     assert_eq!(held, assets(0..250));
 }
 
@@ -149,13 +151,13 @@ async fn unless_all_parts_are_stored_the_original_comes_back() {
         Fault::sqs().queue(WORK).action(Action::Reset),
         Fault::sqs().queue(WORK).action(Action::Stall),
     ] {
-        let rig = with_limit(Rig::with_assets(0..250), 100);
-        rig.simulator.fault(fault);
+        let harness = with_limit(Harness::with_assets(0..250), 100);
+        harness.simulator.fault(fault);
         let event = records([
             record("m-1", &request(1, &assets(0..250))),
             record("m-2", &request(2, &["bad".to_owned()])),
         ]);
-        assert_eq!(rig.answer(&event).await, failed(["m-1"]));
+        assert_eq!(harness.answer(&event).await, failed(["m-1"]));
     }
 }
 
@@ -172,40 +174,40 @@ async fn no_part_is_stored_before_the_dead_letters_are() {
         Fault::sqs().queue(DEAD_LETTERS).action(Action::Truncate),
         Fault::sqs().queue(DEAD_LETTERS).action(Action::Stall),
     ] {
-        let rig = with_limit(Rig::with_assets(0..250), 100);
-        rig.simulator.add_project(&project(2), assets(500..750));
-        rig.simulator.fault(fault.clone());
+        let harness = with_limit(Harness::with_assets(0..250), 100);
+        harness.simulator.add_project(&project(2), assets(500..750));
+        harness.simulator.fault(fault.clone());
         let event = records([
             record("m-1", &large),
             record("m-2", &request(2, &assets(500..750))),
         ]);
         for _delivery in 0..5 {
-            assert_eq!(rig.answer(&event).await, failed(["m-1"]), "{fault:?}");
-            let stored = rig.simulator.take_messages(WORK);
+            assert_eq!(harness.answer(&event).await, failed(["m-1"]), "{fault:?}");
+            let stored = harness.simulator.take_messages(WORK);
             assert_eq!(stored.len(), 3, "the other message's: {fault:?}");
             assert!(stored.iter().all(|part| part.body.contains(&project(2))));
         }
         for event in [rule_event(&large), topic_event(&large)] {
-            let error = rig
+            let error = harness
                 .handle(&event)
                 .await
                 .expect_err("only Lambda can keep it");
             assert!(error.starts_with("NotStored"), "{error}");
-            assert_eq!(rig.parts().len(), 0, "{fault:?}");
+            assert_eq!(harness.parts().len(), 0, "{fault:?}");
         }
-        let report = rig.answer(&large).await;
+        let report = harness.answer(&large).await;
         assert_eq!(report["assets"]["queued"], 0);
         assert_eq!(report["assets"]["unfinished"], 250);
-        assert_eq!(rig.parts().len(), 0, "{fault:?}");
+        assert_eq!(harness.parts().len(), 0, "{fault:?}");
 
-        rig.simulator.clear_faults();
-        rig.simulator.take_messages(DEAD_LETTERS);
+        harness.simulator.clear_faults();
+        harness.simulator.take_messages(DEAD_LETTERS);
         assert_eq!(
-            rig.answer(&records([record("m-1", &large)])).await,
+            harness.answer(&records([record("m-1", &large)])).await,
             failed([])
         );
-        assert_eq!(rig.lettered_assets(), [["PUMP-7"]]);
-        assert_eq!(rig.parts().len(), 3);
+        assert_eq!(harness.lettered_assets(), [["PUMP-7"]]);
+        assert_eq!(harness.parts().len(), 3);
     }
 }
 
@@ -213,10 +215,11 @@ async fn no_part_is_stored_before_the_dead_letters_are() {
 #[tokio::test(start_paused = true)]
 async fn a_parts_token_comes_from_its_assets_as_a_set_and_not_from_its_place() {
     let cut = async |ids: Vec<String>| {
-        let rig = with_limit(Rig::with_assets(0..0), 100);
-        rig.answer(&records([record("m-1", &request(1, &ids))]))
+        let harness = with_limit(Harness::with_assets(0..0), 100);
+        harness
+            .answer(&records([record("m-1", &request(1, &ids))]))
             .await;
-        let parts = rig.parts().into_iter();
+        let parts = harness.parts().into_iter();
         let token_of = |part: &Value| part["clientToken"].to_string();
         parts
             .map(|part| (BTreeSet::from_iter(asset_ids(&part)), token_of(&part)))
@@ -239,8 +242,8 @@ async fn a_report_counts_what_is_queued_without_calling_it_a_failure() {
         rule_event(&request(1, &assets(0..250))),
         topic_event(&request(1, &assets(0..250))),
     ] {
-        let rig = with_limit(Rig::with_assets(0..250), 100);
-        let report = rig.answer(&event).await;
+        let harness = with_limit(Harness::with_assets(0..250), 100);
+        let report = harness.answer(&event).await;
         assert_eq!(report["status"], "accepted");
         assert_eq!(
             report["assets"],
@@ -248,21 +251,22 @@ async fn a_report_counts_what_is_queued_without_calling_it_a_failure() {
                    "rejected": 0, "unfinished": 0, "queued": 250})
         );
         assert_eq!(report["failures"], json!([]));
-        assert_eq!(rig.parts().len(), 3);
+        assert_eq!(harness.parts().len(), 3);
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_could_not_be_queued_is_reported_unfinished_with_the_reason() {
-    let rig = with_limit(Rig::with_assets(0..250), 100);
-    rig.simulator
+    let harness = with_limit(Harness::with_assets(0..250), 100);
+    harness
+        .simulator
         .fault(Fault::sqs().action(Action::FailEntries {
             bodies_containing: asset(249),
             code: "InternalError".to_owned(),
             sender_fault: false,
             heals_after: None,
         }));
-    let report = rig.answer(&request(1, &assets(0..250))).await;
+    let report = harness.answer(&request(1, &assets(0..250))).await;
     assert_eq!(report["status"], "partial");
     assert_eq!(report["assets"]["queued"], 200);
     assert_eq!(report["assets"]["unfinished"], 50);
@@ -272,7 +276,7 @@ async fn what_could_not_be_queued_is_reported_unfinished_with_the_reason() {
     assert_eq!(failure["retryable"], true);
     assert_eq!(failure["queued"], false);
 
-    let error = rig
+    let error = harness
         .handle(&rule_event(&request(1, &assets(0..250))))
         .await
         .expect_err("only Lambda can keep these");
@@ -281,26 +285,27 @@ async fn what_could_not_be_queued_is_reported_unfinished_with_the_reason() {
 
 #[tokio::test(start_paused = true)]
 async fn without_a_work_queue_a_request_of_any_size_is_worked_off() {
-    let rig = with_limit(Rig::with_assets(0..1500).without_work_queue(), 100);
-    let report = rig.answer(&request(1, &assets(0..1500))).await;
+    let harness = with_limit(Harness::with_assets(0..1500).without_work_queue(), 100);
+    let report = harness.answer(&request(1, &assets(0..1500))).await;
     assert_eq!(report["status"], "succeeded");
     assert_eq!(report["calls"], 15);
 }
 
 #[tokio::test(start_paused = true)]
 async fn unfinished_work_that_is_retried_with_other_assets_has_another_token() {
-    let down = |rig: &Rig, number: usize| {
-        rig.simulator.clear_faults();
-        rig.simulator
+    let down = |harness: &Harness, number: usize| {
+        harness.simulator.clear_faults();
+        harness
+            .simulator
             .fault(Fault::sitewise().asset(asset(number)).action(Action::Reset));
     };
-    let rig = Rig::with_assets(0..200);
+    let harness = Harness::with_assets(0..200);
     let event = rule_event(&request(1, &assets(0..200)));
-    down(&rig, 0);
-    rig.answer(&event).await;
-    down(&rig, 150);
-    rig.answer(&event).await;
-    let parts = rig.parts();
+    down(&harness, 0);
+    harness.answer(&event).await;
+    down(&harness, 150);
+    harness.answer(&event).await;
+    let parts = harness.parts();
     assert_eq!(asset_ids(&parts[0]), assets(0..100));
     assert_eq!(asset_ids(&parts[1]), assets(100..200));
     assert_ne!(parts[0]["clientToken"], parts[1]["clientToken"]);
@@ -308,10 +313,10 @@ async fn unfinished_work_that_is_retried_with_other_assets_has_another_token() {
 
 #[tokio::test(start_paused = true)]
 async fn parts_that_there_is_no_time_to_send_are_told_of() {
-    let mut rig = with_limit(Rig::with_assets([]), 100);
-    rig.time_left = Duration::from_secs(3);
-    rig.simulator.fault(Fault::sqs().action(Action::Stall));
-    let report = rig.answer(&request(1, &assets(0..10_000))).await;
+    let mut harness = with_limit(Harness::with_assets([]), 100);
+    harness.time_left = Duration::from_secs(3);
+    harness.simulator.fault(Fault::sqs().action(Action::Stall));
+    let report = harness.answer(&request(1, &assets(0..10_000))).await;
     assert_eq!(report["assets"]["unfinished"], 10_000);
     let told: Vec<(&Value, Vec<String>)> = report["failures"]
         .as_array()
@@ -326,5 +331,5 @@ async fn parts_that_there_is_no_time_to_send_are_told_of() {
             (&json!("DeadlineReached"), assets(8000..10_000)),
         ]
     );
-    assert_eq!(rig.simulator.calls().len(), 8, "ten parts each");
+    assert_eq!(harness.simulator.calls().len(), 8, "ten parts each");
 }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use simulator::{Action, Fault};
 use sitewise_disassociator::aws::sqs::{Queue, Sqs};
 
-use crate::support::{Rig, asset, assets, failed, project, records, request, sdk_config};
+use crate::support::{Harness, asset, assets, failed, project, records, request, sdk_config};
 
 fn fifo_record(id: &str, group: &str, body: &Value) -> Value {
     json!({
@@ -16,9 +16,10 @@ fn fifo_record(id: &str, group: &str, body: &Value) -> Value {
 
 #[tokio::test(start_paused = true)]
 async fn behind_a_failed_record_its_group_comes_back_too() {
-    let rig = Rig::with_assets(0..10);
-    rig.simulator.add_project(&project(2), assets(20..22));
-    rig.simulator
+    let harness = Harness::with_assets(0..10);
+    harness.simulator.add_project(&project(2), assets(20..22));
+    harness
+        .simulator
         .fault(Fault::sitewise().project(project(2)).action(Action::Reset));
     let bad = json!({"projectId": project(1), "assetIds": ["bad"]});
     let event = records([
@@ -29,16 +30,16 @@ async fn behind_a_failed_record_its_group_comes_back_too() {
         fifo_record("m-5", "a", &bad),
         fifo_record("m-6", "b", &bad),
     ]);
-    assert_eq!(rig.answer(&event).await, failed(["m-2", "m-4", "m-5"]));
-    let letters = rig.letter_bodies();
+    assert_eq!(harness.answer(&event).await, failed(["m-2", "m-4", "m-5"]));
+    let letters = harness.letter_bodies();
     assert_eq!(letters.len(), 1, "what comes back writes no letter");
     assert_eq!(letters[0]["source"]["messageId"], "m-6");
 }
 
 #[tokio::test(start_paused = true)]
 async fn behind_a_letter_that_cannot_be_stored_its_group_comes_back_too() {
-    let rig = Rig::with_assets(0..10);
-    rig.simulator.fault(Fault::sqs().action(Action::Reset));
+    let harness = Harness::with_assets(0..10);
+    harness.simulator.fault(Fault::sqs().action(Action::Reset));
     let event = records([
         fifo_record(
             "m-1",
@@ -48,14 +49,15 @@ async fn behind_a_letter_that_cannot_be_stored_its_group_comes_back_too() {
         fifo_record("m-2", "b", &request(1, &[asset(0)])),
         fifo_record("m-3", "a", &request(1, &[asset(1)])),
     ]);
-    assert_eq!(rig.answer(&event).await, failed(["m-1", "m-3"]));
+    assert_eq!(harness.answer(&event).await, failed(["m-1", "m-3"]));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_group_on_a_standard_queue_holds_nothing_back() {
-    let rig = Rig::with_assets(0..10);
-    rig.simulator.add_project(&project(2), assets(20..22));
-    rig.simulator
+    let harness = Harness::with_assets(0..10);
+    harness.simulator.add_project(&project(2), assets(20..22));
+    harness
+        .simulator
         .fault(Fault::sitewise().project(project(2)).action(Action::Reset));
     let mut event = records([
         fifo_record("m-1", "a", &request(2, &[asset(20)])),
@@ -64,25 +66,30 @@ async fn a_group_on_a_standard_queue_holds_nothing_back() {
     for index in 0..2 {
         event["Records"][index]["eventSourceARN"] = json!("arn:aws:sqs:eu-west-1:1:work");
     }
-    assert_eq!(rig.answer(&event).await, failed(["m-1"]));
+    assert_eq!(harness.answer(&event).await, failed(["m-1"]));
 }
 
-fn with_fifo_queues(mut rig: Rig) -> Rig {
-    let sqs = Sqs::new(&sdk_config(rig.simulator.http_client()).build());
-    let queue = |name: &str| Some(Queue::new(sqs.clone(), rig.simulator.create_queue(name)));
-    rig.function.work_queue = queue("work.fifo");
-    rig.function.dead_letter_queue = queue("dead-letters.fifo");
-    rig.function.fan_out_assets = 100;
-    rig
+fn with_fifo_queues(mut harness: Harness) -> Harness {
+    let sqs = Sqs::new(&sdk_config(harness.simulator.http_client()).build());
+    let queue = |name: &str| {
+        Some(Queue::new(
+            sqs.clone(),
+            harness.simulator.create_queue(name),
+        ))
+    };
+    harness.function.work_queue = queue("work.fifo");
+    harness.function.dead_letter_queue = queue("dead-letters.fifo");
+    harness.function.fan_out_assets = 100;
+    harness
 }
 
 #[tokio::test(start_paused = true)]
 async fn parts_go_in_the_originals_group_and_are_deduplicated() {
-    let rig = with_fifo_queues(Rig::with_assets(0..250));
+    let harness = with_fifo_queues(Harness::with_assets(0..250));
     let event = records([fifo_record("m-1", "line-7", &request(1, &assets(0..250)))]);
-    assert_eq!(rig.answer(&event).await, failed([]));
-    assert_eq!(rig.answer(&event).await, failed([]), "and once more");
-    let parts = rig.simulator.messages("work.fifo");
+    assert_eq!(harness.answer(&event).await, failed([]));
+    assert_eq!(harness.answer(&event).await, failed([]), "and once more");
+    let parts = harness.simulator.messages("work.fifo");
     assert_eq!(parts.len(), 3, "SQS drops what it already has");
     for part in &parts {
         assert_eq!(part.group_id.as_deref(), Some("line-7"));
@@ -96,7 +103,7 @@ async fn parts_go_in_the_originals_group_and_are_deduplicated() {
 
 #[tokio::test(start_paused = true)]
 async fn letters_to_a_fifo_queue_keep_the_group_and_are_deduplicated() {
-    let rig = with_fifo_queues(Rig::with_assets(0..3));
+    let harness = with_fifo_queues(Harness::with_assets(0..3));
     let event = records([
         fifo_record(
             "m-1",
@@ -105,9 +112,9 @@ async fn letters_to_a_fifo_queue_keep_the_group_and_are_deduplicated() {
         ),
         fifo_record("m-2", "line-7", &json!("not a request")),
     ]);
-    assert_eq!(rig.answer(&event).await, failed([]));
-    assert_eq!(rig.answer(&event).await, failed([]), "and once more");
-    let letters = rig.simulator.messages("dead-letters.fifo");
+    assert_eq!(harness.answer(&event).await, failed([]));
+    assert_eq!(harness.answer(&event).await, failed([]), "and once more");
+    let letters = harness.simulator.messages("dead-letters.fifo");
     assert_eq!(letters.len(), 2);
     for letter in letters {
         assert_eq!(letter.group_id.as_deref(), Some("line-7"));
@@ -116,10 +123,10 @@ async fn letters_to_a_fifo_queue_keep_the_group_and_are_deduplicated() {
 
 #[tokio::test(start_paused = true)]
 async fn parts_of_an_event_without_a_group_are_grouped_by_project() {
-    let rig = with_fifo_queues(Rig::with_assets(0..250));
-    let report = rig.answer(&request(1, &assets(0..250))).await;
+    let harness = with_fifo_queues(Harness::with_assets(0..250));
+    let report = harness.answer(&request(1, &assets(0..250))).await;
     assert_eq!(report["status"], "accepted");
-    for part in rig.simulator.messages("work.fifo") {
+    for part in harness.simulator.messages("work.fifo") {
         assert_eq!(part.group_id, Some(project(1)));
     }
 }

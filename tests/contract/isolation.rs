@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use simulator::{Absent, Names, Settings};
 
 use crate::support::{
-    REFUSALS, Rig, asset, assets, failed_numbers, project, record, records, request,
+    Harness, REFUSALS, asset, assets, failed_numbers, project, record, records, request,
 };
 
 const ALL: [usize; 10] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9];
@@ -32,16 +32,16 @@ const SLOW: [&str; 3] = ["stall", "stall-after", "stall-body"];
 
 /// A function, and the project of ten messages of ten assets, of which the
 /// service fails on some.
-fn failing_on(failing: &[usize], how: &str) -> Rig {
-    let rig = Rig::new(Settings {
+fn failing_on(failing: &[usize], how: &str) -> Harness {
+    let harness = Harness::new(Settings {
         latency: Duration::from_millis(50),
         ..Settings::default()
     });
-    rig.simulator.add_project(&project(1), assets(0..100));
+    harness.simulator.add_project(&project(1), assets(0..100));
     for number in failing {
-        rig.fault(&format!("disassociate:asset={}:{how}", asset(*number)));
+        harness.fault(&format!("disassociate:asset={}:{how}", asset(*number)));
     }
-    rig
+    harness
 }
 
 /// Message `number` of project 1, delivered for the `receives`-th time.
@@ -54,7 +54,7 @@ fn message(number: usize, receives: usize) -> Value {
 
 /// Delivers these messages until only those at fault come back, each time beside
 /// a message of another project if there is an `other`; returns how often.
-async fn deliveries(rig: &Rig, at_fault: &BTreeSet<usize>, has_other: bool) -> usize {
+async fn deliveries(harness: &Harness, at_fault: &BTreeSet<usize>, has_other: bool) -> usize {
     let mut left = ALL.to_vec();
     let mut delivery = 0;
     while left.len() > at_fault.len() {
@@ -66,12 +66,12 @@ async fn deliveries(rig: &Rig, at_fault: &BTreeSet<usize>, has_other: bool) -> u
             .collect();
         if has_other {
             let ids = [asset(1_000 + delivery)];
-            rig.simulator.add_project(&project(2), &ids);
+            harness.simulator.add_project(&project(2), &ids);
             messages.push(record("other", &request(2, &ids)));
         }
-        left = failed_numbers(&rig.answer(&records(messages)).await);
+        left = failed_numbers(&harness.answer(&records(messages)).await);
         assert!(at_fault.iter().all(|number| left.contains(number)));
-        assert_eq!(rig.letters().len(), 0);
+        assert_eq!(harness.letters().len(), 0);
     }
     delivery
 }
@@ -81,10 +81,10 @@ async fn what_fails_at_once_is_found_within_three_deliveries() {
     for how in FAST {
         for failing in [vec![0], vec![23], vec![42], vec![99], vec![20, 25]] {
             for (has_other, concurrency) in [(false, 1), (false, 8), (true, 1), (true, 8)] {
-                let mut rig = failing_on(&failing, how);
-                rig.function.call_concurrency = concurrency;
+                let mut harness = failing_on(&failing, how);
+                harness.function.call_concurrency = concurrency;
                 let at_fault = failing.iter().map(|asset| asset / 10).collect();
-                let deliveries = deliveries(&rig, &at_fault, has_other).await;
+                let deliveries = deliveries(&harness, &at_fault, has_other).await;
                 let case = format!("{how} {failing:?} {has_other} {concurrency}: {deliveries}");
                 assert!(deliveries <= 3, "{case}");
             }
@@ -96,14 +96,15 @@ async fn what_fails_at_once_is_found_within_three_deliveries() {
 async fn where_others_are_answered_it_is_found_at_once() {
     for how in FAST {
         for failing in [vec![0], vec![99], vec![37, 42]] {
-            let rig = failing_on(&failing, how);
+            let harness = failing_on(&failing, how);
             let at_fault: BTreeSet<usize> = failing.iter().map(|asset| asset / 10).collect();
             assert_eq!(
-                deliveries(&rig, &at_fault, true).await,
+                deliveries(&harness, &at_fault, true).await,
                 1,
                 "{how} {failing:?}"
             );
-            let left: BTreeSet<usize> = rig.remaining().iter().map(|asset| asset / 10).collect();
+            let left: BTreeSet<usize> =
+                harness.remaining().iter().map(|asset| asset / 10).collect();
             assert!(left.is_subset(&at_fault), "{how} {failing:?}");
         }
     }
@@ -114,9 +115,9 @@ async fn what_stalls_is_found_with_one_delivery_for_each_halving() {
     for how in SLOW {
         for failing in [0, 23, 42, 99] {
             for has_other in [false, true] {
-                let rig = failing_on(&[failing], how);
+                let harness = failing_on(&[failing], how);
                 let at_fault = BTreeSet::from([failing / 10]);
-                let deliveries = deliveries(&rig, &at_fault, has_other).await;
+                let deliveries = deliveries(&harness, &at_fault, has_other).await;
                 // The whole, and four halvings until one of ten is alone.
                 assert!(
                     deliveries <= 5,
@@ -128,8 +129,12 @@ async fn what_stalls_is_found_with_one_delivery_for_each_halving() {
 }
 
 /// The calls so far, the SDK's repetitions left out: batches, by their assets.
-fn distinct_calls(rig: &Rig) -> BTreeSet<Vec<String>> {
-    rig.calls().into_iter().map(|call| call.assets).collect()
+fn distinct_calls(harness: &Harness) -> BTreeSet<Vec<String>> {
+    harness
+        .calls()
+        .into_iter()
+        .map(|call| call.assets)
+        .collect()
 }
 
 #[tokio::test(start_paused = true)]
@@ -137,8 +142,8 @@ async fn an_outage_costs_at_most_two_more_calls_for_each_shared_batch() {
     for how in FAST.iter().chain(&SLOW) {
         for receives in [1, 2, 3, 4, 9, 50] {
             for projects in [1, 3] {
-                let rig = Rig::new(Settings::default());
-                rig.fault(&format!("disassociate:{how}"));
+                let harness = Harness::new(Settings::default());
+                harness.fault(&format!("disassociate:{how}"));
                 let event = records((0..projects).flat_map(|number| {
                     ALL.map(|index| {
                         let mut message = message(index, receives);
@@ -148,9 +153,9 @@ async fn an_outage_costs_at_most_two_more_calls_for_each_shared_batch() {
                         message
                     })
                 }));
-                let left = failed_numbers(&rig.answer(&event).await);
+                let left = failed_numbers(&harness.answer(&event).await);
                 assert_eq!(left.len(), 10 * projects, "{how} {receives}");
-                let calls: BTreeSet<_> = rig
+                let calls: BTreeSet<_> = harness
                     .calls()
                     .into_iter()
                     .map(|call| (call.project, call.assets))
@@ -175,27 +180,27 @@ async fn throttling_and_credentials_split_nothing() {
         "status=403",
         "status=400:type=ExpiredTokenException",
     ] {
-        let rig = failing_on(&[42], how);
-        rig.simulator.add_project(&project(2), [asset(200)]);
+        let harness = failing_on(&[42], how);
+        harness.simulator.add_project(&project(2), [asset(200)]);
         let mut messages = ALL.map(|number| message(number, 5)).to_vec();
         messages.push(record("other", &request(2, &[asset(200)])));
-        let left = failed_numbers(&rig.answer(&records(messages)).await);
+        let left = failed_numbers(&harness.answer(&records(messages)).await);
         assert_eq!(left, ALL, "{how}");
-        assert_eq!(distinct_calls(&rig).len(), 2, "{how}");
+        assert_eq!(distinct_calls(&harness).len(), 2, "{how}");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_single_request_that_fails_is_not_split() {
     for how in FAST {
-        let rig = failing_on(&[42], how);
-        rig.simulator.add_project(&project(2), [asset(200)]);
+        let harness = failing_on(&[42], how);
+        harness.simulator.add_project(&project(2), [asset(200)]);
         let mut whole = record("m-0", &request(1, &assets(0..100)));
         whole["attributes"]["ApproximateReceiveCount"] = json!("5");
         let other = record("other", &request(2, &[asset(200)]));
-        let left = failed_numbers(&rig.answer(&records([whole, other])).await);
+        let left = failed_numbers(&harness.answer(&records([whole, other])).await);
         assert_eq!(left, [0], "{how}");
-        assert_eq!(distinct_calls(&rig).len(), 2, "{how}");
+        assert_eq!(distinct_calls(&harness).len(), 2, "{how}");
     }
 }
 
@@ -207,15 +212,18 @@ async fn a_large_message_of_gone_assets_does_not_starve_a_small_one() {
         for names in [Names::Resource, Names::Project, Names::Nothing] {
             for large_first in [false, true] {
                 for small_project in [1, 2] {
-                    let mut rig = Rig::new(Settings {
+                    let mut harness = Harness::new(Settings {
                         unknown_asset: absent.clone(),
                         not_found_names: names,
                         latency: Duration::from_millis(200),
                         ..Settings::default()
                     });
-                    rig.function.call_concurrency = 1;
-                    rig.simulator.add_project(&project(1), assets(990..1000));
-                    rig.simulator
+                    harness.function.call_concurrency = 1;
+                    harness
+                        .simulator
+                        .add_project(&project(1), assets(990..1000));
+                    harness
+                        .simulator
                         .add_project(&project(small_project), assets(2001..2020));
                     let large = record("m-0", &request(1, &assets(0..1000)));
                     let small = record("m-1", &request(small_project, &assets(2000..2020)));
@@ -224,7 +232,7 @@ async fn a_large_message_of_gone_assets_does_not_starve_a_small_one() {
                     } else {
                         [small, large]
                     };
-                    let left = failed_numbers(&rig.answer(&records(event)).await);
+                    let left = failed_numbers(&harness.answer(&records(event)).await);
                     let case = format!("{absent:?} {names:?} {large_first} {small_project}");
                     assert!(!left.contains(&1), "{case}: {left:?}");
                 }
@@ -237,17 +245,19 @@ async fn a_large_message_of_gone_assets_does_not_starve_a_small_one() {
 #[tokio::test(start_paused = true)]
 async fn a_large_message_of_refused_assets_does_not_starve_a_small_one() {
     for (large_first, refusal) in [(false, REFUSALS[0]), (true, REFUSALS[1])] {
-        let mut rig = Rig::new(Settings {
+        let mut harness = Harness::new(Settings {
             latency: Duration::from_millis(50),
             ..Settings::default()
         });
-        rig.time_left = Duration::from_secs(8);
-        rig.simulator.add_project(&project(1), assets(0..1000));
-        rig.simulator.add_project(&project(2), assets(2000..2020));
-        rig.refuse([2007], refusal);
+        harness.time_left = Duration::from_secs(8);
+        harness.simulator.add_project(&project(1), assets(0..1000));
+        harness
+            .simulator
+            .add_project(&project(2), assets(2000..2020));
+        harness.refuse([2007], refusal);
         let (status, error_type) = refusal;
         let project_1 = project(1);
-        rig.fault(&format!(
+        harness.fault(&format!(
             "disassociate:project={project_1}:status={status}:type={error_type}"
         ));
         let large = record("m-0", &request(1, &assets(0..1000)));
@@ -257,25 +267,25 @@ async fn a_large_message_of_refused_assets_does_not_starve_a_small_one() {
         } else {
             [small, large]
         };
-        let left = failed_numbers(&rig.answer(&records(event)).await);
+        let left = failed_numbers(&harness.answer(&records(event)).await);
         assert_eq!(left, [0], "{large_first}");
-        assert_eq!(rig.lettered_assets(), [[asset(2007)]]);
+        assert_eq!(harness.lettered_assets(), [[asset(2007)]]);
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn whatever_fails_no_message_is_made_visible_early() {
     for how in FAST.iter().chain(&SLOW).chain(&["throttle"]) {
-        let rig = failing_on(&[42], how);
-        rig.simulator.add_project(&project(2), [asset(200)]);
+        let harness = failing_on(&[42], how);
+        harness.simulator.add_project(&project(2), [asset(200)]);
         let mut messages = ALL.map(|number| message(number, 1)).to_vec();
         messages.push(record("other", &request(2, &[asset(200)])));
         for message in &mut messages {
             message["receiptHandle"] = json!("a receipt");
             message["eventSourceARN"] = json!("arn:aws:sqs:eu-west-1:000000000000:work");
         }
-        rig.answer(&records(messages)).await;
-        for call in rig.simulator.calls() {
+        harness.answer(&records(messages)).await;
+        for call in harness.simulator.calls() {
             let target = call.headers.get("x-amz-target").map(String::as_str);
             assert!(
                 matches!(target, None | Some("AmazonSQS.SendMessageBatch")),

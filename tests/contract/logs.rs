@@ -86,7 +86,7 @@ async fn log(payload: &Value, client_context: &'static str, filter: (&str, &str)
         .env("AWS_LAMBDA_LOG_STREAM_NAME", "stream")
         .env(
             "AWS_LAMBDA_RUNTIME_API",
-            runtime_api(&payload, client_context),
+            runtime_api(payload, client_context),
         )
         .env(filter.0, filter.1);
     let ended = tokio::task::spawn_blocking(move || command.output()).await;

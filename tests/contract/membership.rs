@@ -6,7 +6,7 @@ use serde_json::json;
 use simulator::{Absent, Action, Fault, Names, Operation, Settings, Tokens};
 
 use crate::support::{
-    REFUSALS, Rig, asset, asset_ids, assets, complaining, complaints, counts, failed, project,
+    Harness, REFUSALS, asset, asset_ids, assets, complaining, complaints, counts, failed, project,
     record, records, request, topic_event,
 };
 
@@ -16,20 +16,20 @@ const NAMES: [Names; 3] = [Names::Nothing, Names::Project, Names::Resource];
 async fn what_the_project_does_not_list_is_absent_and_done() {
     for absent in complaints() {
         for names in NAMES {
-            let rig = Rig::new(complaining(&absent, names));
-            rig.simulator.add_project(&project(1), assets(40..101));
-            rig.simulator.add_asset(&asset(7));
-            let report = rig.answer(&request(1, &assets(0..100))).await;
+            let harness = Harness::new(complaining(&absent, names));
+            harness.simulator.add_project(&project(1), assets(40..101));
+            harness.simulator.add_asset(&asset(7));
+            let report = harness.answer(&request(1, &assets(0..100))).await;
             let case = format!("{absent:?} {names:?}");
             assert_eq!(report["status"], "succeeded", "{case}");
             assert_eq!(counts(&report), [60, 40, 0, 0], "{case}");
             assert_eq!(report["failures"], json!([]), "{case}");
-            assert_eq!(rig.remaining(), [100], "{case}");
-            assert_eq!(rig.reads().len(), 1, "{case}");
+            assert_eq!(harness.remaining(), [100], "{case}");
+            assert_eq!(harness.reads().len(), 1, "{case}");
 
             let event = records([record("m-1", &request(1, &assets(0..100)))]);
-            assert_eq!(rig.answer(&event).await, failed([]), "{case}");
-            assert_eq!(rig.letters().len() + rig.parts().len(), 0, "{case}");
+            assert_eq!(harness.answer(&event).await, failed([]), "{case}");
+            assert_eq!(harness.letters().len() + harness.parts().len(), 0, "{case}");
         }
     }
 }
@@ -37,11 +37,11 @@ async fn what_the_project_does_not_list_is_absent_and_done() {
 #[tokio::test(start_paused = true)]
 async fn the_listed_ones_are_tried_again_without_the_absent_ones() {
     for absent in complaints() {
-        let rig = Rig::new(complaining(&absent, Names::Nothing));
-        rig.simulator.add_project(&project(1), assets(5..100));
-        let report = rig.answer(&request(1, &assets(0..100))).await;
+        let harness = Harness::new(complaining(&absent, Names::Nothing));
+        harness.simulator.add_project(&project(1), assets(5..100));
+        let report = harness.answer(&request(1, &assets(0..100))).await;
         assert_eq!(counts(&report), [95, 5, 0, 0], "{absent:?}");
-        let calls = rig.calls();
+        let calls = harness.calls();
         if let Absent::AssetError { .. } = absent {
             assert_eq!(calls.len(), 1);
         } else {
@@ -60,19 +60,20 @@ async fn gone_assets_do_not_keep_the_good_ones_of_their_batch_from_being_done() 
         for names in NAMES {
             for good in [0..10, 45..55, 90..100] {
                 for slow in [0, 100] {
-                    let rig = Rig::new(complaining(&absent, names));
-                    rig.simulator
+                    let harness = Harness::new(complaining(&absent, names));
+                    harness
+                        .simulator
                         .add_project(&project(1), assets(good.clone().chain(100..200)));
-                    rig.simulator.fault(
+                    harness.simulator.fault(
                         Fault::on(Operation::Disassociate)
                             .asset(asset(slow))
                             .action(Action::Latency(Duration::from_millis(1500))),
                     );
                     let event = records([record("m-1", &request(1, &assets(0..200)))]);
                     let case = format!("{absent:?} {names:?} {good:?} {slow}");
-                    assert_eq!(rig.answer(&event).await, failed([]), "{case}");
-                    assert_eq!(rig.remaining(), [0; 0], "{case}");
-                    assert_eq!(rig.letters().len(), 0, "{case}");
+                    assert_eq!(harness.answer(&event).await, failed([]), "{case}");
+                    assert_eq!(harness.remaining(), [0; 0], "{case}");
+                    assert_eq!(harness.letters().len(), 0, "{case}");
                 }
             }
         }
@@ -85,21 +86,21 @@ async fn what_this_invocation_took_out_is_not_dead_lettered_for_an_identical_mes
         for (messages, count) in [(2, 100), (2, 250), (3, 100), (10, 130)] {
             for concurrency in [1, 8] {
                 for removed_stay_listed in [Duration::ZERO, Duration::from_secs(3600)] {
-                    let mut rig = Rig::new(Settings {
+                    let mut harness = Harness::new(Settings {
                         removed_stay_listed,
                         ..complaining(&absent, Names::Resource)
                     });
-                    rig.function.call_concurrency = concurrency;
-                    rig.simulator.add_project(&project(1), assets(0..count));
+                    harness.function.call_concurrency = concurrency;
+                    harness.simulator.add_project(&project(1), assets(0..count));
                     let body = request(1, &assets(0..count));
                     let event =
                         records((0..messages).map(|number| record(&format!("m-{number}"), &body)));
                     let case = format!(
                         "{absent:?} {messages} × {count}, {concurrency}, {removed_stay_listed:?}"
                     );
-                    assert_eq!(rig.answer(&event).await, failed([]), "{case}");
-                    assert_eq!(rig.remaining(), [0; 0], "{case}");
-                    assert_eq!(rig.letters().len(), 0, "{case}");
+                    assert_eq!(harness.answer(&event).await, failed([]), "{case}");
+                    assert_eq!(harness.remaining(), [0; 0], "{case}");
+                    assert_eq!(harness.letters().len(), 0, "{case}");
                 }
             }
         }
@@ -111,24 +112,24 @@ async fn what_this_invocation_took_out_counts_as_disassociated_and_is_not_asked_
     for absent in complaints() {
         for removed_stay_listed in [Duration::ZERO, Duration::from_secs(3600)] {
             for second in [0..100, 1..101, 50..150] {
-                let mut rig = Rig::new(Settings {
+                let mut harness = Harness::new(Settings {
                     removed_stay_listed,
                     ..complaining(&absent, Names::Nothing)
                 });
-                rig.function.call_concurrency = 1;
-                rig.simulator.add_project(&project(1), assets(0..150));
+                harness.function.call_concurrency = 1;
+                harness.simulator.add_project(&project(1), assets(0..150));
                 // Two requests of which both reports are to be seen.
                 let mut event = topic_event(&request(1, &assets(0..100)));
                 let notification = topic_event(&request(1, &assets(second.clone())));
                 let records = event["Records"].as_array_mut().expect("a list");
                 records.push(notification["Records"][0].clone());
                 records[1]["Sns"]["MessageId"] = json!("notification-2");
-                let reports = rig.answer(&event).await;
+                let reports = harness.answer(&event).await;
                 for report in reports.as_array().expect("two reports") {
                     assert_eq!(counts(report), [100, 0, 0, 0], "{absent:?} {second:?}");
                 }
                 for id in assets(0..100) {
-                    let calls = rig.calls().into_iter();
+                    let calls = harness.calls().into_iter();
                     let count = calls.filter(|call| call.assets.contains(&id)).count();
                     assert!(count <= 2, "once for each request: {absent:?} {second:?}");
                 }
@@ -149,10 +150,10 @@ async fn no_wording_of_a_refusal_keeps_the_good_request_of_a_shared_call_from_be
     ] {
         for (status, error_type) in REFUSALS {
             for good_first in [false, true] {
-                let rig = Rig::with_assets(0..10);
+                let harness = Harness::with_assets(0..10);
                 for gone in assets(100..160) {
                     let fault = Fault::on(Operation::Disassociate).asset(gone);
-                    rig.simulator.fault(fault.action(Action::Refuse {
+                    harness.simulator.fault(fault.action(Action::Refuse {
                         status,
                         error_type: error_type.to_owned(),
                         message: message.to_owned(),
@@ -166,9 +167,9 @@ async fn no_wording_of_a_refusal_keeps_the_good_request_of_a_shared_call_from_be
                     [gone, good]
                 };
                 let case = format!("{status} {message}");
-                assert_eq!(rig.answer(&records(event)).await, failed([]), "{case}");
-                assert_eq!(rig.remaining(), [0; 0], "{case}");
-                assert_eq!(rig.letters().len(), 0, "{case}");
+                assert_eq!(harness.answer(&records(event)).await, failed([]), "{case}");
+                assert_eq!(harness.remaining(), [0; 0], "{case}");
+                assert_eq!(harness.letters().len(), 0, "{case}");
             }
         }
     }
@@ -182,21 +183,21 @@ async fn a_list_that_lags_behind_a_lost_reply_rejects_nothing() {
         for absent in complaints() {
             for (messages, count) in [(1, 1), (1, 3), (1, 100), (10, 10)] {
                 for milliseconds in [1, 200, 700] {
-                    let rig = Rig::new(Settings {
+                    let harness = Harness::new(Settings {
                         removed_stay_listed: Duration::from_millis(milliseconds),
                         tokens: Tokens::Ignored,
                         ..complaining(&absent, Names::Nothing)
                     });
                     let all = assets(0..messages * count);
-                    rig.simulator.add_project(&project(1), &all);
-                    rig.fault(&format!("disassociate:first=1:{lost}"));
+                    harness.simulator.add_project(&project(1), &all);
+                    harness.fault(&format!("disassociate:first=1:{lost}"));
                     let event = records((0..messages).map(|number| {
                         let ids = &all[number * count..(number + 1) * count];
                         record(&format!("m-{number}"), &request(1, ids))
                     }));
                     let case = format!("{lost} {absent:?} {messages} × {count}, {milliseconds} ms");
-                    assert_eq!(rig.answer(&event).await, failed([]), "{case}");
-                    assert_eq!(rig.letters().len(), 0, "{case}");
+                    assert_eq!(harness.answer(&event).await, failed([]), "{case}");
+                    assert_eq!(harness.letters().len(), 0, "{case}");
                 }
             }
         }
@@ -207,13 +208,13 @@ async fn a_list_that_lags_behind_a_lost_reply_rejects_nothing() {
 async fn a_dead_letter_names_only_what_the_list_still_shows() {
     for absent in complaints() {
         for refusal in REFUSALS {
-            let rig = Rig::new(complaining(&absent, Names::Nothing));
-            rig.simulator.add_project(&project(1), assets(0..50));
-            rig.refuse([10, 20], refusal);
+            let harness = Harness::new(complaining(&absent, Names::Nothing));
+            harness.simulator.add_project(&project(1), assets(0..50));
+            harness.refuse([10, 20], refusal);
             let event = records([record("m-1", &request(1, &assets(0..100)))]);
-            assert_eq!(rig.answer(&event).await, failed([]), "{absent:?}");
-            assert_eq!(rig.remaining(), [10, 20], "{absent:?}");
-            let letters = rig.letter_bodies();
+            assert_eq!(harness.answer(&event).await, failed([]), "{absent:?}");
+            assert_eq!(harness.remaining(), [10, 20], "{absent:?}");
+            let letters = harness.letter_bodies();
             let lettered: Vec<String> = letters.iter().flat_map(asset_ids).collect();
             assert_eq!(lettered, assets([10, 20]), "{absent:?}");
         }

@@ -8,10 +8,10 @@ use sitewise_disassociator::input::request::DisassociateRequest;
 use sitewise_disassociator::plan::{PlanInput, plan};
 use tokio::time::Instant;
 
-use crate::support::{Rig, asset, assets, project, request};
+use crate::support::{Harness, asset, assets, project, request};
 
 /// Requests that one of project 1's assets be disassociated.
-async fn counts(rig: &Rig) -> RequestCounts {
+async fn counts(harness: &Harness) -> RequestCounts {
     let request = request(1, &assets([1])).to_string();
     let request = DisassociateRequest::parse(&request).expect("a request");
     let batches = plan(&[PlanInput {
@@ -19,8 +19,8 @@ async fn counts(rig: &Rig) -> RequestCounts {
         message_id: "m-1",
         receives: 1,
     }]);
-    let stop = Instant::now() + rig.time_left;
-    let function = &rig.function;
+    let stop = Instant::now() + harness.time_left;
+    let function = &harness.function;
     let dispatched = dispatch(
         &function.sitewise,
         &function.rate_limiter,
@@ -46,12 +46,12 @@ async fn each_request_is_counted_and_timed_once() {
         (vec![&asset_error], [3, 3, 0]),
         (vec![&asset_error, "list:first=2:throttle"], [3, 5, 2]),
     ] {
-        let rig = Rig::new(Settings::default());
-        rig.simulator.add_project(&project(1), [asset(1)]);
+        let harness = Harness::new(Settings::default());
+        harness.simulator.add_project(&project(1), [asset(1)]);
         for fault in &faults {
-            rig.fault(fault);
+            harness.fault(fault);
         }
-        let counts = counts(&rig).await;
+        let counts = counts(&harness).await;
         assert_eq!(
             [counts.calls, counts.reads, counts.throttled],
             expected,
@@ -68,10 +68,10 @@ async fn a_latency_has_the_sdks_retries_and_not_the_wait_for_the_rate() {
         // The timeout of the first attempt.
         ("disassociate:first=1:stall", 10_000..12_000),
     ] {
-        let rig = Rig::with_assets([1]);
-        rig.fault(fault);
-        rig.fault("disassociate:first=3:throttle");
-        let mut counts = counts(&rig).await;
+        let harness = Harness::with_assets([1]);
+        harness.fault(fault);
+        harness.fault("disassociate:first=3:throttle");
+        let mut counts = counts(&harness).await;
         let slowest = counts.latencies.iter().max().map(Duration::as_millis);
         assert!(
             expected.contains(&slowest.expect("a latency")),

@@ -5,7 +5,7 @@ use simulator::{Action, Fault, Operation};
 use sitewise_disassociator::aws::retry::ROUND_PAUSE;
 
 use crate::support::{
-    Rig, asset, assets, failed, record, records, request, rule_event, topic_event,
+    Harness, asset, assets, failed, record, records, request, rule_event, topic_event,
 };
 
 fn refuse(status: u16, error_type: &str) -> Action {
@@ -44,11 +44,11 @@ fn one_record() -> Value {
 
 #[tokio::test(start_paused = true)]
 async fn assets_that_a_200_does_not_name_are_disassociated() {
-    let rig = Rig::with_assets(0..5);
-    assert_eq!(rig.answer(&one_record()).await, failed([]));
-    assert_eq!(rig.remaining(), [3, 4]);
-    assert_eq!(rig.call_sizes(), [3]);
-    assert_eq!(rig.letters().len(), 0);
+    let harness = Harness::with_assets(0..5);
+    assert_eq!(harness.answer(&one_record()).await, failed([]));
+    assert_eq!(harness.remaining(), [3, 4]);
+    assert_eq!(harness.call_sizes(), [3]);
+    assert_eq!(harness.letters().len(), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -60,11 +60,12 @@ async fn every_form_of_an_empty_success_is_a_success() {
         (200, r#"{"errors":null}"#),
         (200, r#"{"errors":[]}"#),
     ] {
-        let rig = Rig::with_assets(0..3);
-        rig.simulator
+        let harness = Harness::with_assets(0..3);
+        harness
+            .simulator
             .fault(Fault::sitewise().action(reply(status, body.to_owned())));
         assert_eq!(
-            rig.answer(&one_record()).await,
+            harness.answer(&one_record()).await,
             failed([]),
             "{status} {body}"
         );
@@ -74,13 +75,13 @@ async fn every_form_of_an_empty_success_is_a_success() {
 #[tokio::test(start_paused = true)]
 async fn an_asset_among_the_errors_is_retried_alone_with_a_new_token() {
     for heals_after in 1..=2 {
-        let rig = Rig::with_assets(0..3);
-        rig.simulator.fault(
+        let harness = Harness::with_assets(0..3);
+        harness.simulator.fault(
             Fault::on(Operation::Disassociate).action(asset_errors(&[asset(1)], Some(heals_after))),
         );
-        assert_eq!(rig.answer(&one_record()).await, failed([]));
-        assert_eq!(rig.remaining(), [0; 0]);
-        let calls = rig.calls();
+        assert_eq!(harness.answer(&one_record()).await, failed([]));
+        assert_eq!(harness.remaining(), [0; 0]);
+        let calls = harness.calls();
         assert_eq!(calls.len(), 1 + heals_after as usize);
         let mut tokens: Vec<_> = calls.iter().map(|call| call.token.clone()).collect();
         let mut pause = ROUND_PAUSE;
@@ -102,8 +103,8 @@ async fn an_asset_among_the_errors_is_retried_alone_with_a_new_token() {
 #[tokio::test(start_paused = true)]
 async fn an_asset_that_stays_among_the_errors_is_rejected_with_the_services_code() {
     for code in ["INTERNAL_FAILURE", "A_CODE_NEVER_SEEN"] {
-        let rig = Rig::with_assets(0..3);
-        rig.simulator.fault(
+        let harness = Harness::with_assets(0..3);
+        harness.simulator.fault(
             Fault::on(Operation::Disassociate).action(Action::AssetErrors {
                 code: code.to_owned(),
                 message: "Internal failure.".to_owned(),
@@ -111,14 +112,14 @@ async fn an_asset_that_stays_among_the_errors_is_rejected_with_the_services_code
                 heals_after: None,
             }),
         );
-        assert_eq!(rig.answer(&one_record()).await, failed([]));
-        assert_eq!(rig.remaining(), [1]);
-        assert_eq!(rig.call_sizes(), [3, 1, 1]);
+        assert_eq!(harness.answer(&one_record()).await, failed([]));
+        assert_eq!(harness.remaining(), [1]);
+        assert_eq!(harness.call_sizes(), [3, 1, 1]);
         assert_eq!(
-            rig.letter_bodies()[0]["errors"],
+            harness.letter_bodies()[0]["errors"],
             json!([{"assetId": asset(1), "code": code, "message": "Internal failure."}])
         );
-        assert_eq!(rig.lettered_assets(), [[asset(1)]]);
+        assert_eq!(harness.lettered_assets(), [[asset(1)]]);
     }
 }
 
@@ -132,19 +133,20 @@ async fn an_asset_error_without_a_code_has_the_status_for_its_code() {
         json!({"code": "", "message": ""}),
     ] {
         error["assetId"] = json!(asset(1));
-        let rig = Rig::with_assets(0..3);
+        let harness = Harness::with_assets(0..3);
         let body = json!({"errors": [error]}).to_string();
-        rig.simulator
+        harness
+            .simulator
             .fault(Fault::on(Operation::Disassociate).action(reply(200, body)));
-        let report = rig.answer(&request(1, &assets(0..3))).await;
+        let report = harness.answer(&request(1, &assets(0..3))).await;
         assert_eq!(report["assets"]["disassociated"], 2);
-        let letter = rig.letter_bodies().remove(0);
+        let letter = harness.letter_bodies().remove(0);
         for found in [&report["failures"][0], &letter["errors"][0]] {
             assert_eq!(found["code"], "HTTP 200", "{error}");
             let message = found["message"].as_str().expect("a text");
             assert!(message.starts_with(error["message"].as_str().unwrap_or_default()));
         }
-        assert!(!rig.letters()[0].body.contains("no value was set"));
+        assert!(!harness.letters()[0].body.contains("no value was set"));
         assert!(!report.to_string().contains("no value was set"));
     }
 }
@@ -152,8 +154,8 @@ async fn an_asset_error_without_a_code_has_the_status_for_its_code() {
 #[tokio::test(start_paused = true)]
 async fn an_error_that_names_no_asset_of_the_call_leaves_the_whole_call_unfinished() {
     for id in [asset(77), String::new(), "what".to_owned()] {
-        let rig = Rig::with_assets(0..3);
-        rig.simulator.fault(
+        let harness = Harness::with_assets(0..3);
+        harness.simulator.fault(
             Fault::sitewise().action(reply(
                 200,
                 json!({"errors": [
@@ -162,15 +164,15 @@ async fn an_error_that_names_no_asset_of_the_call_leaves_the_whole_call_unfinish
                 .to_string(),
             )),
         );
-        assert_eq!(rig.answer(&one_record()).await, failed(["m-1"]), "{id}");
-        assert_eq!(rig.letters().len(), 0);
+        assert_eq!(harness.answer(&one_record()).await, failed(["m-1"]), "{id}");
+        assert_eq!(harness.letters().len(), 0);
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_error_that_names_its_asset_in_capitals_is_that_assets() {
-    let rig = Rig::with_assets(0..3);
-    rig.simulator.fault(
+    let harness = Harness::with_assets(0..3);
+    harness.simulator.fault(
         Fault::on(Operation::Disassociate).action(reply(
             200,
             json!({"errors": [
@@ -179,24 +181,24 @@ async fn an_error_that_names_its_asset_in_capitals_is_that_assets() {
             .to_string(),
         )),
     );
-    assert_eq!(rig.answer(&one_record()).await, failed([]));
-    assert_eq!(rig.lettered_assets(), [[asset(1)]]);
+    assert_eq!(harness.answer(&one_record()).await, failed([]));
+    assert_eq!(harness.lettered_assets(), [[asset(1)]]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_malformed_request_and_a_bad_id_are_rejected_without_a_call() {
-    let rig = Rig::with_assets(0..3);
+    let harness = Harness::with_assets(0..3);
     let event = records([
         record("m-1", &json!({"projectId": "..", "assetIds": []})),
         record("m-2", &request(1, &[asset(0), "PUMP-7".to_owned()])),
     ]);
-    assert_eq!(rig.answer(&event).await, failed([]));
-    assert_eq!(rig.call_sizes(), [1]);
-    let letters = rig.letter_bodies();
+    assert_eq!(harness.answer(&event).await, failed([]));
+    assert_eq!(harness.call_sizes(), [1]);
+    let letters = harness.letter_bodies();
     assert_eq!(letters[0], json!({"projectId": "..", "assetIds": []}));
     assert_eq!(letters[1]["assetIds"], json!(["PUMP-7"]));
     assert_eq!(letters[1]["errors"][0]["code"], "InvalidAssetId");
-    rig.assert_nothing_invalid_was_sent();
+    harness.assert_nothing_invalid_was_sent();
 }
 
 /// Rows of failures that pass: retried with one token, and then as if nothing
@@ -226,12 +228,17 @@ async fn throttling_server_errors_and_the_network_are_retried_with_the_same_toke
         refuse(200, "InternalFailureException"),
         reply(200, r#"{"__type":"InternalFailureException"}"#),
     ] {
-        let rig = Rig::with_assets(0..3);
-        rig.simulator
+        let harness = Harness::with_assets(0..3);
+        harness
+            .simulator
             .fault(Fault::sitewise().first(2).action(action.clone()));
-        assert_eq!(rig.answer(&one_record()).await, failed([]), "{action:?}");
-        assert_eq!(rig.remaining(), [0; 0], "{action:?}");
-        let calls = rig.calls();
+        assert_eq!(
+            harness.answer(&one_record()).await,
+            failed([]),
+            "{action:?}"
+        );
+        assert_eq!(harness.remaining(), [0; 0], "{action:?}");
+        let calls = harness.calls();
         assert_eq!(calls.len(), 3, "{action:?}");
         for call in &calls {
             assert_eq!(call.token, calls[0].token, "{action:?}");
@@ -307,15 +314,16 @@ fn unfinished() -> Vec<(Action, usize, &'static str)> {
 #[tokio::test(start_paused = true)]
 async fn an_unfinished_record_is_redelivered_whole_and_dead_letters_nothing() {
     for (action, attempts, _) in unfinished() {
-        let rig = Rig::with_assets(0..3);
-        rig.simulator
+        let harness = Harness::with_assets(0..3);
+        harness
+            .simulator
             .fault(Fault::sitewise().action(action.clone()));
         let ids = [asset(0), asset(1), "PUMP-7".to_owned()];
         let event = records([record("m-1", &request(1, &ids))]);
-        assert_eq!(rig.answer(&event).await, failed(["m-1"]), "{action:?}");
-        assert_eq!(rig.calls().len(), attempts, "{action:?}");
-        assert_eq!(rig.letters().len(), 0, "{action:?}");
-        assert_eq!(rig.parts().len(), 0, "{action:?}");
+        assert_eq!(harness.answer(&event).await, failed(["m-1"]), "{action:?}");
+        assert_eq!(harness.calls().len(), attempts, "{action:?}");
+        assert_eq!(harness.letters().len(), 0, "{action:?}");
+        assert_eq!(harness.parts().len(), 0, "{action:?}");
     }
 }
 
@@ -327,10 +335,11 @@ async fn unfinished_assets_of_other_events_go_to_the_work_queue() {
             rule_event(&request(1, &assets(0..3))),
             topic_event(&request(1, &assets(0..3))),
         ] {
-            let rig = Rig::with_assets(0..3);
-            rig.simulator
+            let harness = Harness::with_assets(0..3);
+            harness
+                .simulator
                 .fault(Fault::sitewise().action(action.clone()));
-            let report = rig.answer(&event).await;
+            let report = harness.answer(&event).await;
             assert_eq!(report["status"], "accepted", "{action:?}");
             assert_eq!(report["assets"]["queued"], 3, "{action:?}");
             let failure = &report["failures"][0];
@@ -338,10 +347,10 @@ async fn unfinished_assets_of_other_events_go_to_the_work_queue() {
             assert_eq!(failure["retryable"], true);
             assert_eq!(failure["queued"], true);
             assert_eq!(failure["deadLettered"], false);
-            let part = &rig.parts()[0];
+            let part = &harness.parts()[0];
             assert_eq!(part["projectId"], request(1, &[])["projectId"]);
             assert_eq!(part["assetIds"], json!(assets(0..3)));
-            assert_eq!(rig.letters().len(), 0);
+            assert_eq!(harness.letters().len(), 0);
         }
     }
 }
@@ -353,14 +362,16 @@ async fn without_a_work_queue_unfinished_assets_of_other_events_are_dead_lettere
         rule_event(&request(1, &assets(0..3))),
         topic_event(&request(1, &assets(0..3))),
     ] {
-        let rig = Rig::with_assets(0..3).without_work_queue();
-        rig.simulator.fault(Fault::sitewise().action(plain(503)));
-        let report = rig.answer(&event).await;
+        let harness = Harness::with_assets(0..3).without_work_queue();
+        harness
+            .simulator
+            .fault(Fault::sitewise().action(plain(503)));
+        let report = harness.answer(&event).await;
         assert_eq!(report["status"], "failed");
         assert_eq!(report["assets"]["unfinished"], 3);
         assert_eq!(report["failures"][0]["deadLettered"], true);
         assert_eq!(report["failures"][0]["retryable"], true);
-        assert_eq!(rig.lettered_assets(), [assets(0..3)]);
+        assert_eq!(harness.lettered_assets(), [assets(0..3)]);
     }
 }
 
@@ -371,10 +382,11 @@ async fn rejected_assets_of_other_events_are_dead_lettered_and_reported() {
         rule_event(&request(1, &assets(0..3))),
         topic_event(&request(1, &assets(0..3))),
     ] {
-        let rig = Rig::with_assets(0..3);
-        rig.simulator
+        let harness = Harness::with_assets(0..3);
+        harness
+            .simulator
             .fault(Fault::on(Operation::Disassociate).action(asset_errors(&[asset(2)], None)));
-        let report = rig.answer(&event).await;
+        let report = harness.answer(&event).await;
         assert_eq!(report["status"], "partial");
         assert_eq!(
             report["failures"],
@@ -384,7 +396,7 @@ async fn rejected_assets_of_other_events_are_dead_lettered_and_reported() {
                 "queued": false,
             }])
         );
-        assert_eq!(rig.lettered_assets(), [[asset(2)]]);
-        assert_eq!(rig.remaining(), [2]);
+        assert_eq!(harness.lettered_assets(), [[asset(2)]]);
+        assert_eq!(harness.remaining(), [2]);
     }
 }

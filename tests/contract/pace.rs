@@ -10,13 +10,13 @@ use serde_json::{Value, json};
 use simulator::{Fault, Settings, Throttle};
 use tokio::time::{Instant, sleep};
 
-use crate::support::{Rig, assets, project, record, records, request};
+use crate::support::{Harness, assets, project, record, records, request};
 
 const LATENCY: Duration = Duration::from_millis(50);
 const BURST: f64 = 10.0;
 
 /// A function of a service with this rate, for requests of any size.
-fn rig(rate: f64, burst: f64) -> Rig {
+fn harness(rate: f64, burst: f64) -> Harness {
     let settings = Settings {
         latency: LATENCY,
         throttle: Some(Throttle { rate, burst }),
@@ -24,15 +24,15 @@ fn rig(rate: f64, burst: f64) -> Rig {
     };
     // The same luck in every run.
     fastrand::seed(1);
-    let mut rig = Rig::new(settings).without_work_queue();
-    rig.time_left = Duration::from_secs(900);
-    rig
+    let mut harness = Harness::new(settings).without_work_queue();
+    harness.time_left = Duration::from_secs(900);
+    harness
 }
 
 /// A request for this many full batches of a project.
-fn job(rig: &Rig, number: usize, batches: usize) -> Value {
+fn job(harness: &Harness, number: usize, batches: usize) -> Value {
     let ids = assets(number * 1_000_000..number * 1_000_000 + batches * 100);
-    rig.simulator.add_project(&project(number), &ids);
+    harness.simulator.add_project(&project(number), &ids);
     request(number, &ids)
 }
 
@@ -60,12 +60,12 @@ impl Took {
 }
 
 /// Has a job of this many batches done.
-async fn done(rig: &Rig, number: usize, batches: usize) -> Took {
-    let event = job(rig, number, batches);
+async fn done(harness: &Harness, number: usize, batches: usize) -> Took {
+    let event = job(harness, number, batches);
     let start = Instant::now();
-    let report = rig.answer(&event).await;
+    let report = harness.answer(&event).await;
     assert_eq!(report["status"], "succeeded", "{}", report["failures"]);
-    let calls = rig.calls().len();
+    let calls = harness.calls().len();
     assert_eq!(report["calls"], json!(calls));
     Took {
         seconds: start.elapsed().as_secs_f64(),
@@ -77,7 +77,7 @@ async fn done(rig: &Rig, number: usize, batches: usize) -> Took {
 #[tokio::test(start_paused = true)]
 async fn a_hundred_batches_take_little_more_than_the_services_own_minimum() {
     for rate in [2.0, 5.0, 10.0, 20.0, 50.0] {
-        let took = done(&rig(rate, BURST), 1, 100).await;
+        let took = done(&harness(rate, BURST), 1, 100).await;
         took.assert_within((100.0 - BURST) / rate, 1.25);
         took.assert_few_throttled();
     }
@@ -85,7 +85,7 @@ async fn a_hundred_batches_take_little_more_than_the_services_own_minimum() {
 
 #[tokio::test(start_paused = true)]
 async fn without_throttling_nothing_waits() {
-    let took = done(&rig(1e9, 1e9), 1, 100).await;
+    let took = done(&harness(1e9, 1e9), 1, 100).await;
     assert_eq!(took.calls, 100);
     // Eight at a time.
     assert_eq!(took.seconds, 13.0 * LATENCY.as_secs_f64());
@@ -93,7 +93,7 @@ async fn without_throttling_nothing_waits() {
 
 /// Changes the rate after a while, and has a job done meanwhile.
 async fn done_while_it_changes(from: f64, to: f64, after: f64, batches: usize) -> (Took, f64) {
-    let rig = rig(from, BURST);
+    let harness = harness(from, BURST);
     let change = async {
         sleep(Duration::from_secs_f64(after)).await;
         let throttle = Some(Throttle {
@@ -102,11 +102,11 @@ async fn done_while_it_changes(from: f64, to: f64, after: f64, batches: usize) -
         });
         let settings = Settings {
             throttle,
-            ..rig.simulator.settings()
+            ..harness.simulator.settings()
         };
-        rig.simulator.set_settings(settings);
+        harness.simulator.set_settings(settings);
     };
-    let (took, ()) = tokio::join!(done(&rig, 1, batches), change);
+    let (took, ()) = tokio::join!(done(&harness, 1, batches), change);
     let rest = batches as f64 - BURST - from * after;
     (took, after + rest / to)
 }
@@ -138,8 +138,8 @@ async fn a_rate_that_rises_is_found() {
 /// How many batches each of several functions has done when the first has done
 /// all of its own, and when the last has.
 async fn shared(functions: usize, rate: f64, batches: usize) -> (Vec<usize>, Took) {
-    let first = rig(rate, BURST);
-    let rigs: Vec<Rig> = (0..functions).map(|_| first.another()).collect();
+    let first = harness(rate, BURST);
+    let rigs: Vec<Harness> = (0..functions).map(|_| first.another()).collect();
     let events: Vec<Value> = (1..=functions)
         .map(|number| job(&first, number, batches))
         .collect();
@@ -147,7 +147,7 @@ async fn shared(functions: usize, rate: f64, batches: usize) -> (Vec<usize>, Too
     let mut running: FuturesUnordered<_> = rigs
         .iter()
         .zip(&events)
-        .map(|(rig, event)| rig.answer(event))
+        .map(|(harness, event)| harness.answer(event))
         .collect();
     let mut shares = None;
     while let Some(report) = running.next().await {
@@ -188,54 +188,54 @@ async fn several_functions_share_a_service_and_none_goes_without() {
 
 #[tokio::test(start_paused = true)]
 async fn where_nothing_is_let_through_all_is_given_up_after_a_few_calls() {
-    let rig = rig(1e-9, 0.0);
+    let harness = harness(1e-9, 0.0);
     let jobs: Vec<_> = (1..=100)
-        .map(|number| record(&format!("m-{number}"), &job(&rig, number, 1)))
+        .map(|number| record(&format!("m-{number}"), &job(&harness, number, 1)))
         .collect();
     let event = records(jobs);
     let start = Instant::now();
-    let answer = rig.answer(&event).await;
+    let answer = harness.answer(&event).await;
     let named = answer["batchItemFailures"].as_array().map(Vec::len);
     assert_eq!(named, Some(100), "no letter, and none counts as done");
-    assert_eq!(rig.letters().len(), 0);
-    let first = rig.calls().len();
+    assert_eq!(harness.letters().len(), 0);
+    let first = harness.calls().len();
     assert!(
         (14..=15).contains(&first),
         "{first}: eight at once, then a search"
     );
     assert!(start.elapsed() < Duration::from_secs(8));
     // The next invocation asks once.
-    rig.answer(&event).await;
-    assert_eq!(rig.calls().len(), first + 1);
+    harness.answer(&event).await;
+    assert_eq!(harness.calls().len(), first + 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_throttled_call_is_made_again_with_its_token() {
-    let rig = Rig::with_assets(0..100);
+    let harness = Harness::with_assets(0..100);
     let fault: Fault = "sitewise:first=3:status=429".parse().expect("a fault");
-    rig.simulator.fault(fault);
-    rig.answer(&request(1, &assets(0..100))).await;
-    let calls = rig.calls();
+    harness.simulator.fault(fault);
+    harness.answer(&request(1, &assets(0..100))).await;
+    let calls = harness.calls();
     assert_eq!(calls.len(), 4);
     assert!(calls.iter().all(|call| call.token == calls[0].token));
-    assert_eq!(rig.remaining(), [] as [usize; 0]);
+    assert_eq!(harness.remaining(), [] as [usize; 0]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_was_learned_is_kept_between_invocations() {
-    let rig = rig(10.0, BURST);
-    done(&rig, 1, 100).await;
-    let before = rig.calls().len();
-    let report = rig.answer(&job(&rig, 2, 50)).await;
+    let harness = harness(10.0, BURST);
+    done(&harness, 1, 100).await;
+    let before = harness.calls().len();
+    let report = harness.answer(&job(&harness, 2, 50)).await;
     assert_eq!(report["status"], "succeeded");
-    let calls = rig.calls().len() - before;
+    let calls = harness.calls().len() - before;
     assert!(calls - 50 <= 5, "{calls} calls");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_service_that_throttles_all_sees_a_few_calls_however_much_there_is_to_do() {
-    let rig = Rig::new(Settings::default());
-    rig.fault("sitewise:throttle");
+    let harness = Harness::new(Settings::default());
+    harness.fault("sitewise:throttle");
     let mut seen = Vec::new();
     for delivery in 0..5 {
         let event = records((0..100).map(|index| {
@@ -245,9 +245,9 @@ async fn a_service_that_throttles_all_sees_a_few_calls_however_much_there_is_to_
                 &request(1, &assets(first..first + 100)),
             )
         }));
-        let before = rig.calls().len();
-        rig.answer(&event).await;
-        seen.push(rig.calls().len() - before);
+        let before = harness.calls().len();
+        harness.answer(&event).await;
+        seen.push(harness.calls().len() - before);
     }
     // A search; then one call to see whether it is over.
     assert_eq!(seen, [7, 1, 1, 1, 1]);

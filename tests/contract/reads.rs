@@ -8,7 +8,7 @@ use simulator::{Absent, Action, Fault, Settings, Throttle};
 use tokio::time::Instant;
 
 use crate::support::{
-    Rig, asset, assets, failed, failed_numbers, project, record, records, request, rule_event,
+    Harness, asset, assets, failed, failed_numbers, project, record, records, request, rule_event,
 };
 
 const LATENCY: Duration = Duration::from_millis(50);
@@ -39,19 +39,20 @@ async fn where_the_service_complains_of_no_request_nothing_is_read() {
         "stall",
         "status=200:type=InternalFailureException",
     ] {
-        let rig = Rig::with_assets(0..400);
-        rig.fault(&format!("disassociate:{how}"));
+        let harness = Harness::with_assets(0..400);
+        harness.fault(&format!("disassociate:{how}"));
         let mut ids = assets(0..250);
         ids.extend(assets(0..3));
         ids.push("PUMP-7".to_owned());
-        rig.answer(&records([
-            record("m-1", &request(1, &ids)),
-            record("m-2", &request(1, &assets(300..310))),
-            record("m-3", &json!("not a request")),
-        ]))
-        .await;
-        rig.answer(&request(1, &assets(320..330))).await;
-        assert_eq!(rig.reads().len(), 0, "{how}");
+        harness
+            .answer(&records([
+                record("m-1", &request(1, &ids)),
+                record("m-2", &request(1, &assets(300..310))),
+                record("m-3", &json!("not a request")),
+            ]))
+            .await;
+        harness.answer(&request(1, &assets(320..330))).await;
+        assert_eq!(harness.reads().len(), 0, "{how}");
     }
 }
 
@@ -147,21 +148,21 @@ async fn where_membership_cannot_be_read_the_assets_are_unfinished_with_the_read
                         message: "not in project".to_owned(),
                     };
                 }
-                let rig = Rig::new(settings);
+                let harness = Harness::new(settings);
                 let others = assets(5_000..5_000 + members);
-                rig.simulator.add_project(&project(1), others);
-                rig.fault(&format!("{target}:{how}"));
+                harness.simulator.add_project(&project(1), others);
+                harness.fault(&format!("{target}:{how}"));
                 let case = format!("{reason} {how} {error:?}");
                 let mut ids = assets(0..3);
                 ids.push("PUMP-7".to_owned());
                 let event = records([record("m-1", &request(1, &ids))]);
-                assert_eq!(rig.answer(&event).await, failed(["m-1"]), "{case}");
-                assert_eq!(rig.letters().len() + rig.parts().len(), 0, "{case}");
+                assert_eq!(harness.answer(&event).await, failed(["m-1"]), "{case}");
+                assert_eq!(harness.letters().len() + harness.parts().len(), 0, "{case}");
 
                 for event in [rule_event(&request(1, &ids)), request(1, &ids)] {
-                    rig.simulator.clear_faults();
-                    rig.fault(&format!("{target}:{how}"));
-                    let report = rig.answer(&event).await;
+                    harness.simulator.clear_faults();
+                    harness.fault(&format!("{target}:{how}"));
+                    let report = harness.answer(&event).await;
                     assert_eq!(report["assets"]["queued"], 3, "{case}: {report}");
                     assert_eq!(report["assets"]["rejected"], 1, "{case}");
                     let failure = &report["failures"][1];
@@ -186,16 +187,17 @@ async fn a_refused_list_of_a_project_that_exists_leaves_its_assets_unfinished() 
         ),
     ] {
         for members in [0, 10] {
-            let rig = Rig::new(refusing());
-            rig.simulator
+            let harness = Harness::new(refusing());
+            harness
+                .simulator
                 .add_project(&project(1), assets(5_000..5_000 + members));
-            rig.fault(&format!("list:{how}"));
-            let report = rig.answer(&request(1, &assets(0..3))).await;
+            harness.fault(&format!("list:{how}"));
+            let report = harness.answer(&request(1, &assets(0..3))).await;
             assert_eq!(report["assets"]["queued"], 3, "{how}");
             assert_eq!(report["failures"][0]["code"], code, "{how}");
             let event = records([record("m-1", &request(1, &assets(0..3)))]);
-            assert_eq!(rig.answer(&event).await, failed(["m-1"]), "{how}");
-            assert_eq!(rig.letters().len(), 0, "{how}");
+            assert_eq!(harness.answer(&event).await, failed(["m-1"]), "{how}");
+            assert_eq!(harness.letters().len(), 0, "{how}");
         }
     }
 }
@@ -212,28 +214,28 @@ async fn any_other_refusal_of_a_projects_description_rejects_nothing() {
         "status=500:type=ResourceNotFoundException",
         "status=200:type=ResourceNotFoundException",
     ] {
-        let rig = Rig::new(refusing());
-        rig.fault(&format!("describe:{how}"));
+        let harness = Harness::new(refusing());
+        harness.fault(&format!("describe:{how}"));
         let event = records([record("m-1", &request(1, &assets(0..3)))]);
-        assert_eq!(rig.answer(&event).await, failed(["m-1"]), "{how}");
-        assert_eq!(rig.letters().len(), 0, "{how}");
+        assert_eq!(harness.answer(&event).await, failed(["m-1"]), "{how}");
+        assert_eq!(harness.letters().len(), 0, "{how}");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_an_unreadable_list_is_not_asked_about_is_done() {
     for Unreadable { how, .. } in unreadable() {
-        let rig = Rig::with_assets(0..100);
+        let harness = Harness::with_assets(0..100);
         let error = format!(
             "disassociate:asset={}:asset-error=INTERNAL_FAILURE",
             asset(3)
         );
-        rig.fault(&error);
-        rig.fault(&format!("reads:{how}"));
-        let report = rig.answer(&request(1, &assets(0..100))).await;
+        harness.fault(&error);
+        harness.fault(&format!("reads:{how}"));
+        let report = harness.answer(&request(1, &assets(0..100))).await;
         assert_eq!(report["assets"]["disassociated"], 99, "{how}");
         assert_eq!(report["assets"]["queued"], 1, "{how}");
-        assert_eq!(rig.remaining(), [3], "{how}");
+        assert_eq!(harness.remaining(), [3], "{how}");
     }
 }
 
@@ -247,11 +249,12 @@ async fn reads_that_fail_for_the_moment_are_repeated_as_calls_are() {
             continue;
         }
         for members in [0, 10] {
-            let rig = Rig::new(refusing());
-            rig.simulator
+            let harness = Harness::new(refusing());
+            harness
+                .simulator
                 .add_project(&project(1), assets(5_000..5_000 + members));
-            rig.fault(&format!("reads:first=2:{how}"));
-            let report = rig.answer(&request(1, &assets(0..3))).await;
+            harness.fault(&format!("reads:first=2:{how}"));
+            let report = harness.answer(&request(1, &assets(0..3))).await;
             assert_eq!(report["assets"]["absent"], 3, "{how}: {report}");
         }
     }
@@ -261,15 +264,18 @@ async fn reads_that_fail_for_the_moment_are_repeated_as_calls_are() {
 async fn no_read_outlives_the_deadline_whatever_time_is_left() {
     for how in ["stall", "stall-body", "latency=7000ms", "throttle"] {
         for milliseconds in [700, 1_000, 3_000, 10_000, 30_000, 60_000] {
-            let mut rig = Rig::new(refusing());
-            rig.simulator.add_project(&project(1), assets(100..700));
-            rig.fault(&format!("reads:{how}"));
-            rig.fault("disassociate:latency=90ms");
-            rig.time_left = Duration::from_millis(milliseconds);
+            let mut harness = Harness::new(refusing());
+            harness.simulator.add_project(&project(1), assets(100..700));
+            harness.fault(&format!("reads:{how}"));
+            harness.fault("disassociate:latency=90ms");
+            harness.time_left = Duration::from_millis(milliseconds);
             let start = Instant::now();
             let event = records([record("m-1", &request(1, &assets(0..3)))]);
-            let answer = rig.answer(&event).await;
-            assert!(start.elapsed() <= rig.time_left, "{how} {milliseconds} ms");
+            let answer = harness.answer(&event).await;
+            assert!(
+                start.elapsed() <= harness.time_left,
+                "{how} {milliseconds} ms"
+            );
             let is_read = how.starts_with("latency") && milliseconds == 60_000;
             let expected = if is_read { failed([]) } else { failed(["m-1"]) };
             assert_eq!(answer, expected, "{how} {milliseconds} ms");
@@ -279,11 +285,12 @@ async fn no_read_outlives_the_deadline_whatever_time_is_left() {
 
 #[tokio::test(start_paused = true)]
 async fn a_list_without_an_end_is_unfinished_in_time() {
-    let rig = Rig::new(refusing());
-    rig.simulator.add_project(&project(1), assets(100..110));
-    rig.fault("list:latency=50ms");
+    let harness = Harness::new(refusing());
+    harness.simulator.add_project(&project(1), assets(100..110));
+    harness.fault("list:latency=50ms");
     let endless = json!({"assetIds": assets(100..110), "nextToken": "again"});
-    rig.simulator
+    harness
+        .simulator
         .fault(
             "list:status=200"
                 .parse::<Fault>()
@@ -297,8 +304,8 @@ async fn a_list_without_an_end_is_unfinished_in_time() {
         );
     let start = Instant::now();
     let event = records([record("m-1", &request(1, &assets(0..3)))]);
-    assert_eq!(rig.answer(&event).await, failed(["m-1"]));
-    assert!(start.elapsed() <= rig.time_left);
+    assert_eq!(harness.answer(&event).await, failed(["m-1"]));
+    assert!(start.elapsed() <= harness.time_left);
 }
 
 /// One message's assets need a read; all others are good.
@@ -306,20 +313,22 @@ async fn a_list_without_an_end_is_unfinished_in_time() {
 async fn giving_up_on_throttled_reads_ends_only_what_needs_them() {
     for concurrency in [1, 2, 8] {
         for place in [0, 25, 49] {
-            let mut rig = Rig::new(Settings {
+            let mut harness = Harness::new(Settings {
                 latency: LATENCY,
                 ..refusing()
             });
-            rig.function.call_concurrency = concurrency;
-            rig.fault("reads:throttle");
+            harness.function.call_concurrency = concurrency;
+            harness.fault("reads:throttle");
             let event = records((0..50).map(|number| {
                 let members = if number == place { 1..2 } else { 0..1 };
-                rig.simulator.add_project(&project(number), assets(members));
+                harness
+                    .simulator
+                    .add_project(&project(number), assets(members));
                 record(&format!("m-{number}"), &request(number, &[asset(0)]))
             }));
-            let left = failed_numbers(&rig.answer(&event).await);
+            let left = failed_numbers(&harness.answer(&event).await);
             assert_eq!(left, [place], "{concurrency} at a time");
-            let reads = rig.reads().len();
+            let reads = harness.reads().len();
             assert!((2..=15).contains(&reads), "{reads} reads");
         }
     }
@@ -335,16 +344,16 @@ async fn reads_keep_to_the_rate_that_the_service_allows() {
         };
         // The same random numbers in every run.
         fastrand::seed(1);
-        let mut rig = Rig::new(settings);
-        rig.time_left = Duration::from_secs(900);
+        let mut harness = Harness::new(settings);
+        harness.time_left = Duration::from_secs(900);
         // Each costs a call, and a list.
         let event = records((0..100).map(|number| {
-            rig.simulator.add_project(&project(number), [asset(1)]);
+            harness.simulator.add_project(&project(number), [asset(1)]);
             record(&format!("m-{number}"), &request(number, &[asset(0)]))
         }));
         let start = Instant::now();
-        assert_eq!(rig.answer(&event).await, failed([]));
-        let (seconds, requests) = (start.elapsed().as_secs_f64(), rig.requests().len());
+        assert_eq!(harness.answer(&event).await, failed([]));
+        let (seconds, requests) = (start.elapsed().as_secs_f64(), harness.requests().len());
         let least = (200.0 - 10.0) / rate;
         assert!(seconds <= 1.25 * least, "{seconds} s, at least {least} s");
         let throttled = requests - 200;
@@ -355,18 +364,20 @@ async fn reads_keep_to_the_rate_that_the_service_allows() {
 #[tokio::test(start_paused = true)]
 async fn reads_count_among_the_requests_in_flight() {
     for concurrency in [1, 3, 8] {
-        let mut rig = Rig::new(Settings {
+        let mut harness = Harness::new(Settings {
             latency: LATENCY,
             ..refusing()
         });
-        rig.function.call_concurrency = concurrency;
+        harness.function.call_concurrency = concurrency;
         let event = records((0..40).map(|number| {
-            rig.simulator.add_project(&project(number), assets(1..3));
+            harness
+                .simulator
+                .add_project(&project(number), assets(1..3));
             let ids = assets(0..1 + number % 2);
             record(&format!("m-{number}"), &request(number, &ids))
         }));
-        assert_eq!(rig.answer(&event).await, failed([]));
-        let starts: Vec<Duration> = rig.requests().iter().map(|call| call.at).collect();
+        assert_eq!(harness.answer(&event).await, failed([]));
+        let starts: Vec<Duration> = harness.requests().iter().map(|call| call.at).collect();
         let in_flight = starts.iter().map(|start| {
             let since = starts.iter().filter(|other| *other <= start);
             since.filter(|other| **other + LATENCY > *start).count()
@@ -377,16 +388,17 @@ async fn reads_count_among_the_requests_in_flight() {
 
 #[tokio::test(start_paused = true)]
 async fn a_panic_in_a_read_leaves_its_assets_unfinished() {
-    let rig = Rig::new(refusing());
-    rig.simulator.add_project(&project(1), [asset(1)]);
-    rig.simulator.add_project(&project(2), [asset(2)]);
-    rig.simulator
+    let harness = Harness::new(refusing());
+    harness.simulator.add_project(&project(1), [asset(1)]);
+    harness.simulator.add_project(&project(2), [asset(2)]);
+    harness
+        .simulator
         .fault(Fault::reads().action(Action::Panic("a panic".to_owned())));
     let event = records([
         record("m-1", &request(1, &[asset(0)])),
         record("m-2", &request(2, &[asset(2)])),
     ]);
-    assert_eq!(rig.answer(&event).await, failed(["m-1"]));
-    let report: Value = rig.answer(&request(1, &[asset(0)])).await;
+    assert_eq!(harness.answer(&event).await, failed(["m-1"]));
+    let report: Value = harness.answer(&request(1, &[asset(0)])).await;
     assert_eq!(report["failures"][0]["code"], "InternalError");
 }

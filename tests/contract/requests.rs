@@ -4,12 +4,12 @@ use serde_json::json;
 use simulator::Settings;
 
 use crate::support::{
-    Rig, asset, assets, failed, project, record, records, request, rule_event, topic_event,
+    Harness, asset, assets, failed, project, record, records, request, rule_event, topic_event,
 };
 
 #[tokio::test(start_paused = true)]
 async fn repeated_ids_are_sent_once_and_counted() {
-    let rig = Rig::with_assets(0..3);
+    let harness = Harness::with_assets(0..3);
     let ids = [
         asset(0),
         asset(1),
@@ -18,8 +18,8 @@ async fn repeated_ids_are_sent_once_and_counted() {
         "x".to_owned(),
         "x".to_owned(),
     ];
-    let report = rig.answer(&request(1, &ids)).await;
-    assert_eq!(rig.calls()[0].assets, assets(0..2));
+    let report = harness.answer(&request(1, &ids)).await;
+    assert_eq!(harness.calls()[0].assets, assets(0..2));
     assert_eq!(
         report["assets"],
         json!({"requested": 3, "duplicates": 3, "disassociated": 2, "absent": 0,
@@ -29,7 +29,7 @@ async fn repeated_ids_are_sent_once_and_counted() {
 
 #[tokio::test(start_paused = true)]
 async fn a_bad_id_is_rejected_alone_and_the_others_go_ahead() {
-    let rig = Rig::with_assets(0..3);
+    let harness = Harness::with_assets(0..3);
     for bad in [
         "",
         "..",
@@ -40,40 +40,40 @@ async fn a_bad_id_is_rejected_alone_and_the_others_go_ahead() {
         &format!("{{{}}}", asset(0)),
         "externalId:pump-7",
     ] {
-        rig.simulator.add_project(&project(1), assets(0..3));
+        harness.simulator.add_project(&project(1), assets(0..3));
         let ids = [asset(0), bad.to_owned(), asset(1)];
         let event = records([record("m-1", &request(1, &ids))]);
-        assert_eq!(rig.answer(&event).await, failed([]));
-        assert_eq!(rig.remaining(), [2], "{bad:?}");
-        let letter = rig.letter_bodies().pop().expect("a letter");
+        assert_eq!(harness.answer(&event).await, failed([]));
+        assert_eq!(harness.remaining(), [2], "{bad:?}");
+        let letter = harness.letter_bodies().pop().expect("a letter");
         assert_eq!(letter["assetIds"], json!([bad]));
         assert_eq!(letter["errors"][0]["code"], "InvalidAssetId");
     }
-    rig.assert_nothing_invalid_was_sent();
+    harness.assert_nothing_invalid_was_sent();
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_request_of_bad_ids_only_makes_no_call() {
-    let rig = Rig::with_assets(0..3);
-    let report = rig
+    let harness = Harness::with_assets(0..3);
+    let report = harness
         .answer(&request(1, &["a".to_owned(), "b".to_owned()]))
         .await;
     assert_eq!(report["status"], "failed");
     assert_eq!(report["calls"], 0);
-    assert_eq!(rig.lettered_assets(), [["a", "b"]]);
-    assert_eq!(rig.simulator.calls().len(), 1, "the letter alone");
+    assert_eq!(harness.lettered_assets(), [["a", "b"]]);
+    assert_eq!(harness.simulator.calls().len(), 1, "the letter alone");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_malformed_request_is_reported_with_every_problem() {
-    let rig = Rig::with_assets(0..3);
+    let harness = Harness::with_assets(0..3);
     let bad = json!({"projectId": 7, "assetIds": [], "clientToken": "short"});
     let problems = "projectId: expected a string, found a number; \
                     assetIds: expected at least one asset id, found none; \
                     clientToken: expected 36 to 64 characters, found 5";
     for event in [bad.clone(), rule_event(&bad), topic_event(&bad)] {
         assert_eq!(
-            rig.answer(&event).await,
+            harness.answer(&event).await,
             json!({
                 "requestId": crate::support::REQUEST_ID, "projectId": null, "status": "failed",
                 "assets": {"requested": 0, "duplicates": 0, "disassociated": 0, "absent": 0,
@@ -86,7 +86,7 @@ async fn a_malformed_request_is_reported_with_every_problem() {
             })
         );
     }
-    let letters = rig.letters();
+    let letters = harness.letters();
     assert_eq!(letters[0].body, bad.to_string());
     assert_eq!(letters[1].body, rule_event(&bad).to_string());
     assert_eq!(
@@ -97,32 +97,34 @@ async fn a_malformed_request_is_reported_with_every_problem() {
         assert_eq!(letter.attributes["ErrorCode"], "InvalidRequest");
         assert_eq!(letter.attributes["ErrorMessage"], problems);
     }
-    assert_eq!(rig.calls().len(), 0);
+    assert_eq!(harness.calls().len(), 0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_project_id_that_would_rewrite_the_path_never_reaches_the_wire() {
-    let rig = Rig::with_assets(0..3);
+    let harness = Harness::with_assets(0..3);
     for bad in ["..", ".", "", "a/b", "%2e%2e", &project(1).to_uppercase()] {
-        let report = rig
+        let report = harness
             .answer(&json!({"projectId": bad, "assetIds": [asset(0)]}))
             .await;
         assert_eq!(report["status"], "failed");
         assert_eq!(report["projectId"], bad);
     }
-    assert_eq!(rig.calls().len(), 0);
+    assert_eq!(harness.calls().len(), 0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_dead_letter_is_itself_a_request() {
-    let rig = Rig::with_assets(0..3);
+    let harness = Harness::with_assets(0..3);
     let ids = [asset(0), "PUMP-7".to_owned()];
-    rig.answer(&records([record("m-1", &request(1, &ids))]))
+    harness
+        .answer(&records([record("m-1", &request(1, &ids))]))
         .await;
-    let letter = rig.simulator.take_messages("dead-letters").remove(0);
-    rig.answer(&records([record("m-2", &json!(letter.body))]))
+    let letter = harness.simulator.take_messages("dead-letters").remove(0);
+    harness
+        .answer(&records([record("m-2", &json!(letter.body))]))
         .await;
-    let again = rig.letter_bodies().remove(0);
+    let again = harness.letter_bodies().remove(0);
     assert_eq!(again["assetIds"], json!(["PUMP-7"]));
     assert_eq!(again["source"]["messageId"], "m-2");
 }
@@ -148,29 +150,32 @@ async fn one_unreadable_body_never_affects_its_neighbours() {
     ];
     for bad in bad_bodies {
         for place in 0..3 {
-            let rig = Rig::with_assets(0..3);
+            let harness = Harness::with_assets(0..3);
             let mut all = vec![
                 record("m-1", &request(1, &[asset(1)])),
                 record("m-2", &request(1, &[asset(2)])),
             ];
             all.insert(place, record("bad", &bad));
-            assert_eq!(rig.answer(&records(all)).await, failed([]), "{bad}");
-            assert_eq!(rig.remaining(), [0], "{bad}");
-            assert_eq!(rig.letters().len(), 1, "{bad}");
-            assert_eq!(rig.letters()[0].attributes["ErrorCode"], "InvalidRequest");
+            assert_eq!(harness.answer(&records(all)).await, failed([]), "{bad}");
+            assert_eq!(harness.remaining(), [0], "{bad}");
+            assert_eq!(harness.letters().len(), 1, "{bad}");
+            assert_eq!(
+                harness.letters()[0].attributes["ErrorCode"],
+                "InvalidRequest"
+            );
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_payload_that_is_none_of_the_events_is_a_lambda_error() {
-    let rig = Rig::new(Settings::default());
+    let harness = Harness::new(Settings::default());
     for payload in [json!(null), json!({}), json!("x"), json!({"Records": [{}]})] {
-        let error = rig.handle(&payload).await.expect_err("an error");
+        let error = harness.handle(&payload).await.expect_err("an error");
         assert!(
             error.starts_with("UnrecognizedEvent: unrecognized event: expected an SQS event"),
             "{error}"
         );
     }
-    assert_eq!(rig.simulator.calls().len(), 0);
+    assert_eq!(harness.simulator.calls().len(), 0);
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 use simulator::{Call, Message, Operation};
 
-use crate::support::{DEAD_LETTERS, Rig, WORK};
+use crate::support::{DEAD_LETTERS, Harness, WORK};
 
 /// Long lists in short: their length, first and last.
 fn short(value: &Value) -> Value {
@@ -57,21 +57,22 @@ async fn every_sample_does_what_its_snapshot_says() {
     for sample in samples {
         let text = fs::read_to_string(&sample).expect("a sample");
         let event: Value = serde_json::from_str(&text).expect("JSON");
-        let rig = Rig::new(simulator::Settings::default());
-        rig.simulator.seed_from_event(&text);
-        let answer = rig.handle(&event).await;
-        let projects: BTreeMap<String, usize> = rig
+        let harness = Harness::new(simulator::Settings::default());
+        harness.simulator.seed_from_event(&text);
+        let answer = harness.handle(&event).await;
+        let projects: BTreeMap<String, usize> = harness
             .simulator
             .projects()
             .into_iter()
             .map(|(project, assets)| (project, assets.len()))
             .collect();
-        let calls: Vec<Value> = rig.calls().iter().map(call).collect();
+        let calls: Vec<Value> = harness.calls().iter().map(call).collect();
         let queue =
-            |name| -> Vec<Value> { rig.simulator.messages(name).iter().map(body).collect() };
-        rig.assert_nothing_invalid_was_sent();
+            |name| -> Vec<Value> { harness.simulator.messages(name).iter().map(body).collect() };
+        harness.assert_nothing_invalid_was_sent();
         assert!(
-            rig.simulator
+            harness
+                .simulator
                 .calls()
                 .iter()
                 .all(|call| call.operation != Operation::Other)

@@ -134,14 +134,14 @@ pub(crate) fn sdk_config(http_client: SharedHttpClient) -> aws_types::sdk_config
         .http_client(http_client)
 }
 
-pub(crate) struct Rig {
+pub(crate) struct Harness {
     pub(crate) simulator: Simulator,
     pub(crate) function: Function,
     pub(crate) request_id: &'static str,
     pub(crate) time_left: Duration,
 }
 
-impl Rig {
+impl Harness {
     /// A function with both queues, and a simulator with these settings.
     pub(crate) fn new(settings: Settings) -> Self {
         let simulator = Simulator::new(settings);
@@ -163,9 +163,9 @@ impl Rig {
 
     /// The same with one project, number 1, that has these assets.
     pub(crate) fn with_assets(numbers: impl IntoIterator<Item = usize>) -> Self {
-        let rig = Self::new(Settings::default());
-        rig.simulator.add_project(&project(1), assets(numbers));
-        rig
+        let harness = Self::new(Settings::default());
+        harness.simulator.add_project(&project(1), assets(numbers));
+        harness
     }
 
     /// Another function, of the same service and queues.
@@ -190,9 +190,9 @@ impl Rig {
 
     /// Without both queues: the work queue requires the other one.
     pub(crate) fn without_queues(self) -> Self {
-        let mut rig = self.without_work_queue();
-        rig.function.dead_letter_queue = None;
-        rig
+        let mut harness = self.without_work_queue();
+        harness.function.dead_letter_queue = None;
+        harness
     }
 
     /// Has every call that contains one of these assets refused.

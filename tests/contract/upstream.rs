@@ -20,7 +20,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use crate::support::{Rig, asset, failed, record, records, request, sdk_config};
+use crate::support::{Harness, asset, failed, record, records, request, sdk_config};
 
 /// One row of the table.
 struct Row {
@@ -423,30 +423,30 @@ impl Row {
     }
 
     async fn handled(&self, event: &Value) -> Value {
-        let mut rig = Rig::with_assets([0]);
-        rig.time_left = self.time_left;
-        let served = self.upstream.serve(&rig).await;
+        let mut harness = Harness::with_assets([0]);
+        harness.time_left = self.time_left;
+        let served = self.upstream.serve(&harness).await;
         let config = sdk_config(Builder::new().build_http())
             .endpoint_url(&served.url)
             .build();
-        rig.function.sitewise = SiteWise::new(&config);
-        let answer = match rig.handle(event).await {
+        harness.function.sitewise = SiteWise::new(&config);
+        let answer = match harness.handle(event).await {
             Ok(answer) => short_report(answer),
             Err(error) => json!(error),
         };
-        rig.assert_nothing_invalid_was_sent();
-        let letters: Vec<Value> = rig
+        harness.assert_nothing_invalid_was_sent();
+        let letters: Vec<Value> = harness
             .letter_bodies()
             .into_iter()
             .flat_map(|letter| letter["errors"].as_array().cloned().unwrap_or_default())
             .map(|error| json!([error["assetId"], error["code"]]))
             .collect();
         json!({
-            "attempts": rig.calls().len() + served.attempts.load(Ordering::SeqCst),
-            "reads": rig.reads().len(),
+            "attempts": harness.calls().len() + served.attempts.load(Ordering::SeqCst),
+            "reads": harness.reads().len(),
             "answer": answer,
             "letters": letters,
-            "parts": rig.parts().len(),
+            "parts": harness.parts().len(),
         })
     }
 }
@@ -473,14 +473,14 @@ struct Served {
 }
 
 impl Upstream {
-    async fn serve(&self, rig: &Rig) -> Served {
+    async fn serve(&self, harness: &Harness) -> Served {
         let attempts = Arc::<AtomicUsize>::default();
         let (addr, alive): (_, Box<dyn Any>) = match self {
             Self::Simulated(faults) => {
                 for fault in faults {
-                    rig.simulator.fault(fault.clone());
+                    harness.simulator.fault(fault.clone());
                 }
-                let server = rig.simulator.serve(([127, 0, 0, 1], 0).into()).await;
+                let server = harness.simulator.serve(([127, 0, 0, 1], 0).into()).await;
                 let server = server.expect("a free port");
                 (server.addr(), Box::new(server))
             }

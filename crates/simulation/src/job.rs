@@ -93,7 +93,7 @@ impl Took {
         self.time.as_secs_f64() / self.minimum.as_secs_f64()
     }
 
-    /// Tells whether everything was done.
+    /// Returns whether everything was done.
     pub fn is_whole(&self) -> bool {
         self.left == 0 && self.given_up == 0
     }

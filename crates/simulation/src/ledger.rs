@@ -81,7 +81,7 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    /// Tells whether an asset is out of its project, or was before someone
+    /// Returns whether an asset is out of its project, or was before someone
     /// added it back, for all that `message` knows.
     fn is_gone(&self, projects: &Projects, named: &Named, message: &str) -> bool {
         let is_there = projects
@@ -287,7 +287,7 @@ impl Ledger {
     }
 }
 
-/// Tells whether this may be an asset's fate, whatever else was asked for.
+/// Returns whether this may be an asset's fate, whatever else was asked for.
 fn may_end(kind: Kind, is_gone: bool, code: Option<&str>, scenario: &Scenario) -> bool {
     let settings = &scenario.settings;
     // An asset that a list still shows is rejected as one that is not there.

@@ -164,12 +164,12 @@ impl Planned {
         assets.find(|asset| asset.kind == Kind::Good)
     }
 
-    /// Tells whether it can never be done.
+    /// Returns whether it can never be done.
     pub(crate) fn is_poison(&self) -> bool {
         self.assets.iter().any(|asset| asset.kind == Kind::Poison)
     }
 
-    /// Tells whether every call for it is the same at every delivery: its
+    /// Returns whether every call for it is the same at every delivery: its
     /// tokens are its own, and no asset of it is ever tried apart from others.
     pub(crate) fn repeats_its_calls(&self) -> bool {
         self.token.is_some()

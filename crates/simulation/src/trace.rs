@@ -86,7 +86,7 @@ impl Trace {
         })
     }
 
-    /// Tells whether the process sent this dead letter, and a list showed the
+    /// Returns whether the process sent this dead letter, and a list showed the
     /// asset that was asked for when the last call that failed with it was over.
     pub(crate) fn confirms(&self, letter: &str, named: &Named) -> bool {
         let (failed, shown) = (self.failed.get(named), self.shown.get(named));

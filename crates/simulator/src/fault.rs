@@ -100,7 +100,7 @@ pub enum Action {
 }
 
 impl Action {
-    /// Tells whether the request gets to the service, which may throttle it.
+    /// Returns whether the request gets to the service, which may throttle it.
     pub(crate) fn reaches_service(&self) -> bool {
         !matches!(
             self,
@@ -211,7 +211,7 @@ impl Fault {
         self
     }
 
-    /// Tells whether the fault fires for `call`; `dice` gives numbers from 0 to 1.
+    /// Returns whether the fault fires for `call`; `dice` gives numbers from 0 to 1.
     pub(crate) fn fires(&mut self, call: &Call, dice: &mut impl FnMut() -> f64) -> bool {
         let is =
             |filter: &Option<String>, value: &Option<String>| filter.is_none() || filter == value;
@@ -247,7 +247,7 @@ impl Fault {
     }
 }
 
-/// Tells whether something that fails `heals_after` times fails once more, and
+/// Returns whether something that fails `heals_after` times fails once more, and
 /// counts it.
 pub(crate) fn fails_again(
     failed: &mut HashMap<String, u32>,

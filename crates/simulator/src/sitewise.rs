@@ -116,7 +116,7 @@ pub(crate) struct SiteWise {
     remembered: HashMap<String, Remembered>,
 }
 
-/// Tells whether a text is an identifier by the pattern of the service model.
+/// Returns whether a text is an identifier by the pattern of the service model.
 pub(crate) fn is_id(text: &str) -> bool {
     text.len() == 36
         && text.bytes().all(|byte| !byte.is_ascii_uppercase())

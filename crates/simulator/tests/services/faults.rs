@@ -8,40 +8,40 @@ use aws_sdk_sqs::error::ProvideErrorMetadata;
 use simulator::{Absent, Action, Fault, Operation, Settings, Throttle, Tokens};
 use tokio::time::Instant;
 
-use crate::support::{Entry, Rig, Trouble, asset, assets, entry, message, project};
+use crate::support::{Entry, Harness, Trouble, asset, assets, entry, message, project};
 
 /// Two assets, and an action on the first disassociation.
-fn rig(action: Action) -> Rig {
-    let rig = Rig::with_assets([1, 2]);
+fn harness(action: Action) -> Harness {
+    let harness = Harness::with_assets([1, 2]);
     let fault = Fault::on(Operation::Disassociate).first(1).action(action);
-    rig.simulator.fault(fault);
-    rig
+    harness.simulator.fault(fault);
+    harness
 }
 
 /// What the SDK sees of an action, after checking the record and the project.
 async fn seen(action: Action, ending: (Option<u16>, bool)) -> Option<Result<Vec<Entry>, Trouble>> {
-    let rig = rig(action);
-    let seen = rig.disassociate_within(3600, [1]).await;
-    assert_eq!(rig.endings(), [ending]);
+    let harness = harness(action);
+    let seen = harness.disassociate_within(3600, [1]).await;
+    assert_eq!(harness.endings(), [ending]);
     let is_applied = ending.1;
     assert_eq!(
-        rig.remaining(),
+        harness.remaining(),
         if is_applied { vec![2] } else { vec![1, 2] }
     );
     // The fault was for the first call only.
-    assert_eq!(rig.disassociate([2]).await, Ok(vec![]));
+    assert_eq!(harness.disassociate([2]).await, Ok(vec![]));
     seen
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_reply_is_given_as_it_is_and_applies_nothing() {
-    let rig = rig(Action::Reply {
+    let harness = harness(Action::Reply {
         status: 503,
         error_type: Some("ServiceUnavailable".to_owned()),
         headers: vec![("retry-after".to_owned(), "7".to_owned())],
         body: r#"{"message":"later"}"#.to_owned(),
     });
-    let error = rig
+    let error = harness
         .raw_call(&project(1), assets([1]), None)
         .await
         .expect_err("a 503");
@@ -60,8 +60,8 @@ async fn a_reply_is_given_as_it_is_and_applies_nothing() {
         Trouble::of(&error),
         Trouble::refused(503, "ServiceUnavailable", "later")
     );
-    assert_eq!(rig.endings(), [(Some(503), false)]);
-    assert_eq!(rig.remaining(), [1, 2]);
+    assert_eq!(harness.endings(), [(Some(503), false)]);
+    assert_eq!(harness.remaining(), [1, 2]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -95,8 +95,8 @@ async fn a_refusal_is_the_error_that_it_names_and_applies_nothing() {
         );
     }
 
-    let rig = rig(refuse(429, "ThrottlingException"));
-    let error = rig
+    let harness = harness(refuse(429, "ThrottlingException"));
+    let error = harness
         .raw_call(&project(1), assets([1]), None)
         .await
         .expect_err("throttled");
@@ -108,14 +108,14 @@ async fn a_refusal_is_the_error_that_it_names_and_applies_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn a_refusal_of_a_message_has_its_type_in_the_body_too() {
-    let rig = Rig::new(Settings::default());
-    let url = rig.simulator.create_queue("q");
-    rig.simulator.fault(Fault::sqs().action(Action::Refuse {
+    let harness = Harness::new(Settings::default());
+    let url = harness.simulator.create_queue("q");
+    harness.simulator.fault(Fault::sqs().action(Action::Refuse {
         status: 400,
         error_type: "RequestThrottled".to_owned(),
         message: "slow down".to_owned(),
     }));
-    let error = rig
+    let error = harness
         .sqs
         .send_message()
         .queue_url(&url)
@@ -130,13 +130,13 @@ async fn a_refusal_of_a_message_has_its_type_in_the_body_too() {
     );
     assert_eq!(error.code(), Some("RequestThrottled"));
     assert!(error.into_service_error().is_request_throttled());
-    assert_eq!(rig.bodies("q"), [""; 0]);
-    assert_eq!(rig.endings(), [(Some(400), false)]);
+    assert_eq!(harness.bodies("q"), [""; 0]);
+    assert_eq!(harness.endings(), [(Some(400), false)]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn latencies_add_up_with_each_other_and_with_the_setting() {
-    let rig = Rig::new(Settings {
+    let harness = Harness::new(Settings {
         latency: Duration::from_millis(1),
         ..Settings::default()
     })
@@ -144,29 +144,29 @@ async fn latencies_add_up_with_each_other_and_with_the_setting() {
     .and_fault("disassociate:latency=20ms")
     .and_fault("disassociate:latency=300ms");
     let start = Instant::now();
-    assert_eq!(rig.disassociate([1]).await, Ok(vec![]));
+    assert_eq!(harness.disassociate([1]).await, Ok(vec![]));
     assert_eq!(start.elapsed(), Duration::from_millis(321));
-    assert_eq!(rig.endings(), [(Some(200), true)]);
+    assert_eq!(harness.endings(), [(Some(200), true)]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_fault_after_a_latency_still_fires_and_comes_late() {
-    let rig = Rig::with_assets([1])
+    let harness = Harness::with_assets([1])
         .and_fault("disassociate:latency=20ms")
         .and_fault("disassociate:reset")
         .and_fault("disassociate:latency=300ms");
     let start = Instant::now();
-    assert_eq!(rig.disassociate([1]).await, Err(Trouble::Io));
+    assert_eq!(harness.disassociate([1]).await, Err(Trouble::Io));
     assert_eq!(start.elapsed(), Duration::from_millis(20));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_call_given_up_while_it_is_slow_is_not_applied() {
-    let rig = Rig::with_assets([1]).and_fault("disassociate:latency=5000ms");
-    assert_eq!(rig.disassociate_within(1, [1]).await, None);
+    let harness = Harness::with_assets([1]).and_fault("disassociate:latency=5000ms");
+    assert_eq!(harness.disassociate_within(1, [1]).await, None);
     tokio::time::advance(Duration::from_secs(10)).await;
-    assert_eq!(rig.remaining(), [1]);
-    assert_eq!(rig.endings(), [(None, false)]);
+    assert_eq!(harness.remaining(), [1]);
+    assert_eq!(harness.endings(), [(None, false)]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -211,8 +211,8 @@ async fn garbage_cannot_be_read_but_the_request_is_applied() {
 
 #[tokio::test(start_paused = true)]
 async fn a_panic_is_the_callers_and_applies_nothing() {
-    let rig = rig(Action::Panic("on request".to_owned()));
-    let sitewise = rig.sitewise.clone();
+    let harness = harness(Action::Panic("on request".to_owned()));
+    let sitewise = harness.sitewise.clone();
     let call = tokio::spawn(
         AssertUnwindSafe(async move {
             let call = sitewise.batch_disassociate_project_assets();
@@ -226,10 +226,10 @@ async fn a_panic_is_the_callers_and_applies_nothing() {
         panic.downcast_ref::<String>().map(String::as_str),
         Some("on request")
     );
-    assert_eq!(rig.endings(), [(None, false)]);
-    assert_eq!(rig.remaining(), [1, 2]);
+    assert_eq!(harness.endings(), [(None, false)]);
+    assert_eq!(harness.remaining(), [1, 2]);
     // It does no harm to the simulator.
-    assert_eq!(rig.disassociate([1]).await, Ok(vec![]));
+    assert_eq!(harness.disassociate([1]).await, Ok(vec![]));
 }
 
 fn asset_errors(numbers: &[usize], heals_after: Option<u32>) -> Fault {
@@ -248,42 +248,42 @@ fn not_now(numbers: &[usize]) -> Result<Vec<Entry>, Trouble> {
 
 #[tokio::test(start_paused = true)]
 async fn an_asset_error_keeps_its_asset_and_the_others_leave() {
-    let rig = Rig::with_assets(1..=4);
-    rig.simulator.fault(asset_errors(&[2, 4], None));
+    let harness = Harness::with_assets(1..=4);
+    harness.simulator.fault(asset_errors(&[2, 4], None));
     for remaining in [vec![2, 4], vec![2, 4]] {
-        assert_eq!(rig.disassociate(1..=4).await, not_now(&[2, 4]));
-        assert_eq!(rig.remaining(), remaining);
+        assert_eq!(harness.disassociate(1..=4).await, not_now(&[2, 4]));
+        assert_eq!(harness.remaining(), remaining);
     }
-    assert_eq!(rig.endings(), [(Some(200), true); 2]);
+    assert_eq!(harness.endings(), [(Some(200), true); 2]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn asset_errors_without_assets_are_for_every_asset() {
-    let rig = Rig::with_assets(1..=3);
-    rig.simulator.fault(asset_errors(&[], None));
-    assert_eq!(rig.disassociate(1..=3).await, not_now(&[1, 2, 3]));
-    assert_eq!(rig.remaining(), [1, 2, 3]);
+    let harness = Harness::with_assets(1..=3);
+    harness.simulator.fault(asset_errors(&[], None));
+    assert_eq!(harness.disassociate(1..=3).await, not_now(&[1, 2, 3]));
+    assert_eq!(harness.remaining(), [1, 2, 3]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn each_asset_heals_by_itself() {
-    let rig = Rig::with_assets(1..=3);
-    rig.simulator.fault(asset_errors(&[1, 2], Some(2)));
-    assert_eq!(rig.disassociate([1, 3]).await, not_now(&[1]));
-    assert_eq!(rig.disassociate([1, 2]).await, not_now(&[1, 2]));
-    assert_eq!(rig.disassociate([1, 2]).await, not_now(&[2]));
-    assert_eq!(rig.remaining(), [2]);
-    assert_eq!(rig.disassociate([1, 2]).await, Ok(vec![]));
-    assert_eq!(rig.remaining(), [0; 0]);
+    let harness = Harness::with_assets(1..=3);
+    harness.simulator.fault(asset_errors(&[1, 2], Some(2)));
+    assert_eq!(harness.disassociate([1, 3]).await, not_now(&[1]));
+    assert_eq!(harness.disassociate([1, 2]).await, not_now(&[1, 2]));
+    assert_eq!(harness.disassociate([1, 2]).await, not_now(&[2]));
+    assert_eq!(harness.remaining(), [2]);
+    assert_eq!(harness.disassociate([1, 2]).await, Ok(vec![]));
+    assert_eq!(harness.remaining(), [0; 0]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_asset_error_of_another_asset_leaves_later_faults_their_turn() {
-    let rig = Rig::with_assets(1..=2);
-    rig.simulator.fault(asset_errors(&[2], None));
-    let rig = rig.and_fault("disassociate:reset");
-    assert_eq!(rig.disassociate([1]).await, Err(Trouble::Io));
-    assert_eq!(rig.disassociate([1, 2]).await, not_now(&[2]));
+    let harness = Harness::with_assets(1..=2);
+    harness.simulator.fault(asset_errors(&[2], None));
+    let harness = harness.and_fault("disassociate:reset");
+    assert_eq!(harness.disassociate([1]).await, Err(Trouble::Io));
+    assert_eq!(harness.disassociate([1, 2]).await, not_now(&[2]));
 }
 
 fn fail_entries(bodies_containing: &str, sender_fault: bool, heals_after: Option<u32>) -> Fault {
@@ -298,23 +298,25 @@ fn fail_entries(bodies_containing: &str, sender_fault: bool, heals_after: Option
 #[tokio::test(start_paused = true)]
 async fn failed_entries_are_not_stored_and_the_others_are() {
     for sender_fault in [false, true] {
-        let rig = Rig::new(Settings::default());
-        let url = rig.simulator.create_queue("q");
-        rig.simulator.fault(fail_entries("bad", sender_fault, None));
+        let harness = Harness::new(Settings::default());
+        let url = harness.simulator.create_queue("q");
+        harness
+            .simulator
+            .fault(fail_entries("bad", sender_fault, None));
         let batch = vec![
             message("a", "good 1"),
             message("b", "bad"),
             message("c", "good 2"),
         ];
         assert_eq!(
-            rig.send_batch(&url, batch).await,
+            harness.send_batch(&url, batch).await,
             Ok((
                 vec!["a".to_owned(), "c".to_owned()],
                 vec![("b".to_owned(), "InternalError".to_owned(), sender_fault)]
             ))
         );
-        assert_eq!(rig.bodies("q"), ["good 1", "good 2"]);
-        let call = rig.only_call();
+        assert_eq!(harness.bodies("q"), ["good 1", "good 2"]);
+        let call = harness.only_call();
         assert_eq!(
             (call.status, call.applied, call.invalid),
             (Some(200), true, None)
@@ -325,11 +327,11 @@ async fn failed_entries_are_not_stored_and_the_others_are() {
 
 #[tokio::test(start_paused = true)]
 async fn each_body_heals_by_itself() {
-    let rig = Rig::new(Settings::default());
-    let url = rig.simulator.create_queue("q");
-    rig.simulator.fault(fail_entries("", false, Some(1)));
+    let harness = Harness::new(Settings::default());
+    let url = harness.simulator.create_queue("q");
+    harness.simulator.fault(fail_entries("", false, Some(1)));
     let failed = async |batch: Vec<_>| {
-        let (_, failed) = rig.send_batch(&url, batch).await.expect("a 200");
+        let (_, failed) = harness.send_batch(&url, batch).await.expect("a 200");
         failed.into_iter().map(|(id, _, _)| id).collect::<Vec<_>>()
     };
     assert_eq!(
@@ -344,26 +346,27 @@ async fn each_body_heals_by_itself() {
         failed(vec![message("e", "2"), message("f", "3")]).await,
         [""; 0]
     );
-    assert_eq!(rig.bodies("q"), ["1", "2", "3"]);
+    assert_eq!(harness.bodies("q"), ["1", "2", "3"]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_lost_reply_to_a_message_leaves_it_in_the_queue() {
-    let rig = Rig::new(Settings::default());
-    let url = rig.simulator.create_queue("q");
-    rig.simulator
+    let harness = Harness::new(Settings::default());
+    let url = harness.simulator.create_queue("q");
+    harness
+        .simulator
         .fault(Fault::sqs().first(1).action(Action::ResetAfter));
-    assert_eq!(rig.send(&url, "body").await, Err(Trouble::Io));
-    rig.send(&url, "body").await.expect("sent");
-    assert_eq!(rig.bodies("q"), ["body", "body"]);
-    assert_eq!(rig.endings(), [(None, true), (Some(200), true)]);
+    assert_eq!(harness.send(&url, "body").await, Err(Trouble::Io));
+    harness.send(&url, "body").await.expect("sent");
+    assert_eq!(harness.bodies("q"), ["body", "body"]);
+    assert_eq!(harness.endings(), [(None, true), (Some(200), true)]);
 }
 
 /// For each of six calls, whether the fault fired.
-async fn fires(rig: &Rig) -> [bool; 6] {
+async fn fires(harness: &Harness) -> [bool; 6] {
     let mut fired = [false; 6];
     for fires in &mut fired {
-        *fires = rig.disassociate([1]).await.is_err();
+        *fires = harness.disassociate([1]).await.is_err();
     }
     fired
 }
@@ -379,15 +382,15 @@ async fn a_fault_fires_when_it_should() {
         ("probability=0:", [0, 0, 0, 0, 0, 0]),
         ("probability=1:", [1, 1, 1, 1, 1, 1]),
     ] {
-        let rig = Rig::with_assets([1]).and_fault(&format!("disassociate:{when}reset"));
-        assert_eq!(fires(&rig).await.map(usize::from), expected, "{when}");
+        let harness = Harness::with_assets([1]).and_fault(&format!("disassociate:{when}reset"));
+        assert_eq!(fires(&harness).await.map(usize::from), expected, "{when}");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_same_seed_gives_the_same_sequence() {
     let with_seed = async |seed| {
-        let rig = Rig::new(Settings {
+        let harness = Harness::new(Settings {
             seed,
             ..Settings::default()
         })
@@ -395,7 +398,7 @@ async fn the_same_seed_gives_the_same_sequence() {
         .and_fault("disassociate:probability=0.5:reset");
         let mut fired = Vec::new();
         for _ in 0..200 {
-            fired.push(rig.disassociate([1]).await.is_err());
+            fired.push(harness.disassociate([1]).await.is_err());
         }
         fired
     };
@@ -408,22 +411,23 @@ async fn the_same_seed_gives_the_same_sequence() {
 
 #[tokio::test(start_paused = true)]
 async fn only_requests_that_match_are_counted() {
-    let rig = Rig::with_assets([1, 2]);
-    rig.simulator.add_project(&project(2), assets([1, 2]));
-    let rig = rig.and_fault(&format!(
+    let harness = Harness::with_assets([1, 2]);
+    harness.simulator.add_project(&project(2), assets([1, 2]));
+    let harness = harness.and_fault(&format!(
         "sitewise:project={}:asset={}:nth=2:reset",
         project(2),
         asset(2)
     ));
     let call = async |number, numbers: Vec<usize>| {
-        rig.call(&project(number), assets(numbers), None)
+        harness
+            .call(&project(number), assets(numbers), None)
             .await
             .is_err()
     };
     assert!(!call(2, vec![1, 2]).await);
     assert!(!call(2, vec![1]).await);
     assert!(!call(1, vec![2]).await);
-    rig.list(None, None).await.expect("a page");
+    harness.list(None, None).await.expect("a page");
     assert!(call(2, vec![2]).await);
     assert!(!call(2, vec![2]).await);
 }
@@ -439,15 +443,15 @@ async fn a_fault_keeps_to_its_service_operation_and_queue() {
         ("sqs:reset", [false, false, false, true, true]),
         ("sqs:queue=q2:reset", [false, false, false, false, true]),
     ] {
-        let rig = Rig::with_assets([1]).and_fault(spec);
-        let urls = ["q1", "q2"].map(|name| rig.simulator.create_queue(name));
+        let harness = Harness::with_assets([1]).and_fault(spec);
+        let urls = ["q1", "q2"].map(|name| harness.simulator.create_queue(name));
         let batch = vec![message("a", "body")];
         let found = [
-            rig.disassociate([1]).await.is_err(),
-            rig.list(None, None).await.is_err(),
-            rig.describe().await.is_err(),
-            rig.send(&urls[0], "body").await.is_err(),
-            rig.send_batch(&urls[1], batch).await.is_err(),
+            harness.disassociate([1]).await.is_err(),
+            harness.list(None, None).await.is_err(),
+            harness.describe().await.is_err(),
+            harness.send(&urls[0], "body").await.is_err(),
+            harness.send_batch(&urls[1], batch).await.is_err(),
         ];
         assert_eq!(found, expected, "{spec}");
     }
@@ -471,68 +475,70 @@ async fn a_read_fails_in_every_way() {
         ("truncate", Some(Trouble::Unreadable(200)), Some(200)),
         ("garbage", refused(200, "", ""), Some(200)),
     ] {
-        let rig = Rig::with_assets([1]).and_fault(&format!("reads:{action}"));
+        let harness = Harness::with_assets([1]).and_fault(&format!("reads:{action}"));
         let hour = Duration::from_secs(3600);
-        let list = tokio::time::timeout(hour, rig.list(None, None)).await.ok();
+        let list = tokio::time::timeout(hour, harness.list(None, None))
+            .await
+            .ok();
         let list = list.map(|page| Trouble::of(&page.expect_err(action)));
-        let description = tokio::time::timeout(hour, rig.describe()).await.ok();
+        let description = tokio::time::timeout(hour, harness.describe()).await.ok();
         let description = description.map(|found| Trouble::of(&found.expect_err(action)));
         assert_eq!([list, description], [expected.clone(), expected]);
-        assert_eq!(rig.endings(), [(status, false); 2], "{action}");
+        assert_eq!(harness.endings(), [(status, false); 2], "{action}");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_read_takes_the_latency_of_a_fault() {
-    let rig = Rig::with_assets([1]).and_fault("reads:latency=300ms");
+    let harness = Harness::with_assets([1]).and_fault("reads:latency=300ms");
     let start = Instant::now();
-    rig.list(None, None).await.expect("a page");
-    rig.describe().await.expect("a project");
-    rig.disassociate([1]).await.expect("a 200");
+    harness.list(None, None).await.expect("a page");
+    harness.describe().await.expect("a project");
+    harness.disassociate([1]).await.expect("a 200");
     assert_eq!(start.elapsed(), Duration::from_millis(600));
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_first_fault_that_fires_decides() {
-    let rig = Rig::with_assets([1])
+    let harness = Harness::with_assets([1])
         .and_fault("disassociate:nth=2:status=500:type=First")
         .and_fault("disassociate:status=503:type=Second");
     let second = Err(Trouble::refused(503, "Second", ""));
-    assert_eq!(rig.disassociate([1]).await, second);
+    assert_eq!(harness.disassociate([1]).await, second);
     assert_eq!(
-        rig.disassociate([1]).await,
+        harness.disassociate([1]).await,
         Err(Trouble::refused(500, "First", ""))
     );
-    assert_eq!(rig.disassociate([1]).await, second);
+    assert_eq!(harness.disassociate([1]).await, second);
 }
 
 #[tokio::test(start_paused = true)]
 async fn cleared_faults_fire_no_more() {
-    let rig = Rig::with_assets([1]).and_fault("sitewise:reset");
-    assert_eq!(rig.disassociate([1]).await, Err(Trouble::Io));
-    rig.simulator.clear_faults();
-    assert_eq!(rig.disassociate([1]).await, Ok(vec![]));
+    let harness = Harness::with_assets([1]).and_fault("sitewise:reset");
+    assert_eq!(harness.disassociate([1]).await, Err(Trouble::Io));
+    harness.simulator.clear_faults();
+    assert_eq!(harness.disassociate([1]).await, Ok(vec![]));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_fault_set_while_a_call_is_under_way_is_not_for_that_call() {
-    let rig = Rig::with_assets([1, 2])
+    let harness = Harness::with_assets([1, 2])
         .and_fault("disassociate:latency=100ms")
         .and_fault("disassociate:status=500");
-    let (answer, ()) = tokio::join!(rig.disassociate([1]), async {
+    let (answer, ()) = tokio::join!(harness.disassociate([1]), async {
         tokio::time::sleep(Duration::from_millis(50)).await;
-        rig.simulator.clear_faults();
+        harness.simulator.clear_faults();
         for spec in ["disassociate:reset", "disassociate:garbage"] {
-            rig.simulator.fault(spec.parse().expect("a fault"));
+            harness.simulator.fault(spec.parse().expect("a fault"));
         }
     });
     assert_eq!(answer, Ok(vec![]));
-    assert_eq!(rig.disassociate([2]).await, Err(Trouble::Io));
+    assert_eq!(harness.disassociate([2]).await, Err(Trouble::Io));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_call_that_a_fault_decides_takes_nothing_out_of_the_bucket() {
-    let rig = Rig::new(Settings {
+    let harness = Harness::new(Settings {
         throttle: Some(Throttle {
             rate: 1.0,
             burst: 1.0,
@@ -541,11 +547,11 @@ async fn a_call_that_a_fault_decides_takes_nothing_out_of_the_bucket() {
     })
     .and_assets([1])
     .and_fault("disassociate:first=2:reset");
-    assert_eq!(rig.disassociate([1]).await, Err(Trouble::Io));
-    assert_eq!(rig.disassociate([1]).await, Err(Trouble::Io));
-    assert_eq!(rig.disassociate([1]).await, Ok(vec![]));
+    assert_eq!(harness.disassociate([1]).await, Err(Trouble::Io));
+    assert_eq!(harness.disassociate([1]).await, Err(Trouble::Io));
+    assert_eq!(harness.disassociate([1]).await, Ok(vec![]));
     assert_eq!(
-        rig.disassociate([1]).await,
+        harness.disassociate([1]).await,
         Err(Trouble::refused(
             429,
             "ThrottlingException",
@@ -556,7 +562,7 @@ async fn a_call_that_a_fault_decides_takes_nothing_out_of_the_bucket() {
 
 #[tokio::test(start_paused = true)]
 async fn asset_errors_leave_the_bucket_in_force() {
-    let rig = Rig::new(Settings {
+    let harness = Harness::new(Settings {
         throttle: Some(Throttle {
             rate: 1.0,
             burst: 1.0,
@@ -564,54 +570,57 @@ async fn asset_errors_leave_the_bucket_in_force() {
         ..Settings::default()
     })
     .and_assets([1, 2]);
-    rig.simulator.fault(asset_errors(&[1], Some(1)));
-    assert_eq!(rig.disassociate([1]).await, not_now(&[1]));
+    harness.simulator.fault(asset_errors(&[1], Some(1)));
+    assert_eq!(harness.disassociate([1]).await, not_now(&[1]));
     let throttled = Trouble::refused(429, "ThrottlingException", "Rate exceeded");
-    assert_eq!(rig.disassociate([1]).await, Err(throttled.clone()));
+    assert_eq!(harness.disassociate([1]).await, Err(throttled.clone()));
 
     // What breaks the answer breaks this one too, and nothing makes it a 200.
-    rig.simulator.clear_faults();
+    harness.simulator.clear_faults();
     let broken = [
         ("reset-after", Trouble::Io),
         ("truncate", Trouble::Unreadable(429)),
         ("garbage", throttled),
     ];
     for (action, expected) in broken {
-        rig.simulator.clear_faults();
+        harness.simulator.clear_faults();
         let spec = format!("disassociate:{action}");
-        rig.simulator.fault(spec.parse().expect("a fault"));
-        assert_eq!(rig.disassociate([2]).await, Err(expected), "{action}");
+        harness.simulator.fault(spec.parse().expect("a fault"));
+        assert_eq!(harness.disassociate([2]).await, Err(expected), "{action}");
     }
-    assert_eq!(rig.remaining(), [1, 2]);
+    assert_eq!(harness.remaining(), [1, 2]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_replay_or_a_refusal_heals_nothing() {
-    let rig = Rig::new(Settings {
+    let harness = Harness::new(Settings {
         tokens: Tokens::AllReplayed,
         unknown_asset: Absent::NotFound,
         ..Settings::default()
     })
     .and_assets([1]);
-    rig.simulator.fault(asset_errors(&[1], Some(2)));
-    assert_eq!(rig.disassociate_as(1, [1]).await, not_now(&[1]));
-    assert_eq!(rig.disassociate_as(1, [1]).await, not_now(&[1]));
-    rig.disassociate_as(2, [1, 9]).await.expect_err("unknown");
-    assert_eq!(rig.disassociate_as(3, [1]).await, not_now(&[1]));
-    assert_eq!(rig.disassociate_as(4, [1]).await, Ok(vec![]));
+    harness.simulator.fault(asset_errors(&[1], Some(2)));
+    assert_eq!(harness.disassociate_as(1, [1]).await, not_now(&[1]));
+    assert_eq!(harness.disassociate_as(1, [1]).await, not_now(&[1]));
+    harness
+        .disassociate_as(2, [1, 9])
+        .await
+        .expect_err("unknown");
+    assert_eq!(harness.disassociate_as(3, [1]).await, not_now(&[1]));
+    assert_eq!(harness.disassociate_as(4, [1]).await, Ok(vec![]));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_fault_does_not_hide_an_asset_that_refuses_the_whole_call() {
-    let rig = Rig::new(Settings {
+    let harness = Harness::new(Settings {
         unknown_asset: Absent::Invalid,
         ..Settings::default()
     })
     .and_assets([1]);
-    rig.simulator.fault(asset_errors(&[], None));
+    harness.simulator.fault(asset_errors(&[], None));
     let message = format!("Asset {} can't be found.", asset(9));
     assert_eq!(
-        rig.disassociate([1, 9]).await,
+        harness.disassociate([1, 9]).await,
         Err(Trouble::refused(400, "InvalidRequestException", &message))
     );
 }
@@ -624,15 +633,19 @@ async fn a_reply_to_a_message_has_its_type_in_the_body_where_that_is_json() {
         (r#"{"__type":"Own"}"#, r#"{"__type":"Own"}"#),
         ("<html>", "<html>"),
     ] {
-        let rig = Rig::new(Settings::default());
-        let url = rig.simulator.create_queue("q");
-        rig.simulator.fault(Fault::sqs().action(Action::Reply {
+        let harness = Harness::new(Settings::default());
+        let url = harness.simulator.create_queue("q");
+        harness.simulator.fault(Fault::sqs().action(Action::Reply {
             status: 503,
             error_type: Some("Odd".to_owned()),
             headers: Vec::new(),
             body: body.to_owned(),
         }));
-        let call = rig.sqs.send_message().queue_url(&url).message_body("body");
+        let call = harness
+            .sqs
+            .send_message()
+            .queue_url(&url)
+            .message_body("body");
         let error = call.send().await.expect_err("refused");
         let found = error.raw_response().expect("a response").body().bytes();
         assert_eq!(found, Some(expected.as_bytes()));
@@ -641,27 +654,27 @@ async fn a_reply_to_a_message_has_its_type_in_the_body_where_that_is_json() {
 
 #[tokio::test(start_paused = true)]
 async fn clearing_the_record_changes_nothing_for_a_call_under_way() {
-    let rig = Rig::with_assets([1, 2]).and_fault("disassociate:latency=100ms");
-    let (answer, ()) = tokio::join!(rig.disassociate([1]), async {
+    let harness = Harness::with_assets([1, 2]).and_fault("disassociate:latency=100ms");
+    let (answer, ()) = tokio::join!(harness.disassociate([1]), async {
         tokio::time::sleep(Duration::from_millis(50)).await;
-        rig.simulator.clear_calls();
+        harness.simulator.clear_calls();
     });
     assert_eq!(answer, Ok(vec![]));
-    assert_eq!(rig.remaining(), [2]);
-    assert_eq!(rig.endings(), []);
+    assert_eq!(harness.remaining(), [2]);
+    assert_eq!(harness.endings(), []);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_watcher_gets_every_call_once_it_is_over() {
-    let rig = Rig::with_assets(1..=4)
+    let harness = Harness::with_assets(1..=4)
         .and_fault("disassociate:nth=2:reset-after")
         .and_fault("disassociate:nth=2:latency=100ms");
-    let mut watched = rig.simulator.watch();
-    rig.disassociate([1]).await.expect("a 200");
-    assert_eq!(rig.disassociate([2]).await, Err(Trouble::Io));
-    let given_up = tokio::time::timeout(Duration::from_millis(50), rig.disassociate([3])).await;
+    let mut watched = harness.simulator.watch();
+    harness.disassociate([1]).await.expect("a 200");
+    assert_eq!(harness.disassociate([2]).await, Err(Trouble::Io));
+    let given_up = tokio::time::timeout(Duration::from_millis(50), harness.disassociate([3])).await;
     given_up.expect_err("slow");
-    rig.disassociate([4]).await.expect("a 200");
+    harness.disassociate([4]).await.expect("a 200");
     let mut endings = Vec::new();
     while let Ok(call) = watched.try_recv() {
         endings.push((call.seq, call.status, call.applied));
@@ -675,16 +688,16 @@ async fn a_watcher_gets_every_call_once_it_is_over() {
             (3, Some(200), true),
         ]
     );
-    assert_eq!(rig.remaining(), [3]);
+    assert_eq!(harness.remaining(), [3]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_fault_of_a_time_ends_with_it() {
     let start = Instant::now();
-    let rig = Rig::with_assets([1, 2, 3]);
+    let harness = Harness::with_assets([1, 2, 3]);
     let time = Duration::from_secs(10)..Duration::from_secs(20);
     let fault = Fault::on(Operation::Disassociate).during(time);
-    rig.simulator.fault(fault.action(Action::Reply {
+    harness.simulator.fault(fault.action(Action::Reply {
         status: 403,
         error_type: None,
         headers: Vec::new(),
@@ -692,8 +705,8 @@ async fn a_fault_of_a_time_ends_with_it() {
     }));
     for (seconds, status) in [(0, 200), (10, 403), (19, 403), (20, 200)] {
         tokio::time::sleep_until(start + Duration::from_secs(seconds)).await;
-        let _ = rig.disassociate([1]).await;
-        let (last, _) = rig.endings().pop().expect("a call");
+        let _ = harness.disassociate([1]).await;
+        let (last, _) = harness.endings().pop().expect("a call");
         assert_eq!(last, Some(status), "after {seconds} s");
     }
 }

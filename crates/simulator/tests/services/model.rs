@@ -4,7 +4,7 @@
 use serde_json::Value;
 use simulator::{ASSET_LIMIT, Absent, Settings, TOKEN_LENGTH, Throttle};
 
-use crate::support::{Rig, Trouble, asset, assets, project};
+use crate::support::{Harness, Trouble, asset, assets, project};
 
 const DISASSOCIATE: &str = "BatchDisassociateProjectAssets";
 const LIST: &str = "ListProjectAssets";
@@ -78,10 +78,12 @@ fn the_token_length_is_the_models() {
 
 /// Whether the simulator takes these for a project's and an asset's ids.
 async fn is_taken(project_id: &str, asset_id: &str) -> bool {
-    let rig = Rig::new(Settings::default());
-    rig.simulator.add_project(project_id, [asset_id]);
-    let answer = rig.call(project_id, vec![asset_id.to_owned()], None).await;
-    let call = rig.only_call();
+    let harness = Harness::new(Settings::default());
+    harness.simulator.add_project(project_id, [asset_id]);
+    let answer = harness
+        .call(project_id, vec![asset_id.to_owned()], None)
+        .await;
+    let call = harness.only_call();
     assert_eq!(answer.is_ok(), call.invalid.is_none());
     answer.is_ok()
 }
@@ -118,7 +120,7 @@ async fn ids_are_taken_at_the_edges_of_the_models_pattern() {
 async fn pages_are_as_large_as_the_model_says() {
     let size = shape("MaxResults");
     let (least, most) = (limit(&size, "min"), limit(&size, "max"));
-    let rig = Rig::with_assets(1..=most + 1);
+    let harness = Harness::with_assets(1..=most + 1);
     for (size, is_allowed) in [
         (least - 1, false),
         (least, true),
@@ -126,7 +128,7 @@ async fn pages_are_as_large_as_the_model_says() {
         (most + 1, false),
     ] {
         let wanted = i32::try_from(size).expect("a small number");
-        let page = rig.list(Some(wanted), None).await;
+        let page = harness.list(Some(wanted), None).await;
         let found = page.ok().map(|page| page.asset_ids().len());
         assert_eq!(found, is_allowed.then_some(size));
     }
@@ -134,8 +136,8 @@ async fn pages_are_as_large_as_the_model_says() {
 
 #[tokio::test(start_paused = true)]
 async fn a_next_token_is_as_the_model_says() {
-    let rig = Rig::with_assets(1..=60);
-    let page = rig.list(None, None).await.expect("a page");
+    let harness = Harness::with_assets(1..=60);
+    let page = harness.list(None, None).await.expect("a page");
     let token = page.next_token().expect("a token");
     let next = shape("NextToken");
     assert_eq!(next["pattern"], "[A-Za-z0-9+/=]+");
@@ -165,7 +167,7 @@ fn answered(trouble: Trouble) -> (String, u16) {
 
 #[tokio::test(start_paused = true)]
 async fn errors_have_the_statuses_that_the_model_gives_them() {
-    let rig = Rig::new(Settings {
+    let harness = Harness::new(Settings {
         unknown_asset: Absent::Invalid,
         throttle: Some(Throttle {
             rate: 1.0,
@@ -175,17 +177,18 @@ async fn errors_have_the_statuses_that_the_model_gives_them() {
     })
     .and_assets([1]);
     let troubles = [
-        rig.disassociate(1..=101).await.expect_err("too many"),
-        rig.disassociate([2]).await.expect_err("unknown"),
-        rig.call(&project(2), assets([1]), None)
+        harness.disassociate(1..=101).await.expect_err("too many"),
+        harness.disassociate([2]).await.expect_err("unknown"),
+        harness
+            .call(&project(2), assets([1]), None)
             .await
             .expect_err("no project"),
     ];
     let mut found: Vec<(String, u16)> = troubles.map(answered).into();
-    let error = rig.list(Some(0), None).await.expect_err("no page");
+    let error = harness.list(Some(0), None).await.expect_err("no page");
     let of_a_list = answered(Trouble::of(&error));
     found.push(answered(
-        rig.disassociate([1]).await.expect_err("throttled"),
+        harness.disassociate([1]).await.expect_err("throttled"),
     ));
     let names: Vec<&str> = found.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(
@@ -206,8 +209,8 @@ async fn errors_have_the_statuses_that_the_model_gives_them() {
 
 #[tokio::test(start_paused = true)]
 async fn the_throttle_of_a_fault_is_the_models() {
-    let rig = Rig::with_assets([1]).and_fault("sitewise:throttle");
-    let (name, status) = answered(rig.disassociate([1]).await.expect_err("throttled"));
+    let harness = Harness::with_assets([1]).and_fault("sitewise:throttle");
+    let (name, status) = answered(harness.disassociate([1]).await.expect_err("throttled"));
     assert_eq!(modelled_status(DISASSOCIATE, &name), Some(status));
     assert_eq!(modelled_status(LIST, &name), Some(status));
     assert_eq!(modelled_status(DESCRIBE, &name), Some(status));
@@ -215,8 +218,8 @@ async fn the_throttle_of_a_fault_is_the_models() {
 
 #[tokio::test(start_paused = true)]
 async fn a_description_has_what_the_model_requires() {
-    let rig = Rig::with_assets([]);
-    let found = rig.describe().await.expect("a project");
+    let harness = Harness::with_assets([]);
+    let found = harness.describe().await.expect("a project");
     let response = shape("DescribeProjectResponse");
     for member in response["required"].as_array().expect("a list") {
         let member = member.as_str().expect("a name");
@@ -260,9 +263,9 @@ async fn a_description_has_what_the_model_requires() {
 
 #[tokio::test(start_paused = true)]
 async fn refusals_of_a_description_are_the_models() {
-    let rig = Rig::new(Settings::default());
-    let missing = Trouble::of(&rig.describe().await.expect_err("no project"));
-    let call = rig.sitewise.describe_project().project_id("no-id");
+    let harness = Harness::new(Settings::default());
+    let missing = Trouble::of(&harness.describe().await.expect_err("no project"));
+    let call = harness.sitewise.describe_project().project_id("no-id");
     let invalid = Trouble::of(&call.send().await.expect_err("no id"));
     for (trouble, expected) in [
         (missing, "ResourceNotFoundException"),
@@ -287,11 +290,11 @@ fn the_404_of_a_list_is_outside_the_model() {
 
 #[tokio::test(start_paused = true)]
 async fn the_operations_are_where_the_model_has_them() {
-    let rig = Rig::with_assets([1]);
-    rig.disassociate([1]).await.expect("a 200");
-    rig.list(None, None).await.expect("a page");
-    rig.describe().await.expect("a project");
-    let calls = rig.simulator.calls();
+    let harness = Harness::with_assets([1]);
+    harness.disassociate([1]).await.expect("a 200");
+    harness.list(None, None).await.expect("a page");
+    harness.describe().await.expect("a project");
+    let calls = harness.simulator.calls();
     let names = [DISASSOCIATE, LIST, DESCRIBE];
     assert_eq!(calls.len(), names.len());
     for (call, name) in calls.iter().zip(names) {
@@ -316,8 +319,8 @@ async fn the_operations_are_where_the_model_has_them() {
 
 #[tokio::test(start_paused = true)]
 async fn an_asset_error_has_the_models_fields_and_code() {
-    let rig = Rig::with_assets([1]);
-    let errors = rig.disassociate([2]).await.expect("a 200");
+    let harness = Harness::with_assets([1]);
+    let errors = harness.disassociate([2]).await.expect("a 200");
     let [(found, code, message)] = errors.try_into().expect("one");
     assert_eq!(found, asset(2));
     assert_eq!(shape("AssetErrorCode")["enum"], serde_json::json!([code]));

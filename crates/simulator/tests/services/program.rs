@@ -6,7 +6,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use simulator::{Settings, Simulator};
 
 use crate::socket::ask;
-use crate::support::{Rig, asset, assets, project};
+use crate::support::{Harness, asset, assets, project};
 
 /// The program while it runs; it ends with the test.
 struct Program {
@@ -83,10 +83,10 @@ async fn it_serves_what_its_arguments_name_and_prints_each_call_once_it_is_over(
     assert_eq!(program.line(), format!("queue {queue}"));
 
     // Only its clients are of use here: the program has a simulator of its own.
-    let rig = Rig::over_socket(&Simulator::new(Settings::default()), url);
-    assert_eq!(rig.disassociate([1]).await, Ok(vec![]));
-    rig.disassociate([2]).await.expect_err("reset");
-    rig.send(&queue, "body").await.expect("sent");
+    let harness = Harness::over_socket(&Simulator::new(Settings::default()), url);
+    assert_eq!(harness.disassociate([1]).await, Ok(vec![]));
+    harness.disassociate([2]).await.expect_err("reset");
+    harness.send(&queue, "body").await.expect("sent");
     for end in [
         format!("Disassociate project {}, 1 asset(s) → 200", project(1)),
         format!(
@@ -119,10 +119,10 @@ async fn its_lists_are_as_its_arguments_say() {
     let first = program.line();
     let url = first.strip_prefix("listening on ").expect(&first);
     program.line();
-    let rig = Rig::over_socket(&Simulator::new(Settings::default()), url);
-    let listed = async || rig.list(None, None).await.expect("a page").asset_ids;
+    let harness = Harness::over_socket(&Simulator::new(Settings::default()), url);
+    let listed = async || harness.list(None, None).await.expect("a page").asset_ids;
     assert_eq!(listed().await, assets([1, 2, 5]));
-    rig.disassociate([1]).await.expect("a 200");
+    harness.disassociate([1]).await.expect("a 200");
     let added = serde_json::json!({"projectId": project(1), "assetIds": assets([3])});
     let addr = url.strip_prefix("http://").expect(url);
     let addr = addr.parse().expect("an address");
@@ -130,10 +130,13 @@ async fn its_lists_are_as_its_arguments_say() {
     assert!(done.starts_with("HTTP/1.1 200 "), "{done}");
     assert_eq!(listed().await, assets([1, 2, 5]));
 
-    let missing = rig.sitewise.list_project_assets().project_id(project(2));
+    let missing = harness
+        .sitewise
+        .list_project_assets()
+        .project_id(project(2));
     let page = missing.send().await.expect("a page");
     assert_eq!(page.asset_ids(), assets([]));
-    rig.describe().await.expect("a project");
+    harness.describe().await.expect("a project");
     let of_project = |number| format!("project {} → 200", project(number));
     for end in [
         format!("ListProjectAssets {}", of_project(1)),

@@ -6,13 +6,13 @@ use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_types::body::SdkBody;
 use simulator::{Operation, Settings, Simulator};
 
-use crate::support::{Rig, Trouble, asset, assets, project, token};
+use crate::support::{Harness, Trouble, asset, assets, project, token};
 
 /// What is wrong with a disassociation, as answered and as recorded.
 async fn wrong(project: &str, assets: Vec<String>, token: Option<String>) -> Option<String> {
-    let rig = Rig::with_assets(1..=150);
-    let answer = rig.call(project, assets, token).await;
-    let call = rig.only_call();
+    let harness = Harness::with_assets(1..=150);
+    let answer = harness.call(project, assets, token).await;
+    let call = harness.only_call();
     match &call.invalid {
         Some(reason) => assert_eq!(
             answer,
@@ -58,9 +58,12 @@ async fn ids_are_lowercase_uuids_and_not_nil() {
 
 #[tokio::test(start_paused = true)]
 async fn a_list_and_a_description_want_an_id_too() {
-    let rig = Rig::with_assets([1]);
-    let list = rig.sitewise.list_project_assets().project_id("project-1");
-    let description = rig.sitewise.describe_project().project_id("project-1");
+    let harness = Harness::with_assets([1]);
+    let list = harness
+        .sitewise
+        .list_project_assets()
+        .project_id("project-1");
+    let description = harness.sitewise.describe_project().project_id("project-1");
     let troubles = [
         Trouble::of(&list.send().await.expect_err("no id")),
         Trouble::of(&description.send().await.expect_err("no id")),
@@ -68,7 +71,7 @@ async fn a_list_and_a_description_want_an_id_too() {
     let reason = "projectId \"project-1\"";
     let refused = Trouble::refused(400, "InvalidRequestException", reason);
     assert_eq!(troubles, [refused.clone(), refused]);
-    for call in rig.simulator.calls() {
+    for call in harness.simulator.calls() {
         assert_eq!(call.invalid.as_deref(), Some(reason));
     }
 }
@@ -94,10 +97,10 @@ async fn tokens_have_36_to_64_characters_and_no_space() {
 
 #[tokio::test(start_paused = true)]
 async fn the_sdks_own_token_is_valid_and_recorded() {
-    let rig = Rig::with_assets([1, 2]);
-    rig.disassociate([1]).await.expect("a 200");
-    rig.disassociate_as(5, [2]).await.expect("a 200");
-    let tokens: Vec<Option<String>> = rig
+    let harness = Harness::with_assets([1, 2]);
+    harness.disassociate([1]).await.expect("a 200");
+    harness.disassociate_as(5, [2]).await.expect("a 200");
+    let tokens: Vec<Option<String>> = harness
         .simulator
         .calls()
         .into_iter()
@@ -109,17 +112,17 @@ async fn the_sdks_own_token_is_valid_and_recorded() {
 
 #[tokio::test(start_paused = true)]
 async fn repeated_assets_are_recorded_as_wrong_but_worked_off() {
-    let rig = Rig::with_assets([1, 2]);
-    assert_eq!(rig.disassociate([1, 1]).await, Ok(vec![]));
-    assert_eq!(rig.remaining(), [2]);
-    let call = rig.only_call();
+    let harness = Harness::with_assets([1, 2]);
+    assert_eq!(harness.disassociate([1, 1]).await, Ok(vec![]));
+    assert_eq!(harness.remaining(), [2]);
+    let call = harness.only_call();
     assert_eq!(call.invalid.as_deref(), Some("repeated asset ids"));
     assert!(call.applied);
 }
 
 #[tokio::test(start_paused = true)]
 async fn pages_have_1_to_250_assets() {
-    let rig = Rig::with_assets(1..=3);
+    let harness = Harness::with_assets(1..=3);
     for (size, is_allowed) in [
         (0, false),
         (1, true),
@@ -127,14 +130,14 @@ async fn pages_have_1_to_250_assets() {
         (251, false),
         (-1, false),
     ] {
-        let found = rig.list(Some(size), None).await;
+        let found = harness.list(Some(size), None).await;
         assert_eq!(found.is_ok(), is_allowed, "{size}");
         if let Err(error) = found {
             assert_eq!(
                 Trouble::of(&error),
                 Trouble::refused(400, "InvalidRequestException", "maxResults or nextToken")
             );
-            let call = rig.simulator.calls().pop().expect("a call");
+            let call = harness.simulator.calls().pop().expect("a call");
             assert_eq!(call.invalid.as_deref(), Some("maxResults or nextToken"));
         }
     }
@@ -142,8 +145,8 @@ async fn pages_have_1_to_250_assets() {
 
 #[tokio::test(start_paused = true)]
 async fn an_operation_that_is_not_simulated_is_a_404() {
-    let rig = Rig::with_assets([1]);
-    let error = rig
+    let harness = Harness::with_assets([1]);
+    let error = harness
         .sitewise
         .describe_portal()
         .portal_id(project(1))
@@ -154,12 +157,12 @@ async fn an_operation_that_is_not_simulated_is_a_404() {
         error.raw_response().map(|raw| raw.status().as_u16()),
         Some(404)
     );
-    let error = rig.sqs.list_queues().send().await.expect_err("unknown");
+    let error = harness.sqs.list_queues().send().await.expect_err("unknown");
     assert_eq!(
         error.raw_response().map(|raw| raw.status().as_u16()),
         Some(404)
     );
-    for call in rig.simulator.calls() {
+    for call in harness.simulator.calls() {
         assert_eq!(call.operation, Operation::Other);
         assert_eq!(call.invalid.as_deref(), Some("no such operation"));
         assert_eq!((call.status, call.applied), (Some(404), false));
@@ -189,8 +192,8 @@ impl Intercept for Unsigned {
 
 #[tokio::test(start_paused = true)]
 async fn a_request_without_signature_is_a_403() {
-    let rig = Rig::with_assets([1]);
-    let error = rig
+    let harness = Harness::with_assets([1]);
+    let error = harness
         .sitewise
         .batch_disassociate_project_assets()
         .project_id(project(1))
@@ -204,8 +207,8 @@ async fn a_request_without_signature_is_a_403() {
         Trouble::of(&error),
         Trouble::refused(403, "MissingAuthenticationTokenException", "Not signed.")
     );
-    assert_eq!(rig.only_call().invalid.as_deref(), Some("not signed"));
-    assert_eq!(rig.remaining(), [1]);
+    assert_eq!(harness.only_call().invalid.as_deref(), Some("not signed"));
+    assert_eq!(harness.remaining(), [1]);
 }
 
 /// Sends this body instead, after the request was signed.
@@ -241,9 +244,9 @@ async fn a_body_of_other_types_is_refused() {
         (r#"{"assetIds":[AN_ID],"clientToken":7}"#, "clientToken"),
         (r#"{"assetIds":[AN_ID],"clientToken":""}"#, "clientToken"),
     ] {
-        let rig = Rig::with_assets([1]);
+        let harness = Harness::with_assets([1]);
         let body: &'static str = body.replace("AN_ID", id).leak();
-        let call = rig
+        let call = harness
             .sitewise
             .batch_disassociate_project_assets()
             .project_id(project(1));
@@ -253,21 +256,21 @@ async fn a_body_of_other_types_is_refused() {
             Trouble::of(&error),
             Trouble::refused(400, "InvalidRequestException", expected)
         );
-        assert_eq!(rig.only_call().invalid.as_deref(), Some(expected));
-        assert_eq!(rig.remaining(), [1]);
+        assert_eq!(harness.only_call().invalid.as_deref(), Some(expected));
+        assert_eq!(harness.remaining(), [1]);
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_path_with_a_step_up_is_a_404() {
     for bad in [".", ".."] {
-        let rig = Rig::with_assets([1]);
-        let Err(Trouble::Refused { status, code, .. }) = rig.call(bad, assets([1]), None).await
+        let harness = Harness::with_assets([1]);
+        let Err(Trouble::Refused { status, code, .. }) = harness.call(bad, assets([1]), None).await
         else {
             panic!("not refused");
         };
         assert_eq!((status, code.as_str()), (404, ""));
-        let call = rig.only_call();
+        let call = harness.only_call();
         assert_eq!(call.invalid.as_deref(), Some("the path has a . or .."));
         assert_eq!(call.operation, Operation::Other);
     }

@@ -5,16 +5,16 @@ use std::time::Duration;
 use simulator::{Absent, MissingProjectList, Names, Settings, Throttle, Tokens};
 use tokio::time::Instant;
 
-use crate::support::{Entry, Rig, Trouble, asset, assets, entry, project};
+use crate::support::{Entry, Harness, Trouble, asset, assets, entry, project};
 
 const MISSING: usize = 7;
 const ELSEWHERE: usize = 8;
 
 /// Project 1 has the assets 1 and 2; 8 is in no project; 7 does not exist.
-fn rig(settings: Settings) -> Rig {
-    let rig = Rig::new(settings).and_assets([1, 2]);
-    rig.simulator.add_asset(&asset(ELSEWHERE));
-    rig
+fn harness(settings: Settings) -> Harness {
+    let harness = Harness::new(settings).and_assets([1, 2]);
+    harness.simulator.add_asset(&asset(ELSEWHERE));
+    harness
 }
 
 fn asset_error() -> Absent {
@@ -58,11 +58,11 @@ async fn check_absence(
     remaining: &[usize],
 ) {
     for (settings, number) in absences(absent) {
-        let rig = rig(settings);
-        assert_eq!(rig.disassociate([1, number]).await, expected(number));
-        assert_eq!(rig.endings(), [ending]);
-        assert_eq!(rig.remaining(), remaining);
-        assert_eq!(rig.only_call().invalid, None);
+        let harness = harness(settings);
+        assert_eq!(harness.disassociate([1, number]).await, expected(number));
+        assert_eq!(harness.endings(), [ending]);
+        assert_eq!(harness.remaining(), remaining);
+        assert_eq!(harness.only_call().invalid, None);
     }
 }
 
@@ -97,27 +97,27 @@ async fn an_absent_asset_may_be_a_400_that_applies_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn by_default_an_asset_elsewhere_is_ignored_and_an_unknown_one_is_an_error() {
-    let rig = rig(Settings::default());
+    let harness = harness(Settings::default());
     assert_eq!(
-        rig.disassociate([1, ELSEWHERE, MISSING]).await,
+        harness.disassociate([1, ELSEWHERE, MISSING]).await,
         Ok(vec![entry(
             MISSING,
             "INTERNAL_FAILURE",
             "The asset doesn't exist."
         )])
     );
-    assert_eq!(rig.remaining(), [2]);
+    assert_eq!(harness.remaining(), [2]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_removed_asset_is_an_asset_elsewhere() {
-    let rig = rig(Settings {
+    let harness = harness(Settings {
         asset_not_in_project: asset_error(),
         ..Settings::default()
     });
-    assert_eq!(rig.disassociate([1]).await, Ok(vec![]));
+    assert_eq!(harness.disassociate([1]).await, Ok(vec![]));
     assert_eq!(
-        rig.disassociate([1]).await,
+        harness.disassociate([1]).await,
         Ok(vec![entry(1, "INTERNAL_FAILURE", "gone")])
     );
 }
@@ -143,17 +143,17 @@ async fn messages_name_the_resource_the_project_or_nothing() {
             (Absent::NotFound, 404, "ResourceNotFoundException"),
             (Absent::Invalid, 400, "InvalidRequestException"),
         ] {
-            let rig = rig(Settings {
+            let harness = harness(Settings {
                 unknown_asset: absent,
                 not_found_names: names,
                 ..Settings::default()
             });
             assert_eq!(
-                rig.disassociate([1, MISSING]).await,
+                harness.disassociate([1, MISSING]).await,
                 Err(Trouble::refused(status, code, &of_asset)),
             );
             assert_eq!(
-                rig.call(&project(9), assets([1]), None).await,
+                harness.call(&project(9), assets([1]), None).await,
                 Err(Trouble::refused(
                     404,
                     "ResourceNotFoundException",
@@ -179,21 +179,21 @@ async fn a_list_of_a_missing_project_may_be_a_404_a_400_or_empty() {
         ),
         (MissingProjectList::Empty, Ok(vec![])),
     ] {
-        let rig = Rig::new(Settings {
+        let harness = Harness::new(Settings {
             missing_project_list,
             ..Settings::default()
         });
-        assert_eq!(listed(&rig).await, expected);
-        assert_eq!(rig.only_call().invalid, None);
+        assert_eq!(listed(&harness).await, expected);
+        assert_eq!(harness.only_call().invalid, None);
         // Whatever the list says, the project is missing.
-        rig.describe().await.expect_err("a 404");
-        rig.disassociate([1]).await.expect_err("a 404");
+        harness.describe().await.expect_err("a 404");
+        harness.disassociate([1]).await.expect_err("a 404");
     }
 }
 
 /// What a list of project 1 shows.
-async fn listed(rig: &Rig) -> Result<Vec<String>, Trouble> {
-    match rig.list(None, None).await {
+async fn listed(harness: &Harness) -> Result<Vec<String>, Trouble> {
+    match harness.list(None, None).await {
         Ok(page) => Ok(page.asset_ids),
         Err(error) => Err(Trouble::of(&error)),
     }
@@ -201,90 +201,92 @@ async fn listed(rig: &Rig) -> Result<Vec<String>, Trouble> {
 
 #[tokio::test(start_paused = true)]
 async fn a_removed_asset_may_stay_listed_for_a_while() {
-    let rig = rig(Settings {
+    let harness = harness(Settings {
         removed_stay_listed: Duration::from_secs(10),
         ..Settings::default()
     });
     tokio::time::advance(Duration::from_secs(60)).await;
     // An asset that was never in the project is never listed.
-    rig.disassociate([1, ELSEWHERE]).await.expect("a 200");
-    assert_eq!(rig.remaining(), [2]);
-    assert_eq!(listed(&rig).await, Ok(assets([1, 2])));
+    harness.disassociate([1, ELSEWHERE]).await.expect("a 200");
+    assert_eq!(harness.remaining(), [2]);
+    assert_eq!(listed(&harness).await, Ok(assets([1, 2])));
     tokio::time::advance(Duration::from_millis(9_999)).await;
-    assert_eq!(listed(&rig).await, Ok(assets([1, 2])));
+    assert_eq!(listed(&harness).await, Ok(assets([1, 2])));
     // Another try to remove it does not prolong the time.
-    rig.disassociate([1]).await.expect("a 200");
+    harness.disassociate([1]).await.expect("a 200");
     tokio::time::advance(Duration::from_millis(1)).await;
-    assert_eq!(listed(&rig).await, Ok(assets([2])));
+    assert_eq!(listed(&harness).await, Ok(assets([2])));
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_added_asset_may_be_unlisted_for_a_while() {
-    let rig = rig(Settings {
+    let harness = harness(Settings {
         added_not_listed: Duration::from_secs(10),
         ..Settings::default()
     });
     // What is there before the first request is listed at once.
     tokio::time::advance(Duration::from_secs(60)).await;
-    let rig = rig.and_assets([3]);
-    assert_eq!(listed(&rig).await, Ok(assets([1, 2, 3])));
-    let rig = rig.and_assets([3, 4]);
-    assert_eq!(rig.remaining(), [1, 2, 3, 4]);
-    assert_eq!(listed(&rig).await, Ok(assets([1, 2, 3])));
+    let harness = harness.and_assets([3]);
+    assert_eq!(listed(&harness).await, Ok(assets([1, 2, 3])));
+    let harness = harness.and_assets([3, 4]);
+    assert_eq!(harness.remaining(), [1, 2, 3, 4]);
+    assert_eq!(listed(&harness).await, Ok(assets([1, 2, 3])));
     tokio::time::advance(Duration::from_millis(9_999)).await;
-    let rig = rig.and_assets([4]);
-    assert_eq!(listed(&rig).await, Ok(assets([1, 2, 3])));
+    let harness = harness.and_assets([4]);
+    assert_eq!(listed(&harness).await, Ok(assets([1, 2, 3])));
     tokio::time::advance(Duration::from_millis(1)).await;
-    assert_eq!(listed(&rig).await, Ok(assets([1, 2, 3, 4])));
+    assert_eq!(listed(&harness).await, Ok(assets([1, 2, 3, 4])));
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_asset_added_back_is_unlisted_for_a_while_too() {
-    let rig = rig(Settings {
+    let harness = harness(Settings {
         removed_stay_listed: Duration::from_secs(10),
         added_not_listed: Duration::from_secs(20),
         ..Settings::default()
     });
-    rig.disassociate([1]).await.expect("a 200");
-    let rig = rig.and_assets([1]);
-    assert_eq!(listed(&rig).await, Ok(assets([2])));
+    harness.disassociate([1]).await.expect("a 200");
+    let harness = harness.and_assets([1]);
+    assert_eq!(listed(&harness).await, Ok(assets([2])));
     tokio::time::advance(Duration::from_secs(20)).await;
-    assert_eq!(listed(&rig).await, Ok(assets([1, 2])));
+    assert_eq!(listed(&harness).await, Ok(assets([1, 2])));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_list_may_show_the_descendants_of_what_it_shows() {
     for lists_descendants in [false, true] {
-        let rig = rig(Settings {
+        let harness = harness(Settings {
             lists_descendants,
             asset_not_in_project: asset_error(),
             ..Settings::default()
         });
-        rig.simulator.add_descendants(&asset(1), assets([11, 12]));
-        rig.simulator.add_descendants(&asset(1), assets([2]));
-        rig.simulator.add_descendants(&asset(3), assets([13]));
+        harness
+            .simulator
+            .add_descendants(&asset(1), assets([11, 12]));
+        harness.simulator.add_descendants(&asset(1), assets([2]));
+        harness.simulator.add_descendants(&asset(3), assets([13]));
         let with_descendants = if lists_descendants {
             assets([1, 2, 11, 12])
         } else {
             assets([1, 2])
         };
-        assert_eq!(listed(&rig).await, Ok(with_descendants.clone()));
+        assert_eq!(listed(&harness).await, Ok(with_descendants.clone()));
 
         // They exist, but are no members.
-        assert_eq!(rig.remaining(), [1, 2]);
+        assert_eq!(harness.remaining(), [1, 2]);
         assert_eq!(
-            rig.disassociate([11]).await,
+            harness.disassociate([11]).await,
             Ok(vec![entry(11, "INTERNAL_FAILURE", "gone")])
         );
-        assert_eq!(listed(&rig).await, Ok(with_descendants));
+        assert_eq!(listed(&harness).await, Ok(with_descendants));
 
-        rig.disassociate([1]).await.expect("a 200");
-        assert_eq!(listed(&rig).await, Ok(assets([2])));
+        harness.disassociate([1]).await.expect("a 200");
+        assert_eq!(listed(&harness).await, Ok(assets([2])));
     }
 }
 
-fn with_tokens(tokens: Tokens) -> Rig {
-    rig(Settings {
+fn with_tokens(tokens: Tokens) -> Harness {
+    harness(Settings {
         tokens,
         ..Settings::default()
     })
@@ -292,45 +294,45 @@ fn with_tokens(tokens: Tokens) -> Rig {
 
 #[tokio::test(start_paused = true)]
 async fn an_ignored_token_removes_an_asset_added_back() {
-    let rig = with_tokens(Tokens::Ignored);
-    assert_eq!(rig.disassociate_as(1, [1]).await, Ok(vec![]));
-    rig.simulator.add_project(&project(1), assets([1]));
-    assert_eq!(rig.disassociate_as(1, [1]).await, Ok(vec![]));
-    assert_eq!(rig.remaining(), [2]);
-    assert_eq!(rig.endings(), [(Some(200), true); 2]);
+    let harness = with_tokens(Tokens::Ignored);
+    assert_eq!(harness.disassociate_as(1, [1]).await, Ok(vec![]));
+    harness.simulator.add_project(&project(1), assets([1]));
+    assert_eq!(harness.disassociate_as(1, [1]).await, Ok(vec![]));
+    assert_eq!(harness.remaining(), [2]);
+    assert_eq!(harness.endings(), [(Some(200), true); 2]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_replay_does_not_remove_an_asset_added_back() {
     for tokens in [Tokens::SuccessesReplayed, Tokens::AllReplayed] {
-        let rig = with_tokens(tokens);
-        assert_eq!(rig.disassociate_as(1, [1, 2]).await, Ok(vec![]));
-        rig.simulator.add_project(&project(1), assets([1]));
+        let harness = with_tokens(tokens);
+        assert_eq!(harness.disassociate_as(1, [1, 2]).await, Ok(vec![]));
+        harness.simulator.add_project(&project(1), assets([1]));
         // The order of the assets makes no other request.
-        assert_eq!(rig.disassociate_as(1, [2, 1]).await, Ok(vec![]));
-        assert_eq!(rig.remaining(), [1]);
-        assert_eq!(rig.endings(), [(Some(200), true), (Some(200), false)]);
-        assert_eq!(rig.disassociate_as(2, [1]).await, Ok(vec![]));
-        assert_eq!(rig.remaining(), [0; 0]);
+        assert_eq!(harness.disassociate_as(1, [2, 1]).await, Ok(vec![]));
+        assert_eq!(harness.remaining(), [1]);
+        assert_eq!(harness.endings(), [(Some(200), true), (Some(200), false)]);
+        assert_eq!(harness.disassociate_as(2, [1]).await, Ok(vec![]));
+        assert_eq!(harness.remaining(), [0; 0]);
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn another_request_with_a_known_token_is_refused_where_all_are_replayed() {
-    let rig = with_tokens(Tokens::AllReplayed);
-    rig.simulator.add_project(&project(2), assets([1]));
-    assert_eq!(rig.disassociate_as(1, [1]).await, Ok(vec![]));
+    let harness = with_tokens(Tokens::AllReplayed);
+    harness.simulator.add_project(&project(2), assets([1]));
+    assert_eq!(harness.disassociate_as(1, [1]).await, Ok(vec![]));
     let refused = Err(Trouble::refused(
         400,
         "InvalidRequestException",
         "The client token was used for another request.",
     ));
-    assert_eq!(rig.disassociate_as(1, [2]).await, refused);
+    assert_eq!(harness.disassociate_as(1, [2]).await, refused);
     let token = Some(crate::support::token(1));
-    assert_eq!(rig.call(&project(2), assets([1]), token).await, refused);
-    assert_eq!(rig.remaining(), [2]);
+    assert_eq!(harness.call(&project(2), assets([1]), token).await, refused);
+    assert_eq!(harness.remaining(), [2]);
     assert_eq!(
-        rig.endings(),
+        harness.endings(),
         [(Some(200), true), (Some(400), false), (Some(400), false)]
     );
 }
@@ -338,10 +340,10 @@ async fn another_request_with_a_known_token_is_refused_where_all_are_replayed() 
 #[tokio::test(start_paused = true)]
 async fn another_request_with_a_known_token_is_worked_off_elsewhere() {
     for tokens in [Tokens::Ignored, Tokens::SuccessesReplayed] {
-        let rig = with_tokens(tokens);
-        assert_eq!(rig.disassociate_as(1, [1]).await, Ok(vec![]));
-        assert_eq!(rig.disassociate_as(1, [2]).await, Ok(vec![]));
-        assert_eq!(rig.remaining(), [0; 0]);
+        let harness = with_tokens(tokens);
+        assert_eq!(harness.disassociate_as(1, [1]).await, Ok(vec![]));
+        assert_eq!(harness.disassociate_as(1, [2]).await, Ok(vec![]));
+        assert_eq!(harness.remaining(), [0; 0]);
     }
 }
 
@@ -353,34 +355,37 @@ async fn partial_failures_are_remembered_only_where_all_are_replayed() {
         (Tokens::SuccessesReplayed, vec![], vec![]),
         (Tokens::AllReplayed, vec![failure.clone()], vec![2]),
     ] {
-        let rig = with_tokens(tokens).and_fault(&format!(
+        let harness = with_tokens(tokens).and_fault(&format!(
             "disassociate:asset={}:first=1:asset-error=INTERNAL_FAILURE",
             asset(2)
         ));
         assert_eq!(
-            rig.disassociate_as(1, [1, 2]).await,
+            harness.disassociate_as(1, [1, 2]).await,
             Ok(vec![failure.clone()])
         );
-        assert_eq!(rig.disassociate_as(1, [1, 2]).await, Ok(second));
-        assert_eq!(rig.remaining(), remaining, "{tokens:?}");
+        assert_eq!(harness.disassociate_as(1, [1, 2]).await, Ok(second));
+        assert_eq!(harness.remaining(), remaining, "{tokens:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn refusals_are_not_remembered() {
-    let rig = Rig::new(Settings {
+    let harness = Harness::new(Settings {
         tokens: Tokens::AllReplayed,
         ..Settings::default()
     });
-    rig.disassociate_as(1, [1]).await.expect_err("no project");
-    rig.simulator.add_project(&project(1), assets([1]));
-    assert_eq!(rig.disassociate_as(1, [1]).await, Ok(vec![]));
-    assert_eq!(rig.remaining(), [0; 0]);
+    harness
+        .disassociate_as(1, [1])
+        .await
+        .expect_err("no project");
+    harness.simulator.add_project(&project(1), assets([1]));
+    assert_eq!(harness.disassociate_as(1, [1]).await, Ok(vec![]));
+    assert_eq!(harness.remaining(), [0; 0]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_bucket_lets_a_burst_through_and_refills_at_its_rate() {
-    let rig = rig(Settings {
+    let harness = harness(Settings {
         throttle: Some(Throttle {
             rate: 2.0,
             burst: 3.0,
@@ -393,71 +398,76 @@ async fn the_bucket_lets_a_burst_through_and_refills_at_its_rate() {
         "Rate exceeded",
     ));
     for _ in 0..3 {
-        assert_eq!(rig.disassociate([1]).await, Ok(vec![]));
+        assert_eq!(harness.disassociate([1]).await, Ok(vec![]));
     }
-    assert_eq!(rig.disassociate([2]).await, throttled);
-    assert_eq!(rig.remaining(), [2]);
-    assert_eq!(rig.endings()[3], (Some(429), false));
+    assert_eq!(harness.disassociate([2]).await, throttled);
+    assert_eq!(harness.remaining(), [2]);
+    assert_eq!(harness.endings()[3], (Some(429), false));
 
     tokio::time::advance(Duration::from_millis(499)).await;
-    assert_eq!(rig.disassociate([2]).await, throttled);
+    assert_eq!(harness.disassociate([2]).await, throttled);
     tokio::time::advance(Duration::from_millis(1)).await;
-    assert_eq!(rig.disassociate([2]).await, Ok(vec![]));
-    assert_eq!(rig.disassociate([2]).await, throttled);
+    assert_eq!(harness.disassociate([2]).await, Ok(vec![]));
+    assert_eq!(harness.disassociate([2]).await, throttled);
 
     // No pause fills it above the burst.
     tokio::time::advance(Duration::from_secs(3600)).await;
     for _ in 0..3 {
-        assert_eq!(rig.disassociate([1]).await, Ok(vec![]));
+        assert_eq!(harness.disassociate([1]).await, Ok(vec![]));
     }
-    assert_eq!(rig.disassociate([1]).await, throttled);
+    assert_eq!(harness.disassociate([1]).await, throttled);
 }
 
 #[tokio::test(start_paused = true)]
 async fn reads_use_up_the_bucket_and_messages_do_not() {
-    let rig = rig(Settings {
+    let harness = harness(Settings {
         throttle: Some(Throttle {
             rate: 1.0,
             burst: 2.0,
         }),
         ..Settings::default()
     });
-    let url = rig.simulator.create_queue("q");
-    rig.list(None, None).await.expect("a page");
-    rig.describe().await.expect("a project");
-    rig.disassociate([1]).await.expect_err("throttled");
-    rig.list(None, None).await.expect_err("throttled");
-    rig.describe().await.expect_err("throttled");
-    rig.send(&url, "body").await.expect("sent");
-    rig.send(&url, "body").await.expect("sent");
+    let url = harness.simulator.create_queue("q");
+    harness.list(None, None).await.expect("a page");
+    harness.describe().await.expect("a project");
+    harness.disassociate([1]).await.expect_err("throttled");
+    harness.list(None, None).await.expect_err("throttled");
+    harness.describe().await.expect_err("throttled");
+    harness.send(&url, "body").await.expect("sent");
+    harness.send(&url, "body").await.expect("sent");
 }
 
 #[tokio::test(start_paused = true)]
 async fn each_sitewise_call_takes_its_latency_and_no_message_does() {
-    let rig = rig(Settings {
+    let harness = harness(Settings {
         latency: Duration::from_millis(250),
         ..Settings::default()
     });
-    let url = rig.simulator.create_queue("q");
+    let url = harness.simulator.create_queue("q");
     let start = Instant::now();
-    rig.disassociate([1]).await.expect("a 200");
+    harness.disassociate([1]).await.expect("a 200");
     assert_eq!(start.elapsed(), Duration::from_millis(250));
-    rig.list(None, None).await.expect("a page");
+    harness.list(None, None).await.expect("a page");
     assert_eq!(start.elapsed(), Duration::from_millis(500));
-    rig.describe().await.expect("a project");
+    harness.describe().await.expect("a project");
     assert_eq!(start.elapsed(), Duration::from_millis(750));
-    rig.send(&url, "body").await.expect("sent");
+    harness.send(&url, "body").await.expect("sent");
     assert_eq!(start.elapsed(), Duration::from_millis(750));
-    let arrivals: Vec<Duration> = rig.simulator.calls().iter().map(|call| call.at).collect();
+    let arrivals: Vec<Duration> = harness
+        .simulator
+        .calls()
+        .iter()
+        .map(|call| call.at)
+        .collect();
     assert_eq!(arrivals, [0, 250, 500, 750].map(Duration::from_millis));
 }
 
 #[tokio::test(start_paused = true)]
 async fn settings_change_while_it_runs() {
-    let rig = rig(Settings::default());
-    let mut settings = rig.simulator.settings();
+    let harness = harness(Settings::default());
+    let mut settings = harness.simulator.settings();
     assert_eq!(settings.asset_not_in_project, Absent::Ignore);
     settings.asset_not_in_project = Absent::NotFound;
-    rig.simulator.set_settings(settings);
-    rig.disassociate([ELSEWHERE]).await.expect_err("a 404");
+    harness.simulator.set_settings(settings);
+    harness.disassociate([ELSEWHERE]).await.expect_err("a 404");
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use simulator::{Action, Fault, Operation, Server, Settings, Simulator};
 use tokio::net::TcpSocket;
 
-use crate::support::{Rig, Trouble, asset, assets, message, project};
+use crate::support::{Harness, Trouble, asset, assets, message, project};
 
 async fn serve(simulator: &Simulator) -> Server {
     simulator
@@ -48,9 +48,9 @@ async fn control(server: &Server, method: &str, path: &str, body: &str) -> (u16,
 async fn the_sdk_sees_answers_and_broken_connections_over_a_socket() {
     let simulator = Simulator::new(Settings::default());
     let server = serve(&simulator).await;
-    let rig = Rig::over_socket(&simulator, &server.url()).and_assets(1..=9);
-    assert_eq!(rig.disassociate([1]).await, Ok(vec![]));
-    let call = rig.only_call();
+    let harness = Harness::over_socket(&simulator, &server.url()).and_assets(1..=9);
+    assert_eq!(harness.disassociate([1]).await, Ok(vec![]));
+    let call = harness.only_call();
     assert_eq!(call.host, server.addr().to_string());
     assert_eq!(call.operation, Operation::Disassociate);
 
@@ -77,21 +77,22 @@ async fn the_sdk_sees_answers_and_broken_connections_over_a_socket() {
         simulator.clear_faults();
         simulator.clear_calls();
         simulator.fault(Fault::sitewise().action(action));
-        assert_eq!(rig.disassociate([number]).await, Err(trouble));
-        assert_eq!(rig.endings(), [ending]);
-        assert_eq!(!rig.remaining().contains(&number), ending.1);
+        assert_eq!(harness.disassociate([number]).await, Err(trouble));
+        assert_eq!(harness.endings(), [ending]);
+        assert_eq!(!harness.remaining().contains(&number), ending.1);
     }
 
     simulator.clear_faults();
-    assert_eq!(rig.disassociate(7..=9).await, Ok(vec![]));
-    let page = rig.list(None, None).await.expect("a page");
+    assert_eq!(harness.disassociate(7..=9).await, Ok(vec![]));
+    let page = harness.list(None, None).await.expect("a page");
     assert_eq!(page.asset_ids(), assets([2, 4]));
     let url = simulator.create_queue("q");
-    rig.send(&url, "body").await.expect("sent");
-    rig.send_batch(&url, vec![message("a", "another")])
+    harness.send(&url, "body").await.expect("sent");
+    harness
+        .send_batch(&url, vec![message("a", "another")])
         .await
         .expect("sent");
-    assert_eq!(rig.bodies("q"), ["body", "another"]);
+    assert_eq!(harness.bodies("q"), ["body", "another"]);
 }
 
 #[tokio::test]
@@ -103,16 +104,16 @@ async fn closing_the_connections_breaks_off_a_stalled_call() {
     ] {
         let simulator = Simulator::new(Settings::default());
         let server = serve(&simulator).await;
-        let rig = Rig::over_socket(&simulator, &server.url()).and_assets([1]);
+        let harness = Harness::over_socket(&simulator, &server.url()).and_assets([1]);
         simulator.fault(Fault::sitewise().action(action.clone()));
-        let (answer, ()) = tokio::join!(rig.disassociate([1]), async {
+        let (answer, ()) = tokio::join!(harness.disassociate([1]), async {
             // The stall has begun when the call is in the record; for the body,
             // when its first half is on its way.
             while simulator.calls().is_empty() {
                 tokio::task::yield_now().await;
             }
             if matches!(action, Action::StallBody) {
-                while rig.only_call().status.is_none() {
+                while harness.only_call().status.is_none() {
                     tokio::task::yield_now().await;
                 }
                 for _ in 0..1000 {
@@ -122,10 +123,10 @@ async fn closing_the_connections_breaks_off_a_stalled_call() {
             server.close_connections();
         });
         assert_eq!(answer, Err(trouble), "{action:?}");
-        assert_eq!(rig.remaining().is_empty(), is_applied);
+        assert_eq!(harness.remaining().is_empty(), is_applied);
         // The server itself goes on.
         simulator.clear_faults();
-        assert!(rig.disassociate([1]).await.is_ok());
+        assert!(harness.disassociate([1]).await.is_ok());
     }
 }
 
@@ -142,16 +143,16 @@ async fn a_dropped_server_listens_no_more() {
     while port.bind(addr).is_err() {
         tokio::task::yield_now().await;
     }
-    let rig = Rig::over_socket(&simulator, &format!("http://{addr}"));
-    assert_eq!(rig.disassociate([1]).await, Err(Trouble::Io));
-    assert_eq!(rig.endings(), []);
+    let harness = Harness::over_socket(&simulator, &format!("http://{addr}"));
+    assert_eq!(harness.disassociate([1]).await, Err(Trouble::Io));
+    assert_eq!(harness.endings(), []);
 }
 
 #[tokio::test]
 async fn the_control_calls_show_and_change_the_simulator() {
     let simulator = Simulator::new(Settings::default());
     let server = serve(&simulator).await;
-    let rig = Rig::over_socket(&simulator, &server.url());
+    let harness = Harness::over_socket(&simulator, &server.url());
     let done = (200, json!({}));
 
     let event = json!({"Records": [{"body": json!({
@@ -177,11 +178,11 @@ async fn the_control_calls_show_and_change_the_simulator() {
         done
     );
     assert_eq!(
-        rig.disassociate_as(1, [1]).await,
+        harness.disassociate_as(1, [1]).await,
         Err(Trouble::refused(500, "Odd", ""))
     );
     assert_eq!(control(&server, "DELETE", "faults", "").await, done);
-    assert_eq!(rig.disassociate_as(2, [1]).await, Ok(vec![]));
+    assert_eq!(harness.disassociate_as(2, [1]).await, Ok(vec![]));
 
     let (status, calls) = control(&server, "GET", "calls", "").await;
     assert_eq!(status, 200);
@@ -228,7 +229,8 @@ async fn the_control_calls_show_and_change_the_simulator() {
     assert_eq!(control(&server, "GET", "calls", "").await, (200, json!([])));
 
     let url = simulator.create_queue("q.fifo");
-    rig.sqs
+    harness
+        .sqs
         .send_message()
         .queue_url(&url)
         .message_body("body")

@@ -5,12 +5,12 @@ use std::time::Duration;
 use aws_sdk_sqs::types::MessageAttributeValue;
 use simulator::{BATCH_LIMIT, MESSAGE_LIMIT, Operation, Settings};
 
-use crate::support::{Rig, Trouble, ending, message};
+use crate::support::{Harness, Trouble, ending, message};
 
-fn rig() -> (Rig, String) {
-    let rig = Rig::new(Settings::default());
-    let url = rig.simulator.create_queue("q");
-    (rig, url)
+fn harness() -> (Harness, String) {
+    let harness = Harness::new(Settings::default());
+    let url = harness.simulator.create_queue("q");
+    (harness, url)
 }
 
 fn attribute(value: &str) -> MessageAttributeValue {
@@ -39,8 +39,8 @@ fn refusal<T: std::fmt::Debug>(answer: Result<T, Trouble>) -> Trouble {
 
 #[tokio::test(start_paused = true)]
 async fn a_message_is_stored_with_all_that_it_has() {
-    let (rig, url) = rig();
-    let output = rig
+    let (harness, url) = harness();
+    let output = harness
         .sqs
         .send_message()
         .queue_url(&url)
@@ -54,7 +54,7 @@ async fn a_message_is_stored_with_all_that_it_has() {
         output.md5_of_message_body(),
         Some("841a2d689ad86bd1611447453c22c6fc")
     );
-    let [stored] = rig.simulator.messages("q").try_into().expect("one");
+    let [stored] = harness.simulator.messages("q").try_into().expect("one");
     assert_eq!(output.message_id(), Some(stored.id.as_str()));
     assert_eq!(stored.body, "body");
     assert_eq!(
@@ -64,7 +64,7 @@ async fn a_message_is_stored_with_all_that_it_has() {
     assert_eq!(stored.group_id.as_deref(), Some("group"));
     assert_eq!(stored.deduplication_id, None);
 
-    let call = rig.only_call();
+    let call = harness.only_call();
     assert_eq!(call.operation, Operation::SendMessage);
     assert_eq!(ending(&call), (Some(200), true));
     assert_eq!(call.queue.as_deref(), Some("q"));
@@ -74,53 +74,53 @@ async fn a_message_is_stored_with_all_that_it_has() {
 
 #[tokio::test(start_paused = true)]
 async fn messages_come_out_in_their_order_and_are_taken_once() {
-    let (rig, url) = rig();
-    let first = rig.send(&url, "1").await.expect("sent");
+    let (harness, url) = harness();
+    let first = harness.send(&url, "1").await.expect("sent");
     let batch = vec![message("a", "2"), message("b", "3")];
-    rig.send_batch(&url, batch).await.expect("sent");
-    let taken = rig.simulator.take_messages("q");
+    harness.send_batch(&url, batch).await.expect("sent");
+    let taken = harness.simulator.take_messages("q");
     let bodies: Vec<&str> = taken.iter().map(|message| message.body.as_str()).collect();
     assert_eq!(bodies, ["1", "2", "3"]);
     assert_eq!(taken[0].id, first);
     assert_ne!(taken[1].id, taken[2].id);
-    assert_eq!(rig.simulator.take_messages("q"), []);
-    assert_eq!(rig.simulator.messages("no-queue"), []);
+    assert_eq!(harness.simulator.take_messages("q"), []);
+    assert_eq!(harness.simulator.messages("no-queue"), []);
 }
 
 #[tokio::test(start_paused = true)]
 async fn ten_entries_are_stored_and_eleven_refused() {
-    let (rig, url) = rig();
+    let (harness, url) = harness();
     let entries = |count: usize| {
         (0..count)
             .map(|n| message(&n.to_string(), "body"))
             .collect()
     };
-    let (sent, failed) = rig
+    let (sent, failed) = harness
         .send_batch(&url, entries(BATCH_LIMIT))
         .await
         .expect("sent");
     assert_eq!((sent.len(), failed.len()), (10, 0));
     assert_eq!(
-        rig.send_batch(&url, entries(BATCH_LIMIT + 1)).await,
+        harness.send_batch(&url, entries(BATCH_LIMIT + 1)).await,
         Err(Trouble::refused(
             400,
             "AWS.SimpleQueueService.TooManyEntriesInBatchRequest",
             "11 entries"
         ))
     );
-    assert_eq!(rig.bodies("q").len(), 10);
-    assert_eq!(rig.endings(), [(Some(200), true), (Some(400), false)]);
+    assert_eq!(harness.bodies("q").len(), 10);
+    assert_eq!(harness.endings(), [(Some(200), true), (Some(400), false)]);
     assert_eq!(
-        rig.simulator.calls()[1].invalid.as_deref(),
+        harness.simulator.calls()[1].invalid.as_deref(),
         Some("11 entries")
     );
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_sdk_knows_a_batchs_refusals_by_their_types() {
-    let (rig, url) = rig();
+    let (harness, url) = harness();
     let send = async |entries| {
-        let call = rig.sqs.send_message_batch().queue_url(&url);
+        let call = harness.sqs.send_message_batch().queue_url(&url);
         let call = call.set_entries(Some(entries));
         call.send().await.expect_err("refused").into_service_error()
     };
@@ -139,23 +139,23 @@ async fn the_sdk_knows_a_batchs_refusals_by_their_types() {
     let half = "x".repeat(MESSAGE_LIMIT / 2 + 1);
     let long = vec![message("a", &half), message("b", &half)];
     assert!(send(long).await.is_batch_request_too_long());
-    assert_eq!(rig.bodies("q"), [""; 0]);
-    assert_eq!(rig.endings(), [(Some(400), false); 8]);
+    assert_eq!(harness.bodies("q"), [""; 0]);
+    assert_eq!(harness.endings(), [(Some(400), false); 8]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_id_of_80_letters_digits_and_marks_is_allowed() {
-    let (rig, url) = rig();
+    let (harness, url) = harness();
     let id = format!("{}-_9Z", "a".repeat(76));
-    let sent = rig.send_batch(&url, vec![message(&id, "1")]).await;
+    let sent = harness.send_batch(&url, vec![message(&id, "1")]).await;
     assert_eq!(sent, Ok((vec![id], vec![])));
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_empty_body_is_refused_and_in_a_batch_its_entry_fails() {
-    let (rig, url) = rig();
+    let (harness, url) = harness();
     assert_eq!(
-        rig.send(&url, "").await,
+        harness.send(&url, "").await,
         Err(Trouble::refused(
             400,
             "MissingParameter",
@@ -163,24 +163,25 @@ async fn an_empty_body_is_refused_and_in_a_batch_its_entry_fails() {
         ))
     );
     assert_eq!(
-        rig.send_batch(&url, vec![message("a", ""), message("b", "body")])
+        harness
+            .send_batch(&url, vec![message("a", ""), message("b", "body")])
             .await,
         Ok((
             vec!["b".to_owned()],
             vec![("a".to_owned(), "MissingParameter".to_owned(), true)]
         ))
     );
-    assert_eq!(rig.bodies("q"), ["body"]);
-    for call in rig.simulator.calls() {
+    assert_eq!(harness.bodies("q"), ["body"]);
+    for call in harness.simulator.calls() {
         assert_eq!(call.invalid.as_deref(), Some("The body is empty."));
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_message_has_at_most_a_mebibyte_with_its_attributes() {
-    let (rig, url) = rig();
+    let (harness, url) = harness();
     let send = async |body: usize| {
-        let call = rig.sqs.send_message().queue_url(&url);
+        let call = harness.sqs.send_message().queue_url(&url);
         let call = call.message_body("x".repeat(body));
         // name, type and value: 4 + 6 + 5
         let call = call.message_attributes("name", attribute("value"));
@@ -192,7 +193,7 @@ async fn a_message_has_at_most_a_mebibyte_with_its_attributes() {
         Trouble::refused(400, "InvalidParameterValue", "The message is too long.")
     );
     assert_eq!(
-        rig.send(&url, &"x".repeat(MESSAGE_LIMIT + 1)).await,
+        harness.send(&url, &"x".repeat(MESSAGE_LIMIT + 1)).await,
         Err(Trouble::refused(
             400,
             "InvalidParameterValue",
@@ -201,39 +202,40 @@ async fn a_message_has_at_most_a_mebibyte_with_its_attributes() {
     );
     // Bytes count, not characters.
     let wide = "é".repeat(MESSAGE_LIMIT / 2);
-    rig.send(&url, &wide).await.expect("sent");
-    rig.send(&url, &format!("{wide}."))
+    harness.send(&url, &wide).await.expect("sent");
+    harness
+        .send(&url, &format!("{wide}."))
         .await
         .expect_err("too long");
-    assert_eq!(rig.bodies("q").len(), 2);
+    assert_eq!(harness.bodies("q").len(), 2);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_batch_has_at_most_a_mebibyte() {
-    let (rig, url) = rig();
+    let (harness, url) = harness();
     let half = "x".repeat(MESSAGE_LIMIT / 2);
     let fits = vec![message("a", &half), message("b", &half)];
-    rig.send_batch(&url, fits).await.expect("sent");
+    harness.send_batch(&url, fits).await.expect("sent");
     let over = vec![message("a", &half), message("b", &half), message("c", "x")];
     assert_eq!(
-        rig.send_batch(&url, over).await,
+        harness.send_batch(&url, over).await,
         Err(Trouble::refused(
             400,
             "AWS.SimpleQueueService.BatchRequestTooLong",
             "The batch is too long."
         ))
     );
-    assert_eq!(rig.bodies("q").len(), 2);
+    assert_eq!(harness.bodies("q").len(), 2);
 }
 
 #[tokio::test(start_paused = true)]
 async fn characters_outside_the_allowed_ranges_are_refused() {
-    let (rig, url) = rig();
+    let (harness, url) = harness();
     for character in [
         '\0', '\u{1}', '\u{8}', '\u{b}', '\u{1f}', '\u{fffe}', '\u{ffff}',
     ] {
         assert_eq!(
-            rig.send(&url, &format!("text {character}")).await,
+            harness.send(&url, &format!("text {character}")).await,
             Err(Trouble::refused(
                 400,
                 "InvalidMessageContents",
@@ -242,15 +244,19 @@ async fn characters_outside_the_allowed_ranges_are_refused() {
         );
     }
     let allowed = "\t\n\r \u{7f}\u{d7ff}\u{e000}\u{fffd}\u{10000}\u{10ffff}";
-    rig.send(&url, allowed).await.expect("sent");
-    assert_eq!(rig.bodies("q"), [allowed]);
+    harness.send(&url, allowed).await.expect("sent");
+    assert_eq!(harness.bodies("q"), [allowed]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_attribute_without_value_is_refused() {
-    let (rig, url) = rig();
+    let (harness, url) = harness();
     for (name, value) in [("name", ""), ("", "value"), ("name", "\u{1}")] {
-        let call = rig.sqs.send_message().queue_url(&url).message_body("body");
+        let call = harness
+            .sqs
+            .send_message()
+            .queue_url(&url)
+            .message_body("body");
         let call = call.message_attributes(name, attribute(value));
         let error = call.send().await.expect_err("refused");
         let message = format!("attribute {name:?}");
@@ -259,14 +265,18 @@ async fn an_attribute_without_value_is_refused() {
             Trouble::refused(400, "InvalidParameterValue", &message)
         );
     }
-    assert_eq!(rig.bodies("q"), [""; 0]);
+    assert_eq!(harness.bodies("q"), [""; 0]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_message_has_at_most_ten_attributes() {
-    let (rig, url) = rig();
+    let (harness, url) = harness();
     for (count, is_sent) in [(10, true), (11, false)] {
-        let mut call = rig.sqs.send_message().queue_url(&url).message_body("body");
+        let mut call = harness
+            .sqs
+            .send_message()
+            .queue_url(&url)
+            .message_body("body");
         for number in 0..count {
             call = call.message_attributes(format!("name{number}"), attribute("value"));
         }
@@ -276,9 +286,13 @@ async fn a_message_has_at_most_ten_attributes() {
 
 #[tokio::test(start_paused = true)]
 async fn a_missing_queue_is_the_sdks_queue_does_not_exist() {
-    let rig = Rig::new(Settings::default());
+    let harness = Harness::new(Settings::default());
     let url = "http://simulator.invalid/000000000000/none";
-    let call = rig.sqs.send_message().queue_url(url).message_body("body");
+    let call = harness
+        .sqs
+        .send_message()
+        .queue_url(url)
+        .message_body("body");
     let error = call.send().await.expect_err("no queue");
     assert_eq!(
         Trouble::of(&error),
@@ -292,31 +306,32 @@ async fn a_missing_queue_is_the_sdks_queue_does_not_exist() {
 
     // It is said before anything else, also of a batch without a valid entry.
     assert_eq!(
-        refusal(rig.send(url, "").await),
+        refusal(harness.send(url, "").await),
         named("AWS.SimpleQueueService.NonExistentQueue")
     );
     assert_eq!(
-        refusal(rig.send_batch(url, vec![message("a", "")]).await),
+        refusal(harness.send_batch(url, vec![message("a", "")]).await),
         named("AWS.SimpleQueueService.NonExistentQueue")
     );
-    assert_eq!(rig.endings(), [(Some(400), false); 3]);
+    assert_eq!(harness.endings(), [(Some(400), false); 3]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_queue_is_found_by_its_name_whatever_the_host() {
-    let (rig, _) = rig();
+    let (harness, _) = harness();
     let url = "https://sqs.eu-west-1.amazonaws.com/123456789012/q";
-    rig.send(url, "body").await.expect("sent");
-    assert_eq!(rig.bodies("q"), ["body"]);
+    harness.send(url, "body").await.expect("sent");
+    assert_eq!(harness.bodies("q"), ["body"]);
 }
 
 async fn send_fifo(
-    rig: &Rig,
+    harness: &Harness,
     url: &str,
     group: Option<&str>,
     deduplication: Option<&str>,
 ) -> Result<String, Trouble> {
-    rig.sqs
+    harness
+        .sqs
         .send_message()
         .queue_url(url)
         .message_body("body")
@@ -330,8 +345,8 @@ async fn send_fifo(
 
 #[tokio::test(start_paused = true)]
 async fn a_fifo_queue_needs_a_group_and_a_deduplication_id() {
-    let rig = Rig::new(Settings::default());
-    let url = rig.simulator.create_queue("q.fifo");
+    let harness = Harness::new(Settings::default());
+    let url = harness.simulator.create_queue("q.fifo");
     let no_group = Trouble::refused(
         400,
         "MissingParameter",
@@ -348,36 +363,40 @@ async fn a_fifo_queue_needs_a_group_and_a_deduplication_id() {
         (None, Some("d"), &no_group),
         (Some("g"), None, &no_deduplication),
     ] {
-        let answer = send_fifo(&rig, &url, group, deduplication).await;
+        let answer = send_fifo(&harness, &url, group, deduplication).await;
         assert_eq!(answer, Err(expected.clone()));
     }
     assert_eq!(
-        rig.send_batch(&url, vec![message("a", "body")]).await,
+        harness.send_batch(&url, vec![message("a", "body")]).await,
         Ok((
             vec![],
             vec![("a".to_owned(), "MissingParameter".to_owned(), true)]
         ))
     );
-    assert_eq!(rig.bodies("q.fifo"), [""; 0]);
-    send_fifo(&rig, &url, Some("g"), Some("d"))
+    assert_eq!(harness.bodies("q.fifo"), [""; 0]);
+    send_fifo(&harness, &url, Some("g"), Some("d"))
         .await
         .expect("sent");
-    let [stored] = rig.simulator.messages("q.fifo").try_into().expect("one");
+    let [stored] = harness
+        .simulator
+        .messages("q.fifo")
+        .try_into()
+        .expect("one");
     assert_eq!(stored.group_id.as_deref(), Some("g"));
     assert_eq!(stored.deduplication_id.as_deref(), Some("d"));
 }
 
 #[tokio::test(start_paused = true)]
 async fn group_and_deduplication_ids_have_1_to_128_visible_characters() {
-    let rig = Rig::new(Settings::default());
-    let url = rig.simulator.create_queue("q.fifo");
+    let harness = Harness::new(Settings::default());
+    let url = harness.simulator.create_queue("q.fifo");
     let longest = "i".repeat(128);
-    send_fifo(&rig, &url, Some(&longest), Some(&longest))
+    send_fifo(&harness, &url, Some(&longest), Some(&longest))
         .await
         .expect("sent");
     for bad in ["", "a b", "é", &"i".repeat(129)] {
         assert_eq!(
-            send_fifo(&rig, &url, Some(bad), Some("d")).await,
+            send_fifo(&harness, &url, Some(bad), Some("d")).await,
             Err(Trouble::refused(
                 400,
                 "InvalidParameterValue",
@@ -385,7 +404,7 @@ async fn group_and_deduplication_ids_have_1_to_128_visible_characters() {
             ))
         );
         assert_eq!(
-            send_fifo(&rig, &url, Some("g"), Some(bad)).await,
+            send_fifo(&harness, &url, Some("g"), Some(bad)).await,
             Err(Trouble::refused(
                 400,
                 "InvalidParameterValue",
@@ -397,10 +416,10 @@ async fn group_and_deduplication_ids_have_1_to_128_visible_characters() {
 
 #[tokio::test(start_paused = true)]
 async fn a_fifo_queue_knows_a_deduplication_id_for_five_minutes() {
-    let rig = Rig::new(Settings::default());
-    let url = rig.simulator.create_queue("q.fifo");
+    let harness = Harness::new(Settings::default());
+    let url = harness.simulator.create_queue("q.fifo");
     let send = async |id| {
-        send_fifo(&rig, &url, Some("g"), Some(id))
+        send_fifo(&harness, &url, Some("g"), Some(id))
             .await
             .expect("sent")
     };
@@ -408,40 +427,42 @@ async fn a_fifo_queue_knows_a_deduplication_id_for_five_minutes() {
     assert_ne!(send("e").await, first);
     tokio::time::advance(Duration::from_millis(299_999)).await;
     assert_eq!(send("d").await, first);
-    assert_eq!(rig.bodies("q.fifo").len(), 2);
+    assert_eq!(harness.bodies("q.fifo").len(), 2);
     // A repeat does not prolong the window.
     tokio::time::advance(Duration::from_millis(1)).await;
     assert_ne!(send("d").await, first);
-    assert_eq!(rig.bodies("q.fifo").len(), 3);
+    assert_eq!(harness.bodies("q.fifo").len(), 3);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_fifo_queue_knows_a_deduplication_id_of_a_message_taken_out() {
-    let rig = Rig::new(Settings::default());
-    let url = rig.simulator.create_queue("q.fifo");
-    let first = send_fifo(&rig, &url, Some("g"), Some("d")).await;
-    assert_eq!(rig.simulator.take_messages("q.fifo").len(), 1);
-    assert_eq!(send_fifo(&rig, &url, Some("g"), Some("d")).await, first);
-    assert_eq!(rig.bodies("q.fifo"), [""; 0]);
+    let harness = Harness::new(Settings::default());
+    let url = harness.simulator.create_queue("q.fifo");
+    let first = send_fifo(&harness, &url, Some("g"), Some("d")).await;
+    assert_eq!(harness.simulator.take_messages("q.fifo").len(), 1);
+    assert_eq!(send_fifo(&harness, &url, Some("g"), Some("d")).await, first);
+    assert_eq!(harness.bodies("q.fifo"), [""; 0]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_standard_queue_stores_every_repeat() {
-    let (rig, url) = rig();
+    let (harness, url) = harness();
     for _ in 0..2 {
-        send_fifo(&rig, &url, Some("g"), None).await.expect("sent");
+        send_fifo(&harness, &url, Some("g"), None)
+            .await
+            .expect("sent");
     }
-    assert_eq!(rig.bodies("q"), ["body", "body"]);
+    assert_eq!(harness.bodies("q"), ["body", "body"]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_standard_queue_refuses_a_deduplication_id() {
-    let (rig, url) = rig();
+    let (harness, url) = harness();
     assert_eq!(
-        refusal(send_fifo(&rig, &url, Some("g"), Some("d")).await),
+        refusal(send_fifo(&harness, &url, Some("g"), Some("d")).await),
         named("InvalidParameterValue")
     );
-    assert_eq!(rig.bodies("q"), [""; 0]);
+    assert_eq!(harness.bodies("q"), [""; 0]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -453,13 +474,17 @@ async fn an_attribute_is_a_string_or_a_number_with_a_label_at_will() {
         ("Strings", false),
         ("", false),
     ] {
-        let (rig, url) = rig();
+        let (harness, url) = harness();
         let attribute = MessageAttributeValue::builder()
             .data_type(data_type)
             .string_value("1")
             .build()
             .expect("an attribute");
-        let call = rig.sqs.send_message().queue_url(&url).message_body("body");
+        let call = harness
+            .sqs
+            .send_message()
+            .queue_url(&url)
+            .message_body("body");
         let call = call.message_attributes("name", attribute);
         assert_eq!(call.send().await.is_ok(), is_sent, "{data_type}");
     }
@@ -468,13 +493,13 @@ async fn an_attribute_is_a_string_or_a_number_with_a_label_at_will() {
 #[tokio::test(start_paused = true)]
 async fn message_ids_follow_from_the_seed_and_the_order() {
     let ids = async |seed| {
-        let rig = Rig::new(Settings {
+        let harness = Harness::new(Settings {
             seed,
             ..Settings::default()
         });
-        let url = rig.simulator.create_queue("q");
-        let first = rig.send(&url, "1").await.expect("sent");
-        [first, rig.send(&url, "2").await.expect("sent")]
+        let url = harness.simulator.create_queue("q");
+        let first = harness.send(&url, "1").await.expect("sent");
+        [first, harness.send(&url, "2").await.expect("sent")]
     };
     let [first, second] = ids(1).await;
     assert_ne!(first, second);

@@ -142,13 +142,13 @@ fn sdk_config(http_client: SharedHttpClient) -> aws_config::SdkConfig {
 }
 
 /// A simulator and the two SDK clients that reach it.
-pub(crate) struct Rig {
+pub(crate) struct Harness {
     pub(crate) simulator: Simulator,
     pub(crate) sitewise: aws_sdk_iotsitewise::Client,
     pub(crate) sqs: aws_sdk_sqs::Client,
 }
 
-impl Rig {
+impl Harness {
     /// Without sockets.
     pub(crate) fn new(settings: Settings) -> Self {
         let simulator = Simulator::new(settings);
