@@ -16,9 +16,9 @@ use super::request::{DisassociateRequest, InvalidRequest};
 #[derive(Debug)]
 pub enum Event<'a> {
     /// Records of an SQS queue, from an event source mapping or from
-    /// EventBridge Pipes: answered with a partial batch response.
+    /// EventBridge Pipes: the response is a partial batch response.
     Queue(Vec<Message<'a>>),
-    /// Anything else: answered with a report for each message.
+    /// Anything else: the response is a report for each message.
     Reported(Vec<Message<'a>>),
 }
 
@@ -367,7 +367,7 @@ mod tests {
     /// A message's origin, id, and number of assets or problem.
     type Read = (Origin, Option<String>, Result<usize, String>);
 
-    /// Whether the answer is a partial batch, and what the messages say.
+    /// Whether the response is a partial batch, and what the messages say.
     fn reading(payload: &Value) -> (bool, Vec<Read>) {
         let payload = raw(payload);
         let event = read(&payload).expect("an event");
