@@ -142,13 +142,18 @@ pub fn plan(inputs: &[PlanInput<'_>]) -> Vec<Batch> {
 
     // A stable sort: of two tails of one size, the earlier request's comes first.
     tails.sort_by_key(|tail| Reverse(tail.assets.len()));
-    let mut shared: BTreeMap<ProjectId, SharedBatches> = BTreeMap::new();
+    let mut shared: Vec<SharedBatches> = Vec::new();
+    let mut indices: HashMap<ProjectId, usize> = HashMap::new();
     for tail in &tails {
-        let project = tail.input.request.project;
-        shared.entry(project).or_default().add(tail);
+        let index = *indices
+            .entry(tail.input.request.project)
+            .or_insert(shared.len());
+        if index == shared.len() {
+            shared.push(SharedBatches::default());
+        }
+        shared[index].add(tail);
     }
-    let shared = shared.into_values();
-    batches.extend(shared.flat_map(|shared| shared.batches));
+    batches.extend(shared.into_iter().flat_map(|shared| shared.batches));
     batches
 }
 
