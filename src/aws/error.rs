@@ -173,7 +173,7 @@ impl CheckSuccess {
             ));
         }
         match self.required {
-            Some(name) if !members(response).contains_key(name) => {
+            Some(name) if members(response).get(name).is_none_or(Value::is_null) => {
                 Err(format!("the response is a success without {name}"))
             }
             _ => Ok(()),
@@ -315,6 +315,29 @@ mod tests {
             (100, None, Unexpected),
         ] {
             assert_eq!(classify(status, name), expected, "{status} {name:?}");
+        }
+    }
+
+    #[test]
+    fn a_success_must_have_what_the_model_requires_and_no_error_type() {
+        let check = CheckSuccess {
+            required: Some("assetIds"),
+        };
+        for (body, is_success) in [
+            (r#"{"assetIds":[]}"#, true),
+            (r#"{"assetIds":null}"#, false),
+            ("{}", false),
+            ("", false),
+            ("[]", false),
+            (
+                r#"{"assetIds":[],"__type":"a.b#ThrottlingException"}"#,
+                false,
+            ),
+            (r#"{"assetIds":[],"__type":null}"#, true),
+        ] {
+            let status = 200.try_into().expect("a status");
+            let response = HttpResponse::new(status, body.into());
+            assert_eq!(check.check(&response).is_ok(), is_success, "{body}");
         }
     }
 }

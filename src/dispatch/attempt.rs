@@ -60,16 +60,15 @@ impl Attempt {
         self.by_request(batch).len() > 1
     }
 
-    /// Returns its assets in up to so many attempts: the requests that share it
-    /// apart, or else the assets of its one request.
-    pub(super) fn split(&self, batch: &Batch, parts: usize) -> Vec<Self> {
+    /// Splits its positions into up to so many parts: between the requests that
+    /// share it, or else within its one request.
+    pub(super) fn split(&self, batch: &Batch, parts: usize) -> Vec<Vec<u8>> {
         let requests = self.by_request(batch);
-        let parts: Vec<Vec<u8>> = if requests.len() > 1 {
+        if requests.len() > 1 {
             even(&requests, parts).map(<[Vec<u8>]>::concat).collect()
         } else {
             even(&self.positions, parts).map(<[u8]>::to_vec).collect()
-        };
-        parts.into_iter().map(|part| self.part(part)).collect()
+        }
     }
 
     /// Parts its assets by the requests that named them.

@@ -31,7 +31,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::aws::error::FailureClass;
 use crate::aws::sitewise::SiteWise;
 use crate::input::id::{AssetId, ProjectId};
-use crate::outcome::{Failure, Outcome};
+use crate::outcome::{Failure, Outcome, code};
 use crate::plan::{Batch, first_attempts};
 
 use attempt::Attempt;
@@ -171,8 +171,14 @@ impl Run<'_> {
                 return state.answered();
             }
             Err(error) => {
-                let outcome = Outcome::Unfinished(error.failure);
-                state.conclude(attempt.batch, &attempt.positions, &outcome);
+                state.find_overlaps();
+                let is_late = error.failure.code() == code::DEADLINE_REACHED;
+                if is_late && !attempt.is_whole {
+                    state.end_for_lack_of_time(&attempt);
+                } else {
+                    let outcome = Outcome::Unfinished(error.failure);
+                    state.conclude(attempt.batch, &attempt.positions, &outcome);
+                }
                 error.class
             }
         };

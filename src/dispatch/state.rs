@@ -65,27 +65,52 @@ impl<'a> State<'a> {
         }
     }
 
-    /// Returns the final outcomes. Where several batches have an asset, it is
-    /// done for all of them once it is for one.
+    /// Returns the final outcomes. An asset that one batch's call has taken out of
+    /// the project is done for all batches.
     pub(super) fn into_outcomes(mut self) -> Vec<Vec<Outcome>> {
         for places in self.overlaps.into_iter().flat_map(HashMap::into_values) {
-            for done in [Outcome::Absent, Outcome::Disassociated] {
-                let is_done = |(batch, position): &(usize, u8)| {
-                    self.outcomes[*batch][usize::from(*position)] == done
-                };
-                if places.iter().any(is_done) {
-                    for (batch, position) in &places {
-                        self.outcomes[*batch][usize::from(*position)] = done.clone();
-                    }
+            let is_removed = |(batch, position): &(usize, u8)| {
+                self.outcomes[*batch][usize::from(*position)] == Outcome::Disassociated
+            };
+            if places.iter().any(is_removed) {
+                for (batch, position) in places {
+                    self.outcomes[batch][usize::from(position)] = Outcome::Disassociated;
                 }
             }
         }
         self.outcomes
     }
 
+    /// Finds the assets that several batches have, once a call has failed.
+    pub(super) fn find_overlaps(&mut self) -> &Overlaps {
+        self.overlaps.get_or_insert_with(|| overlaps(self.batches))
+    }
+
     pub(super) fn conclude(&mut self, batch: usize, positions: &[u8], outcome: &Outcome) {
         for position in positions {
             self.outcomes[batch][usize::from(*position)] = outcome.clone();
+        }
+    }
+
+    /// Concludes that assets are absent: in other batches too, where what is known
+    /// is older.
+    fn conclude_absent(&mut self, batch: usize, positions: &[u8]) {
+        self.conclude(batch, positions, &Outcome::Absent);
+        let Batch {
+            project, assets, ..
+        } = &self.batches[batch];
+        for position in positions {
+            let key = (*project, assets[usize::from(*position)]);
+            let places = self
+                .overlaps
+                .iter()
+                .filter_map(|overlaps| overlaps.get(&key));
+            for (batch, position) in places.flatten() {
+                let outcome = &mut self.outcomes[*batch][usize::from(*position)];
+                if *outcome != Outcome::Disassociated {
+                    *outcome = Outcome::Absent;
+                }
+            }
         }
     }
 
@@ -222,16 +247,31 @@ impl<'a> State<'a> {
         let is_listed = |position: &u8| listed.contains(&assets[usize::from(*position)]);
         let (listed, absent): (Vec<u8>, Vec<u8>) =
             attempt.positions.iter().copied().partition(is_listed);
-        self.conclude(attempt.batch, &absent, &Outcome::Absent);
-        let again = attempt.part(listed);
+        self.conclude_absent(attempt.batch, &absent);
+        let again = self.part(&attempt, listed);
         let are_all_listed = again.positions.len() == count;
         match again.positions.len() {
             0 => Vec::new(),
             1 if are_all_listed => self.next_round(again),
             _ if is_by_name => self.next_round(again),
-            _ if are_all_listed => again.split(&self.batches[again.batch], REFUSED_PARTS),
+            _ if are_all_listed => self.split(&again, REFUSED_PARTS),
             _ => vec![again],
         }
+    }
+
+    /// Makes an attempt with some of another's assets.
+    fn part(&self, attempt: &Attempt, positions: Vec<u8>) -> Attempt {
+        Attempt {
+            answers_before: self.answers,
+            ..attempt.part(positions)
+        }
+    }
+
+    fn split(&self, attempt: &Attempt, parts: usize) -> Vec<Attempt> {
+        let parts = attempt
+            .split(&self.batches[attempt.batch], parts)
+            .into_iter();
+        parts.map(|part| self.part(attempt, part)).collect()
     }
 
     /// Returns the next round of listed assets; after the last they are rejected.
@@ -259,7 +299,7 @@ impl<'a> State<'a> {
     /// it is split once the service answers something else.
     pub(super) fn failed(&mut self, attempt: Attempt) -> Vec<Attempt> {
         if self.answers > attempt.answers_before {
-            return self.split_failed(&attempt);
+            return self.isolate(&attempt);
         }
         self.deferred.push(attempt);
         Vec::new()
@@ -271,40 +311,51 @@ impl<'a> State<'a> {
         self.answers += 1;
         let deferred = std::mem::take(&mut self.deferred).into_iter();
         deferred
-            .flat_map(|attempt| self.split_failed(&attempt))
+            .flat_map(|attempt| self.isolate(&attempt))
             .collect()
     }
 
-    fn split_failed(&self, attempt: &Attempt) -> Vec<Attempt> {
-        let mut parts = attempt.split(&self.batches[attempt.batch], FAILED_PARTS);
-        for part in &mut parts {
-            part.answers_before = self.answers;
-        }
-        parts
+    /// Splits the deferred batches whose messages were delivered before, though
+    /// the service answers nothing else. Where there are none, what is deferred
+    /// stays unfinished.
+    pub(super) fn probe_deferred(&mut self) -> Vec<Attempt> {
+        let deferred = std::mem::take(&mut self.deferred).into_iter();
+        let (probed, others): (Vec<Attempt>, Vec<Attempt>) =
+            deferred.partition(|attempt| attempt.is_whole && self.receives(attempt) > 1);
+        self.deferred = others;
+        let probed = probed.into_iter();
+        probed.flat_map(|attempt| self.isolate(&attempt)).collect()
     }
 
-    /// Returns two groups of requests of each deferred batch whose messages were
-    /// delivered before. Where there are none, what is deferred stays unfinished.
-    ///
-    /// The groups are others at each delivery, and smaller ones, so that in the
-    /// end the service answers one of them, unless it answers nothing at all.
-    pub(super) fn probe_deferred(&mut self) -> Vec<Attempt> {
-        let mut probes = Vec::new();
-        for attempt in std::mem::take(&mut self.deferred) {
-            let shares = self.batches[attempt.batch].shares.iter();
-            let receives = shares.map(|share| share.receives).max().unwrap_or_default() as usize;
-            if !attempt.is_whole || receives < 2 {
-                self.deferred.push(attempt);
-                continue;
-            }
-            let batch = &self.batches[attempt.batch];
-            let mut groups = attempt.split(batch, 1 << (receives - 1).min(16));
-            let count = groups.len();
-            groups.rotate_left(2 * receives % count);
-            self.deferred.extend(groups.split_off(2));
-            probes.append(&mut groups);
+    /// Splits a failed call between its requests. Of a whole batch two groups are
+    /// tried, and the others only once the service answers something: in an outage
+    /// this costs two calls more. The groups are others at each delivery, and
+    /// smaller ones, so that in the end the service answers one of them.
+    fn isolate(&mut self, attempt: &Attempt) -> Vec<Attempt> {
+        if !attempt.is_shared(&self.batches[attempt.batch]) {
+            return vec![self.part(attempt, attempt.positions.clone())];
         }
-        probes
+        if !attempt.is_whole {
+            return self.split(attempt, FAILED_PARTS);
+        }
+        let receives = self.receives(attempt).max(2);
+        let mut groups = self.split(attempt, 1 << (receives - 1).min(16));
+        let count = groups.len();
+        groups.rotate_left(2 * receives % count);
+        let others = groups.split_off(2);
+        if !others.is_empty() {
+            let positions = others.into_iter().flat_map(|other| other.positions);
+            let others = self.part(attempt, positions.collect());
+            self.deferred.push(others);
+        }
+        groups
+    }
+
+    /// Returns how often the messages of an attempt's batch were delivered at most.
+    fn receives(&self, attempt: &Attempt) -> usize {
+        let shares = self.batches[attempt.batch].shares.iter();
+        let receives = shares.map(|share| share.receives).max();
+        receives.unwrap_or_default() as usize
     }
 }
 

@@ -12,7 +12,7 @@ use super::dead_letter::{Source, as_it_came, dead_letters};
 use super::part;
 use crate::aws::sqs::Queue;
 use crate::outcome::{Failure, code};
-use crate::settle::{Destination, Item, Settlement, Unresolved};
+use crate::settle::{Destination, Item, Settlement, Unresolved, hold_back_parts};
 use crate::telemetry;
 
 /// The way to the queues in one invocation.
@@ -50,7 +50,7 @@ impl Outbox<'_> {
     pub async fn store(&self, settlements: &mut [Settlement<'_>]) -> Stored {
         let dead_letters = Destination::DeadLetterQueue;
         let (dead_letters, not_stored) = self.store_in(dead_letters, settlements).await;
-        settlements.iter_mut().for_each(Settlement::hold_back_parts);
+        hold_back_parts(settlements);
         let (parts, failed) = self.store_in(Destination::WorkQueue, settlements).await;
         Stored {
             dead_letters,
@@ -85,24 +85,20 @@ impl Outbox<'_> {
                 written += items;
                 (message, first..written)
             });
-        let mut results = queue.send(messages, self.stop).await;
+        let results = queue.send(messages, self.stop).await;
 
         let unresolved = settlements.iter_mut().flat_map(|one| &mut one.unresolved);
-        let mut items: Vec<&mut Unresolved> = unresolved
+        let mut items: Vec<Option<&mut Unresolved>> = unresolved
             .filter(|one| one.destination == destination)
+            .map(Some)
             .collect();
-        if written < items.len() {
-            // Time ran out before the last items were written.
-            let failure = Failure::new(code::DEADLINE_REACHED, "not sent");
-            results.push((written..items.len(), Err(failure)));
-        }
         let mut failed = 0;
-        for (stored, result) in &results {
+        let mut note = |items: &mut [Option<&mut Unresolved>], result: &Result<(), Failure>| {
             if let Err(failure) = result {
                 failed += 1;
                 telemetry::log_not_stored(failure);
             }
-            for item in &mut items[stored.clone()] {
+            for item in items.iter_mut().filter_map(Option::take) {
                 match result {
                     Ok(()) => item.is_stored = true,
                     Err(failure) => {
@@ -110,8 +106,17 @@ impl Outbox<'_> {
                     }
                 }
             }
+        };
+        for (stored, result) in &results {
+            note(&mut items[stored.clone()], result);
         }
-        (results.len() - failed, failed)
+        let stored = results.iter().filter(|(_, result)| result.is_ok()).count();
+        if items.iter().any(Option::is_some) {
+            // Time ran out before these were sent.
+            let failure = Failure::new(code::DEADLINE_REACHED, "not sent");
+            note(&mut items, &Err(failure));
+        }
+        (stored, failed)
     }
 
     /// Writes the messages that store what of a settlement is for one queue: each

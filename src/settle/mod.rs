@@ -125,30 +125,36 @@ impl Settlement<'_> {
         self.unresolved.iter().any(|one| !one.is_stored)
     }
 
-    /// Leaves everything where it came from.
+    /// Leaves where it came from what is not stored.
     fn hold_back(&mut self) {
         for one in &mut self.unresolved {
-            one.destination = Destination::Source;
+            if !one.is_stored {
+                one.destination = Destination::Source;
+            }
         }
     }
 
-    /// Leaves what belongs in the work queue where it came from, unless all the
-    /// message's dead letters are stored: else each delivery would store its
-    /// parts again.
-    pub fn hold_back_parts(&mut self) {
+    /// Holds everything else back where a dead letter is not stored: else each
+    /// delivery would store the message's parts again.
+    fn hold_back_parts(&mut self) {
         let mut unresolved = self.unresolved.iter();
         let not_stored = unresolved
             .find(|one| one.destination == Destination::DeadLetterQueue && !one.is_stored);
         let Some(reason) = not_stored.and_then(|one| one.failure.clone()) else {
             return;
         };
+        self.hold_back();
         for one in &mut self.unresolved {
-            if one.destination == Destination::WorkQueue {
-                one.destination = Destination::Source;
-                one.failure.get_or_insert_with(|| reason.clone());
-            }
+            one.failure.get_or_insert_with(|| reason.clone());
         }
     }
+}
+
+/// Holds the parts of messages back of which a dead letter is not stored, and
+/// what comes behind these in their groups.
+pub fn hold_back_parts(settlements: &mut [Settlement<'_>]) {
+    settlements.iter_mut().for_each(Settlement::hold_back_parts);
+    hold_back_groups(settlements);
 }
 
 /// Decides where everything of a message goes that is not done. `outcomes` are
@@ -495,7 +501,7 @@ mod tests {
     fn parts_are_sent_only_where_all_dead_letters_are_stored() {
         for (is_stored, expected) in [
             (true, [DeadLetterQueue, WorkQueue]),
-            (false, [DeadLetterQueue, Source]),
+            (false, [Source, Source]),
         ] {
             let large = received(Origin::Sqs, Ok(request(1, &["nope"])));
             let mut settlement = settle(large, None, Both);

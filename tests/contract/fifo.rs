@@ -130,3 +130,20 @@ async fn parts_of_an_event_without_a_group_are_grouped_by_project() {
         assert_eq!(part.group_id, Some(project(1)));
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn behind_a_record_whose_dead_letter_is_not_stored_no_part_is_sent() {
+    let harness = with_fifo_queues(Harness::with_assets(0..250));
+    harness.fault("sqs:queue=dead-letters.fifo:status=500");
+    let bad = request(1, &["PUMP-7".to_owned()]);
+    let large = request(1, &assets(0..250));
+    let event = records([
+        fifo_record("m-1", "line-7", &bad),
+        fifo_record("m-2", "line-7", &large),
+        fifo_record("m-3", "line-8", &large),
+    ]);
+    assert_eq!(harness.answer(&event).await, failed(["m-1", "m-2"]));
+    let parts = harness.simulator.messages("work.fifo");
+    let groups: Vec<_> = parts.iter().map(|part| part.group_id.as_deref()).collect();
+    assert_eq!(groups, [Some("line-8"); 3]);
+}
