@@ -134,7 +134,7 @@ impl Function {
         };
         metrics.messages = settlements.len();
         metrics.redelivered = redelivered.iter().filter(|is_so| **is_so).count();
-        metrics.assets = settlements.iter().map(Counts::of).sum();
+        metrics.assets = Counts::of(&settlements);
         let calls = metrics.requests.calls;
         self.log_results(&settlements, metrics, invocation);
         match &event {

@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
-use std::iter::Sum;
+use std::slice;
 
 use aws_lambda_events::event::sqs::SqsBatchResponse;
 use serde::Serialize;
@@ -166,25 +166,25 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// Counts the assets of a settlement that has been carried out.
-    pub fn of(settlement: &Settlement<'_>) -> Self {
-        let request = settlement.received.request.as_ref();
-        let mut counts = Self {
-            duplicates: request.map_or(0, |request| request.duplicates),
-            disassociated: settlement.disassociated,
-            absent: settlement.absent,
-            ..Self::default()
-        };
-        for one in &settlement.unresolved {
-            if one.item == Item::Message {
-                continue;
-            }
-            if one.is_stored_in(Destination::WorkQueue) {
-                counts.queued += 1;
-            } else if one.retryable {
-                counts.unfinished += 1;
-            } else {
-                counts.rejected += 1;
+    /// Counts the assets of settlements that have been carried out.
+    pub fn of(settlements: &[Settlement<'_>]) -> Self {
+        let mut counts = Self::default();
+        for settlement in settlements {
+            let request = settlement.received.request.as_ref();
+            counts.duplicates += request.map_or(0, |request| request.duplicates);
+            counts.disassociated += settlement.disassociated;
+            counts.absent += settlement.absent;
+            for one in &settlement.unresolved {
+                if one.item == Item::Message {
+                    continue;
+                }
+                if one.is_stored_in(Destination::WorkQueue) {
+                    counts.queued += 1;
+                } else if one.retryable {
+                    counts.unfinished += 1;
+                } else {
+                    counts.rejected += 1;
+                }
             }
         }
         counts.requested = counts.disassociated
@@ -193,20 +193,6 @@ impl Counts {
             + counts.unfinished
             + counts.queued;
         counts
-    }
-}
-
-impl Sum for Counts {
-    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
-        all.fold(Self::default(), |sum, one| Self {
-            requested: sum.requested + one.requested,
-            duplicates: sum.duplicates + one.duplicates,
-            disassociated: sum.disassociated + one.disassociated,
-            absent: sum.absent + one.absent,
-            rejected: sum.rejected + one.rejected,
-            unfinished: sum.unfinished + one.unfinished,
-            queued: sum.queued + one.queued,
-        })
     }
 }
 
@@ -235,7 +221,7 @@ impl Report {
     /// Reports a settlement that has been carried out. `calls` are those of the
     /// whole invocation.
     pub fn new(settlement: &Settlement<'_>, request_id: &str, calls: usize) -> Self {
-        let counts = Counts::of(settlement);
+        let counts = Counts::of(slice::from_ref(settlement));
         let mut report = Self {
             request_id: request_id.to_owned(),
             project_id: settlement.received.project(),
