@@ -18,6 +18,9 @@ pub(super) struct Attempt {
     pub(super) round: u32,
     /// whether it is the batch as it was planned
     pub(super) is_whole: bool,
+    /// whether it is part of a call that failed, and may fail for as long: others
+    /// go first
+    pub(super) is_suspect: bool,
     /// when it may start, after the pause before a round
     pub(super) not_before: Option<Instant>,
     /// how many calls the service had answered when it was split off
@@ -32,6 +35,7 @@ impl Attempt {
             positions: (0..).take(batches[batch].assets.len()).collect(),
             round: 0,
             is_whole: true,
+            is_suspect: false,
             not_before: None,
             answers_before: 0,
         }
@@ -42,6 +46,7 @@ impl Attempt {
         Self {
             positions,
             is_whole: false,
+            is_suspect: false,
             not_before: None,
             ..*self
         }

@@ -127,7 +127,10 @@ impl Run<'_> {
             let project = self.batches[attempt.batch].project;
             attempt.not_before.is_none_or(is_due) && !state.is_in_doubt(project)
         };
-        queue.remove(queue.iter().position(is_free)?)
+        let first = queue
+            .iter()
+            .position(|attempt| is_free(attempt) && !attempt.is_suspect);
+        queue.remove(first.or_else(|| queue.iter().position(is_free))?)
     }
 
     /// Makes one call and returns what is to be tried after it.

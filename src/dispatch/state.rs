@@ -332,16 +332,24 @@ impl<'a> State<'a> {
     /// this costs two calls more. The groups are others at each delivery, and
     /// smaller ones, so that in the end the service answers one of them.
     fn isolate(&mut self, attempt: &Attempt) -> Vec<Attempt> {
-        if !attempt.is_shared(&self.batches[attempt.batch]) {
-            return vec![self.part(attempt, attempt.positions.clone())];
+        let receives = self.receives(attempt).max(2);
+        let mut groups = match attempt.is_shared(&self.batches[attempt.batch]) {
+            false => vec![self.part(attempt, attempt.positions.clone())],
+            true if attempt.is_whole => self.split(attempt, 1 << (receives - 1).min(16)),
+            true => self.split(attempt, FAILED_PARTS),
+        };
+        for group in &mut groups {
+            group.is_suspect = true;
         }
         if !attempt.is_whole {
-            return self.split(attempt, FAILED_PARTS);
+            return groups;
         }
-        let receives = self.receives(attempt).max(2);
-        let mut groups = self.split(attempt, 1 << (receives - 1).min(16));
         let count = groups.len();
         groups.rotate_left(2 * receives % count);
+        if receives % 2 == 1 {
+            // The first may take all the time.
+            groups.swap(0, 1);
+        }
         let others = groups.split_off(2);
         if !others.is_empty() {
             let positions = others.into_iter().flat_map(|other| other.positions);

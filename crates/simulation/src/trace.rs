@@ -23,8 +23,9 @@ pub(crate) struct Trace {
     pub(crate) refusals: u64,
     /// whether SiteWise answered anything with a success or a refusal
     is_answered: bool,
-    /// for each asset, the earliest end of the last call that failed with it
-    failed: BTreeMap<Named, Duration>,
+    /// for each asset, the earliest end of each call that failed with it, by its
+    /// token: copies of a message make the same call
+    failed: BTreeMap<Named, BTreeMap<String, Duration>>,
     /// for each asset, when the last page that showed it was asked for
     shown: BTreeMap<Named, Duration>,
     /// the messages that it sent
@@ -45,16 +46,18 @@ impl Trace {
             }
             Operation::Disassociate => {
                 let token = call.token.clone().unwrap_or_default();
-                self.attempts.push((token, named(call, &call.assets)));
+                self.attempts
+                    .push((token.clone(), named(call, &call.assets)));
                 let failed = match call.status {
                     Some(200) => &call.failed,
                     _ => &call.assets,
                 };
                 let is_refused = matches!(call.status, Some(200 | 400 | 404));
                 self.refusals += u64::from(is_refused && !failed.is_empty());
-                let failed = named(call, failed).into_iter();
-                self.failed
-                    .extend(failed.map(|named| (named, call.at + latency)));
+                for named in named(call, failed) {
+                    let calls = self.failed.entry(named).or_default();
+                    calls.entry(token.clone()).or_insert(call.at + latency);
+                }
             }
             _ => {
                 self.reads += 1;
@@ -89,7 +92,11 @@ impl Trace {
     /// Returns whether the process sent this dead letter, and a list showed the
     /// asset that was asked for when the last call that failed with it was over.
     pub(crate) fn confirms(&self, letter: &str, named: &Named) -> bool {
-        let (failed, shown) = (self.failed.get(named), self.shown.get(named));
+        let failed = self
+            .failed
+            .get(named)
+            .and_then(|calls| calls.values().max());
+        let shown = self.shown.get(named);
         self.sent.contains(letter) && failed.is_some() && shown >= failed
     }
 
@@ -106,9 +113,10 @@ impl Trace {
             if !known.insert(token) || assets.iter().any(&is_shared) {
                 continue;
             }
+            // Calls with the same assets are those of equal messages.
             match batches
                 .iter_mut()
-                .find(|(whole, _)| assets.is_subset(whole))
+                .find(|(whole, _)| assets.is_subset(whole) && assets.len() < whole.len())
             {
                 Some((_, extra)) => *extra += 1,
                 None => batches.push((assets, 0)),

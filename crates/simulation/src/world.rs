@@ -569,7 +569,9 @@ impl<'a> World<'a> {
 
     /// Checks that a message whose calls always fail does not keep others from
     /// being done, where nothing else goes wrong: three deliveries do, or one for
-    /// each halving and the first where the calls take all the time.
+    /// each halving and the first where the calls take all the time; twice as many
+    /// where an invocation makes one call at a time, and may get no further than
+    /// the half at fault.
     fn check_isolation(&mut self, record: &Delivery) -> Result<(), Broken> {
         let owner = self.owner_of(&record.body);
         if !self.is_calm || owner.is_none_or(Planned::is_poison) {
@@ -578,7 +580,8 @@ impl<'a> World<'a> {
         let halvings = self.scenario.batch_size.next_power_of_two().ilog2();
         let failed = self.failed_in_calm.entry(record.id.clone()).or_default();
         *failed += 1;
-        if *failed > halvings.max(2) {
+        let one_at_a_time = u32::from(self.scenario.call_concurrency == 1);
+        if *failed > halvings.max(2) << one_at_a_time {
             return Err(Broken::new(
                 Invariant::NeighboursAreUnharmed,
                 format!(
