@@ -169,6 +169,7 @@ impl Run<'_> {
                     state.conclude(attempt.batch, &[*position], &outcome);
                 }
                 if !named.is_empty() {
+                    state.find_overlaps();
                     state.refused(attempt.part(named), true);
                 }
                 return state.answered();

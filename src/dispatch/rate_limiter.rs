@@ -272,7 +272,7 @@ mod tests {
 
     const MILLISECOND: Duration = Duration::from_millis(1);
 
-    /// A pace, and a clock that starts at zero.
+    /// A rate limiter, and a clock that starts at zero.
     struct Run {
         limiter: RateLimiter,
         start: Instant,

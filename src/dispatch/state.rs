@@ -82,8 +82,8 @@ impl<'a> State<'a> {
     }
 
     /// Finds the assets that several batches have, once a call has failed.
-    pub(super) fn find_overlaps(&mut self) -> &Overlaps {
-        self.overlaps.get_or_insert_with(|| overlaps(self.batches))
+    pub(super) fn find_overlaps(&mut self) {
+        self.overlaps.get_or_insert_with(|| overlaps(self.batches));
     }
 
     pub(super) fn conclude(&mut self, batch: usize, positions: &[u8], outcome: &Outcome) {
@@ -116,14 +116,11 @@ impl<'a> State<'a> {
 
     /// Concludes what of an attempt needs no call or read, and takes it out.
     pub(super) fn conclude_known(&mut self, attempt: &mut Attempt) {
-        // As long as nothing failed there is nothing to know.
-        if self.overlaps.is_some() {
-            let removed = self.removed_elsewhere(attempt);
-            self.conclude(attempt.batch, &removed, &Outcome::Disassociated);
-            attempt
-                .positions
-                .retain(|position| !removed.contains(position));
-        }
+        let removed = self.removed_elsewhere(attempt);
+        self.conclude(attempt.batch, &removed, &Outcome::Disassociated);
+        attempt
+            .positions
+            .retain(|position| !removed.contains(position));
         let project = self.batches[attempt.batch].project;
         if let Some(failure) = self.missing.get(&project) {
             let outcome = Outcome::Rejected(failure.clone());
@@ -134,8 +131,10 @@ impl<'a> State<'a> {
 
     /// Returns those of an attempt's assets that another batch's call has taken
     /// out of the project in this invocation.
-    fn removed_elsewhere(&mut self, attempt: &Attempt) -> Vec<u8> {
-        let overlaps = self.overlaps.get_or_insert_with(|| overlaps(self.batches));
+    fn removed_elsewhere(&self, attempt: &Attempt) -> Vec<u8> {
+        let Some(overlaps) = &self.overlaps else {
+            return Vec::new();
+        };
         let batch = &self.batches[attempt.batch];
         let is_removed = |position: &u8| {
             let asset = batch.assets[usize::from(*position)];

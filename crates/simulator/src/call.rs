@@ -54,7 +54,7 @@ pub struct Call {
     pub bodies: Vec<String>,
     /// the status that was answered; `None` where there was no answer
     pub status: Option<u16>,
-    /// whether it was worked off: neither refused nor replayed, answered or not
+    /// whether it was carried out: neither refused nor replayed, answered or not
     pub applied: bool,
     /// what is wrong with the request, if anything is
     pub invalid: Option<String>,

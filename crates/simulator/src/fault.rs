@@ -84,7 +84,7 @@ pub enum Action {
         /// how often each asset fails before it succeeds; `None`: always
         heals_after: Option<u32>,
     },
-    /// Entries in the `Failed` list of an SQS batch; the others are worked off.
+    /// Entries in the `Failed` list of an SQS batch; the others are carried out.
     FailEntries {
         /// which entries: those whose body contains this; empty: all
         bodies_containing: String,
