@@ -18,6 +18,7 @@ use simulator::{Call, Fault, Operation, Settings, Simulator, Throttle};
 use sitewise_disassociator::config::FunctionConfig;
 use sitewise_disassociator::handler::{Function, Invocation};
 use sitewise_disassociator::input::event::{self, Event};
+use sitewise_disassociator::input::request::Scope;
 use tokio::time::Instant;
 
 const DEAD_LETTERS: &str = "dead-letters";
@@ -175,15 +176,19 @@ fn show_event(payload: &RawValue) {
         let id = message.id.as_deref().unwrap_or("without an id");
         print!("  {} {id}: ", message.origin.as_str());
         match message.request() {
-            Ok(request) => println!(
-                "take {} asset(s) out of project {}{}",
-                request.requested(),
-                request.project,
-                match request.invalid.len() {
-                    0 => String::new(),
-                    bad => format!(" ({bad} of them with a bad id)"),
+            Ok(request) => {
+                let dry_run = if request.dry_run { " (dry run)" } else { "" };
+                match request.scope {
+                    Scope::Assets(assets) => println!(
+                        "{} asset(s) of project {}, {} bad id(s){dry_run}",
+                        assets.valid.len(),
+                        assets.project,
+                        assets.invalid.len(),
+                    ),
+                    Scope::Project(project) => println!("all assets of project {project}{dry_run}"),
+                    Scope::Portal(portal) => println!("all projects of portal {portal}{dry_run}"),
                 }
-            ),
+            }
             Err(error) => println!("cannot be read: {error}"),
         }
     }

@@ -20,11 +20,14 @@ use crate::deadline::Stops;
 use crate::dispatch::dispatch;
 use crate::dispatch::rate_limiter::RateLimiter;
 use crate::input::event::{self, Event, UnrecognizedEvent};
-use crate::input::received::{Received, receive};
+use crate::input::received::{ReadError, Received, receive};
+use crate::input::request::Request;
+use crate::outcome::Outcome;
 use crate::output::outbox::Outbox;
 use crate::output::response::{Counts, NoResponse, Response, partial_batch, reports};
 use crate::plan::{PlanInput, plan, scatter};
-use crate::settle::{Queues, Settlement, hold_back_groups, needs_redelivery, settle};
+use crate::resolve::{self, Resolution, invalid_ids, resolve};
+use crate::settle::{Item, Queues, Settlement, hold_back_groups, needs_redelivery, settle};
 use crate::telemetry;
 use crate::telemetry::metrics::Metrics;
 
@@ -123,8 +126,11 @@ impl Function {
         let (settlements, mut metrics) = processed.await.unwrap_or_else(|_panic| {
             // Nothing is certain: every message counts as unread.
             let messages = event.messages().iter();
-            let unread = messages.map(|message| Received::unread(message, invocation.request_id));
-            let settlements = unread.map(|unread| settle(unread, None, Queues::None));
+            let settlements = messages.map(|message| {
+                let unread = Received::unread(message, invocation.request_id);
+                let outcome = (Item::Message, resolve::unread(&ReadError::Panicked));
+                settle(unread, [outcome], Queues::None)
+            });
             (settlements.collect(), Metrics::default())
         });
 
@@ -156,7 +162,10 @@ impl Function {
         invocation: Invocation<'_>,
     ) -> (Vec<Settlement<'a>>, Metrics) {
         let stops = Stops::before(invocation.deadline);
-        let inputs = received.iter().filter_map(|one| self.plan_input(one));
+        let fan_out_assets = self.work_queue.as_ref().map(|_| self.fan_out_assets);
+        let resolutions = received.iter().map(|one| resolve(one, fan_out_assets));
+        let resolutions: Vec<Resolution<'_>> = resolutions.collect();
+        let inputs = received.iter().zip(&resolutions).filter_map(plan_input);
         let inputs: Vec<PlanInput<'_>> = inputs.collect();
         let batches = plan(&inputs);
         let dispatched = dispatch(
@@ -167,13 +176,28 @@ impl Function {
             stops.requests,
         )
         .await;
-        let mut outcomes = scatter(&inputs, &batches, &dispatched.outcomes).into_iter();
-        let mut settlements = Vec::with_capacity(received.len());
-        for received in received {
-            let is_planned = self.plan_input(&received).is_some();
-            let outcomes = is_planned.then(|| outcomes.next()).flatten();
-            settlements.push(settle(received, outcomes, self.queues()));
+        let mut dispatched_outcomes = scatter(&inputs, &batches, &dispatched.outcomes).into_iter();
+        let mut outcomes: Vec<Vec<(Item, Outcome)>> = Vec::with_capacity(received.len());
+        for (received, resolution) in received.iter().zip(&resolutions) {
+            let named = received.request.as_ref().ok().and_then(Request::named);
+            let mut of_message = named.map(invalid_ids).unwrap_or_default();
+            match resolution {
+                Resolution::Assets(assets) => {
+                    let assets = assets.iter().copied().map(Item::Asset);
+                    let outcomes = dispatched_outcomes.next().unwrap_or_default();
+                    of_message.extend(assets.zip(outcomes));
+                }
+                Resolution::Parts(assets) => {
+                    let assets = assets.iter().copied().map(Item::Asset);
+                    of_message.extend(assets.map(|asset| (asset, Outcome::Deferred)));
+                }
+                Resolution::Whole(outcome) => of_message.push((Item::Message, outcome.clone())),
+            }
+            outcomes.push(of_message);
         }
+        let mut settlements: Vec<Settlement<'_>> = (received.into_iter().zip(outcomes))
+            .map(|(received, outcomes)| settle(received, outcomes, self.queues()))
+            .collect();
         hold_back_groups(&mut settlements);
         let outbox = Outbox {
             dead_letter_queue: self.dead_letter_queue.as_ref(),
@@ -194,20 +218,6 @@ impl Function {
         (settlements, metrics)
     }
 
-    /// Returns what is to be planned for a message: nothing where there is no
-    /// valid request, or one that is cut into parts.
-    fn plan_input<'a>(&self, received: &'a Received<'_>) -> Option<PlanInput<'a>> {
-        let request = received.request.as_ref().ok()?;
-        let is_cut = self.work_queue.is_some()
-            && !request.is_part
-            && request.assets.len() > self.fan_out_assets;
-        (!is_cut).then_some(PlanInput {
-            request,
-            message_id: &received.id,
-            receives: received.message.receives,
-        })
-    }
-
     fn log_results(
         &self,
         settlements: &[Settlement<'_>],
@@ -225,4 +235,21 @@ impl Function {
             (Some(_), Some(_)) => Queues::Both,
         }
     }
+}
+
+/// Returns what is to be planned for a message, if anything is.
+fn plan_input<'a>(
+    (received, resolution): (&'a Received<'_>, &Resolution<'a>),
+) -> Option<PlanInput<'a>> {
+    let Resolution::Assets(assets) = resolution else {
+        return None;
+    };
+    let request = received.request.as_ref().ok()?;
+    Some(PlanInput {
+        project: request.project()?,
+        assets,
+        client_token: request.client_token.as_ref(),
+        message_id: &received.id,
+        receives: received.message.receives,
+    })
 }

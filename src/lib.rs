@@ -39,6 +39,7 @@ pub mod input;
 pub mod outcome;
 pub mod output;
 pub mod plan;
+pub mod resolve;
 pub mod settle;
 pub mod telemetry;
 pub mod token;

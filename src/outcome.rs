@@ -6,6 +6,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::input::id::ProjectId;
+
 /// Longest message kept of a failure, in bytes: what a service says of one
 /// asset must not decide how many assets fit in a dead letter.
 pub const MESSAGE_LIMIT: usize = 1024;
@@ -42,6 +44,33 @@ pub enum Outcome {
     Rejected(Failure),
     /// It may still be there, and is worth another try later.
     Unfinished(Failure),
+    /// It was not tried: its request is cut into parts.
+    Deferred,
+}
+
+/// What a dry run found.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum DryRun {
+    /// Assets of a project.
+    Assets {
+        /// those that would be disassociated
+        would_disassociate: usize,
+        /// those that the project does not list
+        absent: usize,
+    },
+    /// Projects of a portal.
+    Projects(Vec<DryRunProject>),
+}
+
+/// A project as the dry run of its portal found it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct DryRunProject {
+    /// The project.
+    pub project: ProjectId,
+    /// Its name.
+    pub name: String,
+    /// How many assets it lists, or why its list was not read.
+    pub assets: Result<usize, Failure>,
 }
 
 /// Why an asset was not disassociated. Cheap to clone: the assets of a batch

@@ -7,20 +7,23 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::input::id::{AssetId, ClientToken, ProjectId};
-use crate::input::request::DisassociateRequest;
 use crate::token::Derivation;
 
 /// Most assets in one call (service model, shape
 /// `BatchDisassociateProjectAssetsRequest$assetIds`: 1 to 100 items).
 pub const BATCH_LIMIT: usize = 100;
 
-/// One request to plan for, with the id of the message that carried it: the
-/// same id at every delivery of that message, so that its tokens are the same.
+/// Assets of one request to plan for.
 #[derive(Clone, Copy, Debug)]
 pub struct PlanInput<'a> {
-    /// what is asked for
-    pub request: &'a DisassociateRequest,
-    /// the id of the message it came in
+    /// the project to disassociate them from
+    pub project: ProjectId,
+    /// the assets, each once
+    pub assets: &'a [AssetId],
+    /// the request's own token
+    pub client_token: Option<&'a ClientToken>,
+    /// the id of the message that the request came in: the same at every delivery
+    /// of that message, so that its tokens are the same
     pub message_id: &'a str,
     /// how often that message was delivered, this time included
     pub receives: u32,
@@ -116,8 +119,7 @@ pub fn plan(inputs: &[PlanInput<'_>]) -> Vec<Batch> {
     let mut tails: Vec<Tail<'_>> = Vec::new();
 
     for (index, input) in inputs.iter().enumerate() {
-        let request = input.request;
-        let chunks = request.assets.chunks(BATCH_LIMIT);
+        let chunks = input.assets.chunks(BATCH_LIMIT);
         let is_whole_request = chunks.len() == 1;
         for assets in chunks {
             let tail = Tail {
@@ -125,14 +127,14 @@ pub fn plan(inputs: &[PlanInput<'_>]) -> Vec<Batch> {
                 request: index,
                 assets,
             };
-            if request.client_token.is_none() && assets.len() < BATCH_LIMIT {
+            if input.client_token.is_none() && assets.len() < BATCH_LIMIT {
                 tails.push(tail);
                 continue;
             }
-            let mut batch = Batch::new(request.project);
+            let mut batch = Batch::new(input.project);
             batch.assets = assets.to_vec();
             batch.shares.push(tail.share((0..).take(assets.len())));
-            batch.own_token = request.client_token.clone().map(|token| OwnToken {
+            batch.own_token = input.client_token.cloned().map(|token| OwnToken {
                 token,
                 is_whole_request,
             });
@@ -145,9 +147,7 @@ pub fn plan(inputs: &[PlanInput<'_>]) -> Vec<Batch> {
     let mut shared: Vec<SharedBatches> = Vec::new();
     let mut indices: HashMap<ProjectId, usize> = HashMap::new();
     for tail in &tails {
-        let index = *indices
-            .entry(tail.input.request.project)
-            .or_insert(shared.len());
+        let index = *indices.entry(tail.input.project).or_insert(shared.len());
         if index == shared.len() {
             shared.push(SharedBatches::default());
         }
@@ -196,7 +196,7 @@ pub fn scatter<T: Clone>(
 ) -> Vec<Vec<T>> {
     let mut scattered: Vec<Vec<T>> = inputs
         .iter()
-        .map(|input| Vec::with_capacity(input.request.assets.len()))
+        .map(|input| Vec::with_capacity(input.assets.len()))
         .collect();
     for (batch, results) in batches.iter().zip(results) {
         for share in &batch.shares {
@@ -260,7 +260,7 @@ impl SharedBatches {
             })
             .unwrap_or(self.batches.len());
         if index == self.batches.len() {
-            self.batches.push(Batch::new(tail.input.request.project));
+            self.batches.push(Batch::new(tail.input.project));
         }
         if let Some(same_room) = self.by_room.get_mut(&self.room(index)) {
             same_room.remove(&index);
@@ -302,36 +302,45 @@ mod tests {
             .expect("an id")
     }
 
-    fn request(
-        project_number: usize,
-        assets: impl IntoIterator<Item = usize>,
-    ) -> DisassociateRequest {
-        DisassociateRequest {
-            project: project(project_number),
-            assets: assets.into_iter().map(asset).collect(),
-            invalid: Vec::new(),
-            duplicates: 0,
-            client_token: None,
-            is_part: false,
+    #[derive(Clone, Debug)]
+    struct Request {
+        project: ProjectId,
+        assets: Vec<AssetId>,
+        client_token: Option<ClientToken>,
+    }
+
+    impl Request {
+        fn input<'a>(&'a self, message_id: &'a str) -> PlanInput<'a> {
+            PlanInput {
+                project: self.project,
+                assets: &self.assets,
+                client_token: self.client_token.as_ref(),
+                message_id,
+                receives: 1,
+            }
         }
     }
 
-    fn with_token(request: DisassociateRequest) -> DisassociateRequest {
-        DisassociateRequest {
+    fn request(project_number: usize, assets: impl IntoIterator<Item = usize>) -> Request {
+        Request {
+            project: project(project_number),
+            assets: assets.into_iter().map(asset).collect(),
+            client_token: None,
+        }
+    }
+
+    fn with_token(request: Request) -> Request {
+        Request {
             client_token: "the-callers-own-token-of-40-characters-x".parse().ok(),
             ..request
         }
     }
 
-    fn inputs<'a>(requests: &'a [DisassociateRequest], ids: &'a [String]) -> Vec<PlanInput<'a>> {
+    fn inputs<'a>(requests: &'a [Request], ids: &'a [String]) -> Vec<PlanInput<'a>> {
         requests
             .iter()
             .zip(ids)
-            .map(|(request, message_id)| PlanInput {
-                request,
-                message_id,
-                receives: 1,
-            })
+            .map(|(request, message_id)| request.input(message_id))
             .collect()
     }
 
@@ -341,7 +350,7 @@ mod tests {
             .collect()
     }
 
-    fn planned(requests: &[DisassociateRequest]) -> Vec<Batch> {
+    fn planned(requests: &[Request]) -> Vec<Batch> {
         plan(&inputs(requests, &ids(requests.len())))
     }
 
@@ -449,11 +458,7 @@ mod tests {
         let tokens = [token(&several[0], 0), token(&several[1], 0)];
         assert_ne!(tokens[0], own);
         assert_ne!(tokens[0], tokens[1]);
-        let elsewhere = plan(&[PlanInput {
-            request: &with_token(request(0, 0..200)),
-            message_id: "another message",
-            receives: 1,
-        }]);
+        let elsewhere = plan(&[with_token(request(0, 0..200)).input("another message")]);
         assert_eq!(
             token(&elsewhere[0], 0),
             tokens[0],
@@ -477,11 +482,7 @@ mod tests {
         let reversed = planned(&[request(0, (0..100).rev())]);
         assert_eq!(token(&reversed[0], 0), first, "the assets are a set");
 
-        let other_message = plan(&[PlanInput {
-            request: &request(0, 0..100),
-            message_id: "message-7",
-            receives: 1,
-        }]);
+        let other_message = plan(&[request(0, 0..100).input("message-7")]);
         let different = [
             token(&other_message[0], 0),
             token(&planned(&[request(1, 0..100)])[0], 0),
@@ -522,7 +523,7 @@ mod tests {
         bins.len()
     }
 
-    fn any_requests(overlap: usize) -> impl Strategy<Value = Vec<DisassociateRequest>> {
+    fn any_requests(overlap: usize) -> impl Strategy<Value = Vec<Request>> {
         let one = (
             0..3_usize,
             0..3_usize,
@@ -548,7 +549,7 @@ mod tests {
         })
     }
 
-    fn check(requests: &[DisassociateRequest]) {
+    fn check(requests: &[Request]) {
         let ids = ids(requests.len());
         let inputs = inputs(requests, &ids);
         let batches = plan(&inputs);

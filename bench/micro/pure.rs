@@ -14,7 +14,7 @@ use sitewise_disassociator::input::received::Received;
 use sitewise_disassociator::outcome::{Failure, Outcome};
 use sitewise_disassociator::output::dead_letter::{self, Source};
 use sitewise_disassociator::plan::{plan, scatter};
-use sitewise_disassociator::settle::{Queues, settle};
+use sitewise_disassociator::settle::{Item, Queues, settle};
 
 use shapes::{SHAPES, inputs, payload, requests};
 
@@ -83,7 +83,9 @@ fn settling(criterion: &mut Criterion) {
                     id: "m".into(),
                     request: Ok(request.clone()),
                 };
-                black_box(settle(received, Some(outcomes), Queues::Both));
+                let named = request.named().expect("named assets");
+                let assets = named.valid.iter().copied().map(Item::Asset);
+                black_box(settle(received, assets.zip(outcomes), Queues::Both));
             }
         },
     );
@@ -100,9 +102,10 @@ fn dead_letters(criterion: &mut Criterion) {
     let failure = Failure::new("INTERNAL_FAILURE", "Simulated failure.");
     by_shape(criterion, "dead letters", requests, |requests| {
         for request in requests {
-            let assets = request.assets.iter();
-            let named = assets.map(|asset| (asset.to_string().into(), &failure));
-            for letter in dead_letter::dead_letters(source, request.project, named) {
+            let named = request.named().expect("named assets");
+            let assets = named.valid.iter();
+            let assets = assets.map(|asset| (asset.to_string().into(), &failure));
+            for letter in dead_letter::dead_letters(source, named.project, assets) {
                 black_box(letter);
             }
         }

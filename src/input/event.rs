@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use thiserror::Error;
 
 use super::json::{self, Field, Object};
-use super::request::{DisassociateRequest, InvalidRequest};
+use super::request::{InvalidRequest, Request};
 
 /// A payload that was recognised: its messages and the response it wants.
 #[derive(Debug)]
@@ -107,7 +107,7 @@ impl<'a> Message<'a> {
     }
 
     /// Reads the request out of the message.
-    pub fn request(&self) -> Result<DisassociateRequest, InvalidRequest> {
+    pub fn request(&self) -> Result<Request, InvalidRequest> {
         match &self.text {
             Ok(text) => open(text),
             Err(problem) => Err(problem.clone().into()),
@@ -291,13 +291,13 @@ fn source_of(records: &[&RawValue]) -> Option<Origin> {
 }
 
 /// Reads a request, which may be in an envelope.
-fn open(text: &str) -> Result<DisassociateRequest, InvalidRequest> {
+fn open(text: &str) -> Result<Request, InvalidRequest> {
     let object: Object<'_> = json::object(text)?;
     if object.is_request() {
-        return DisassociateRequest::from_object(&object);
+        return Request::from_object(&object);
     }
     if let Some(detail) = object.detail() {
-        return DisassociateRequest::parse(detail.get());
+        return Request::parse(detail.get());
     }
     let message = if object.is_notification() {
         object.message
@@ -312,7 +312,7 @@ fn open(text: &str) -> Result<DisassociateRequest, InvalidRequest> {
         return Err(unknown.to_owned().into());
     };
     let message = (message.text()).map_err(|problem| format!("Message: {problem}"))?;
-    DisassociateRequest::parse(&message)
+    Request::parse(&message)
 }
 
 /// Returns the notification in an SNS event of one record, which is what
@@ -380,7 +380,7 @@ mod tests {
                     message.id.as_ref().map(ToString::to_string),
                     message
                         .request()
-                        .map(|request| request.assets.len())
+                        .map(|request| request.named().expect("assets").valid.len())
                         .map_err(|error| error.to_string()),
                 )
             })

@@ -15,6 +15,10 @@ const CLIENT_TOKEN_LENGTH: RangeInclusive<usize> = 36..=64;
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct ProjectId(Uuid);
 
+/// The identifier of a SiteWise Monitor portal.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct PortalId(Uuid);
+
 /// The identifier of a SiteWise asset.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct AssetId(Uuid);
@@ -87,6 +91,7 @@ macro_rules! identifier {
     };
 }
 
+identifier!(PortalId);
 identifier!(ProjectId);
 identifier!(AssetId);
 

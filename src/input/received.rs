@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::event::Message;
-use super::request::{DisassociateRequest, InvalidRequest};
+use super::request::{InvalidRequest, Request};
 
 /// A message, and the request that was read from it.
 #[derive(Debug)]
@@ -15,7 +15,7 @@ pub struct Received<'a> {
     /// delivery.
     pub id: Cow<'a, str>,
     /// The request, or why there is none.
-    pub request: Result<DisassociateRequest, ReadError>,
+    pub request: Result<Request, ReadError>,
 }
 
 /// Why a message has no request.
@@ -40,7 +40,7 @@ impl<'a> Received<'a> {
     /// Returns the project as the request gives it, valid or not.
     pub fn project(&self) -> Option<String> {
         match &self.request {
-            Ok(request) => Some(request.project.to_string()),
+            Ok(request) => request.project().map(|project| project.to_string()),
             Err(ReadError::Malformed(error)) => error.project.clone(),
             Err(ReadError::Panicked) => None,
         }

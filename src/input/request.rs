@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use serde_json::value::RawValue;
 use thiserror::Error;
 
-use super::id::{AssetId, ClientToken, InvalidId, ProjectId};
+use super::id::{AssetId, ClientToken, InvalidId, PortalId, ProjectId};
 use super::json::{self, Field, Object, Text};
 
 /// Elements of the wrong kind that a message lists before it only counts them.
@@ -14,23 +14,42 @@ const LISTED_ELEMENTS: usize = 20;
 
 /// A valid request.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct DisassociateRequest {
-    /// The project to take the assets out of.
-    pub project: ProjectId,
-    /// The valid asset ids, each once, in the order of their first mention.
-    pub assets: Vec<AssetId>,
-    /// The asset ids that the pattern refuses, each once.
-    pub invalid: Vec<InvalidId>,
-    /// How many ids repeat an earlier one.
-    pub duplicates: usize,
+pub struct Request {
+    /// What is to be disassociated.
+    pub scope: Scope,
     /// The caller's own token.
     pub client_token: Option<ClientToken>,
-    /// Whether this function cut the request from a larger one: a part is
-    /// never cut again.
+    /// Whether nothing is to be changed, only reported.
+    pub dry_run: bool,
+    /// Whether this function cut the request from a larger one.
     pub is_part: bool,
 }
 
-impl DisassociateRequest {
+/// What a request is for: one of its three forms.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Scope {
+    /// Named assets of a project.
+    Assets(NamedAssets),
+    /// Every asset of a project.
+    Project(ProjectId),
+    /// Every project of a portal.
+    Portal(PortalId),
+}
+
+/// The assets that a request names.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct NamedAssets {
+    /// The project to disassociate them from.
+    pub project: ProjectId,
+    /// The valid ids, each once, in the order of their first mention.
+    pub valid: Vec<AssetId>,
+    /// The ids that the pattern refuses, each once.
+    pub invalid: Vec<InvalidId>,
+    /// How many ids repeat an earlier one.
+    pub duplicates: usize,
+}
+
+impl Request {
     /// Reads a request from a JSON text. Fields it does not know are ignored,
     /// so that a dead letter is itself a request.
     ///
@@ -38,12 +57,12 @@ impl DisassociateRequest {
     ///
     /// Everything that is wrong with the request, not only the first thing. An
     /// asset id that the pattern refuses is no error of the request: it ends
-    /// up in [`DisassociateRequest::invalid`].
+    /// up in [`NamedAssets::invalid`].
     pub fn parse(text: &str) -> Result<Self, InvalidRequest> {
         Self::from_object(&json::object(text)?)
     }
 
-    /// Reads a request from an object; see [`DisassociateRequest::parse`].
+    /// Reads a request from an object; see [`Request::parse`].
     pub(super) fn from_object(object: &Object<'_>) -> Result<Self, InvalidRequest> {
         let client_token = match object.client_token.kind() {
             None | Some("null") => Ok(None),
@@ -54,18 +73,12 @@ impl DisassociateRequest {
             asset_texts(object.asset_ids),
             client_token,
         ) {
-            (Ok(project), Ok(texts), Ok(client_token)) => {
-                let mut request = Self {
-                    project,
-                    assets: Vec::with_capacity(texts.len()),
-                    invalid: Vec::new(),
-                    duplicates: 0,
-                    client_token,
-                    is_part: object.part.kind() == Some("an object"),
-                };
-                request.add_assets(texts);
-                Ok(request)
-            }
+            (Ok(project), Ok(texts), Ok(client_token)) => Ok(Self {
+                scope: Scope::Assets(NamedAssets::new(project, texts)),
+                client_token,
+                dry_run: false,
+                is_part: object.part.kind() == Some("an object"),
+            }),
             (project, texts, client_token) => {
                 let problems = [
                     ("projectId", project.err()),
@@ -83,21 +96,42 @@ impl DisassociateRequest {
         }
     }
 
-    fn add_assets(&mut self, texts: Vec<Text<'_>>) {
+    /// Returns the project that the request is for; `None` for a portal.
+    pub fn project(&self) -> Option<ProjectId> {
+        match &self.scope {
+            Scope::Assets(assets) => Some(assets.project),
+            Scope::Project(project) => Some(*project),
+            Scope::Portal(_) => None,
+        }
+    }
+
+    /// Returns the assets that the request names, if it names any.
+    pub fn named(&self) -> Option<&NamedAssets> {
+        match &self.scope {
+            Scope::Assets(assets) => Some(assets),
+            Scope::Project(_) | Scope::Portal(_) => None,
+        }
+    }
+}
+
+impl NamedAssets {
+    fn new(project: ProjectId, texts: Vec<Text<'_>>) -> Self {
+        let mut assets = Self {
+            project,
+            valid: Vec::with_capacity(texts.len()),
+            invalid: Vec::new(),
+            duplicates: 0,
+        };
         let mut seen = HashSet::with_capacity(texts.len());
         let mut seen_invalid = HashSet::new();
         for Text(text) in texts {
             match text.parse::<AssetId>() {
-                Ok(asset) if seen.insert(asset) => self.assets.push(asset),
-                Err(error) if seen_invalid.insert(text) => self.invalid.push(error),
-                _ => self.duplicates += 1,
+                Ok(asset) if seen.insert(asset) => assets.valid.push(asset),
+                Err(error) if seen_invalid.insert(text) => assets.invalid.push(error),
+                _ => assets.duplicates += 1,
             }
         }
-    }
-
-    /// Returns how many distinct ids were asked for, valid or not.
-    pub fn requested(&self) -> usize {
-        self.assets.len() + self.invalid.len()
+        assets
     }
 }
 
@@ -163,9 +197,7 @@ mod tests {
     }
 
     fn problems(text: &str) -> String {
-        DisassociateRequest::parse(text)
-            .expect_err(text)
-            .to_string()
+        Request::parse(text).expect_err(text).to_string()
     }
 
     #[test]
@@ -206,7 +238,7 @@ mod tests {
         let text = format!(
             r#"{{"x":1,"projectId":"{PROJECT}","assetIds":["{ASSET}"],"x":2,"part":{{}}}}"#
         );
-        let request = DisassociateRequest::parse(&text).expect("a request");
+        let request = Request::parse(&text).expect("a request");
         assert!(request.is_part);
     }
 
@@ -230,22 +262,24 @@ mod tests {
             r#"{{"projectId":"{PROJECT}","assetIds":["{ASSET}","nope","{ASSET}","nope","","{PROJECT}"],
                 "clientToken":null,"errors":[{{"code":"X"}}]}}"#
         );
-        let request = DisassociateRequest::parse(&text).expect("a request");
+        let request = Request::parse(&text).expect("a request");
         assert_eq!(
             request,
-            DisassociateRequest {
-                project: PROJECT.parse().expect("an id"),
-                assets: vec![
-                    ASSET.parse().expect("an id"),
-                    PROJECT.parse().expect("an id")
-                ],
-                invalid: ["nope", ""].map(invalid).into(),
-                duplicates: 2,
+            Request {
+                scope: Scope::Assets(NamedAssets {
+                    project: PROJECT.parse().expect("an id"),
+                    valid: vec![
+                        ASSET.parse().expect("an id"),
+                        PROJECT.parse().expect("an id")
+                    ],
+                    invalid: ["nope", ""].map(invalid).into(),
+                    duplicates: 2,
+                }),
                 client_token: None,
+                dry_run: false,
                 is_part: false,
             }
         );
-        assert_eq!(request.requested(), 4);
     }
 
     #[test]

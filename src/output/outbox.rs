@@ -135,21 +135,24 @@ impl Outbox<'_> {
         };
         let items = settlement.unresolved.iter();
         let items = items.filter(move |one| one.destination == destination);
-        match &received.request {
-            Ok(request) if destination == Destination::WorkQueue => {
+        let request = received.request.as_ref().ok();
+        match request.and_then(|request| Some((request.project()?, &request.client_token))) {
+            Some((project, own_token)) if destination == Destination::WorkQueue => {
                 let assets = items.filter_map(|one| match one.item {
                     Item::Asset(asset) => Some(asset),
-                    Item::InvalidId(_) | Item::Message => None,
+                    Item::InvalidId(_) | Item::Project(_) | Item::Message => None,
                 });
                 let assets: Vec<_> = assets.collect();
-                Box::new(part::cut(received, request, &assets, self.part_assets).into_iter())
+                let own_token = own_token.as_ref();
+                let parts = part::cut(received, project, own_token, &assets, self.part_assets);
+                Box::new(parts.into_iter())
             }
-            Ok(request) => {
+            Some((project, _)) => {
                 let named =
                     items.filter_map(|one| Some((one.item.asset_id()?, one.failure.as_ref()?)));
-                Box::new(dead_letters(source, request.project, named))
+                Box::new(dead_letters(source, project, named))
             }
-            Err(_) => {
+            None => {
                 let failures = items.filter_map(|one| one.failure.as_ref());
                 Box::new(failures.map(move |failure| {
                     let message = as_it_came(source, received.project().as_deref(), failure);

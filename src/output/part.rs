@@ -8,9 +8,8 @@ use serde::Serialize;
 
 use super::Written;
 use crate::aws::sqs::{OutgoingMessage, escape_refused};
-use crate::input::id::{AssetId, ClientToken};
+use crate::input::id::{AssetId, ClientToken, ProjectId};
 use crate::input::received::Received;
-use crate::input::request::DisassociateRequest;
 use crate::token::Derivation;
 
 #[derive(Serialize)]
@@ -33,16 +32,17 @@ struct Marker<'a> {
 /// the same parts with the same tokens.
 pub fn cut(
     received: &Received<'_>,
-    request: &DisassociateRequest,
+    project: ProjectId,
+    own_token: Option<&ClientToken>,
     assets: &[AssetId],
     size: usize,
 ) -> Vec<Written> {
-    let project_id = &*request.project.to_string();
+    let project_id = &*project.to_string();
     let message_id = &*received.id;
     let group = received.message.fifo_group.as_deref().unwrap_or(project_id);
     let count = assets.len().div_ceil(size);
     let part = |(index, chunk): (usize, &[AssetId])| {
-        let token = token(message_id, request, chunk);
+        let token = token(message_id, own_token, project, chunk);
         let body = Body {
             project_id,
             asset_ids: chunk.iter().map(AssetId::to_string).collect(),
@@ -70,14 +70,19 @@ pub fn cut(
 /// Derives a part's token from the original's (its own, or else its message
 /// id), the project and the part's assets as a set. Its number among the parts
 /// does not count: what is left of an event may differ from one try to the next.
-fn token(message_id: &str, request: &DisassociateRequest, assets: &[AssetId]) -> ClientToken {
-    let (purpose, original) = match &request.client_token {
+fn token(
+    message_id: &str,
+    own_token: Option<&ClientToken>,
+    project: ProjectId,
+    assets: &[AssetId],
+) -> ClientToken {
+    let (purpose, original) = match own_token {
         Some(token) => ("part of token", token.as_str()),
         None => ("part of message", message_id),
     };
     let mut derivation = Derivation::new(purpose);
     derivation.text(original);
-    derivation.project(request.project);
+    derivation.project(project);
     derivation.assets(assets);
     derivation.finish()
 }

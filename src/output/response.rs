@@ -12,6 +12,7 @@ use serde::Serialize;
 use thiserror::Error;
 
 use crate::input::event::Keeper;
+use crate::input::request::Request;
 use crate::outcome::Failure;
 use crate::settle::{Destination, Item, Settlement};
 
@@ -170,12 +171,13 @@ impl Counts {
     pub fn of(settlements: &[Settlement<'_>]) -> Self {
         let mut counts = Self::default();
         for settlement in settlements {
-            let request = settlement.received.request.as_ref();
-            counts.duplicates += request.map_or(0, |request| request.duplicates);
+            let request = settlement.received.request.as_ref().ok();
+            let named = request.and_then(Request::named);
+            counts.duplicates += named.map_or(0, |named| named.duplicates);
             counts.disassociated += settlement.disassociated;
             counts.absent += settlement.absent;
             for one in &settlement.unresolved {
-                if one.item == Item::Message {
+                if one.item.asset_id().is_none() {
                     continue;
                 }
                 if one.is_stored_in(Destination::WorkQueue) {

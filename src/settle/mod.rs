@@ -6,13 +6,11 @@
 mod fifo;
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 
 use crate::input::event::Keeper;
-use crate::input::id::{AssetId, InvalidId};
+use crate::input::id::{AssetId, InvalidId, ProjectId};
 use crate::input::received::{ReadError, Received};
-use crate::input::request::DisassociateRequest;
-use crate::outcome::{Failure, Outcome, code};
+use crate::outcome::{DryRun, Failure, Outcome};
 
 pub use fifo::{hold_back_groups, needs_redelivery};
 
@@ -40,6 +38,8 @@ pub struct Settlement<'a> {
     pub absent: usize,
     /// Everything else.
     pub unresolved: Vec<Unresolved>,
+    /// What a dry run found, if the request asked for one and it was read.
+    pub dry_run: Option<DryRun>,
 }
 
 /// Something of a message that is not done.
@@ -47,8 +47,8 @@ pub struct Settlement<'a> {
 pub struct Unresolved {
     /// What it is.
     pub item: Item,
-    /// Why it is not done; `None` for an asset that was never tried because its
-    /// request is cut into parts.
+    /// Why it is not done; `None` for what was not tried because its request is
+    /// cut into parts.
     pub failure: Option<Failure>,
     /// Whether another try later may help.
     pub retryable: bool,
@@ -65,17 +65,19 @@ pub enum Item {
     Asset(AssetId),
     /// an asset id that the pattern refuses
     InvalidId(InvalidId),
+    /// a project of a portal
+    Project(ProjectId),
     /// the message as a whole
     Message,
 }
 
 impl Item {
-    /// Returns the asset id as it came; `None` for a message.
+    /// Returns the asset id as it came; `None` for anything else.
     pub fn asset_id(&self) -> Option<Cow<'_, str>> {
         match self {
             Self::Asset(asset) => Some(Cow::Owned(asset.to_string())),
             Self::InvalidId(invalid) => Some(Cow::Borrowed(invalid.text())),
-            Self::Message => None,
+            Self::Project(_) | Self::Message => None,
         }
     }
 }
@@ -92,26 +94,6 @@ pub enum Destination {
 }
 
 impl Unresolved {
-    fn rejected(item: Item, failure: Failure) -> Self {
-        Self {
-            item,
-            failure: Some(failure),
-            retryable: false,
-            destination: Destination::Source,
-            is_stored: false,
-        }
-    }
-
-    fn unfinished(item: Item, failure: Option<Failure>) -> Self {
-        Self {
-            item,
-            failure,
-            retryable: true,
-            destination: Destination::Source,
-            is_stored: false,
-        }
-    }
-
     /// Returns whether it is stored in that queue.
     pub fn is_stored_in(&self, destination: Destination) -> bool {
         self.is_stored && self.destination == destination
@@ -158,62 +140,57 @@ pub fn hold_back_parts(settlements: &mut [Settlement<'_>]) {
 }
 
 /// Decides where everything of a message goes that is not done. `outcomes` are
-/// those of its assets, in their order; `None` where they were not tried because
-/// the request is cut into parts.
+/// those of its items, or of the message as a whole.
 pub fn settle(
     received: Received<'_>,
-    outcomes: Option<Vec<Outcome>>,
+    outcomes: impl IntoIterator<Item = (Item, Outcome)>,
     queues: Queues,
 ) -> Settlement<'_> {
     let mut settlement = Settlement {
         disassociated: 0,
         absent: 0,
         unresolved: Vec::new(),
+        dry_run: None,
         received,
     };
-    let unresolved = &mut settlement.unresolved;
-    let mut is_part = false;
-    match &settlement.received.request {
-        Err(ReadError::Malformed(error)) => {
-            let failure = Failure::new(code::INVALID_REQUEST, error.to_string());
-            unresolved.push(Unresolved::rejected(Item::Message, failure));
-        }
-        Err(ReadError::Panicked) => {
-            let message = "the function failed on this message";
-            let failure = Failure::new(code::INTERNAL_ERROR, message);
-            unresolved.push(Unresolved::unfinished(Item::Message, Some(failure)));
-        }
-        Ok(request) => {
-            is_part = request.is_part;
-            unresolved.extend(invalid_ids(request));
-            let mut outcomes = outcomes.map(Vec::into_iter);
-            for asset in request.assets.iter().copied().map(Item::Asset) {
-                let outcome = outcomes.as_mut().map(Iterator::next);
-                match outcome.flatten() {
-                    Some(Outcome::Disassociated) => settlement.disassociated += 1,
-                    Some(Outcome::Absent) => settlement.absent += 1,
-                    Some(Outcome::Rejected(failure)) => {
-                        unresolved.push(Unresolved::rejected(asset, failure));
-                    }
-                    Some(Outcome::Unfinished(failure)) => {
-                        unresolved.push(Unresolved::unfinished(asset, Some(failure)));
-                    }
-                    None => unresolved.push(Unresolved::unfinished(asset, None)),
-                }
+    for (item, outcome) in outcomes {
+        let (failure, retryable) = match outcome {
+            Outcome::Disassociated => {
+                settlement.disassociated += 1;
+                continue;
             }
-        }
+            Outcome::Absent => {
+                settlement.absent += 1;
+                continue;
+            }
+            Outcome::Rejected(failure) => (Some(failure), false),
+            Outcome::Unfinished(failure) => (Some(failure), true),
+            Outcome::Deferred => (None, true),
+        };
+        settlement.unresolved.push(Unresolved {
+            item,
+            failure,
+            retryable,
+            destination: Destination::Source,
+            is_stored: false,
+        });
     }
     let was_tried = |one: &Unresolved| one.retryable && one.failure.is_some();
     let keeper = settlement.received.message.origin.keeper();
-    if keeper == Keeper::Queue && unresolved.iter().any(was_tried) {
-        // Redelivered whole: nothing is stored twice.
+    let is_redelivered = keeper == Keeper::Queue && settlement.unresolved.iter().any(was_tried);
+    let (is_sent_again, is_defect) = match &settlement.received.request {
+        // A part made of assets is never sent to the work queue again.
+        Ok(request) => (!request.is_part || request.named().is_none(), false),
+        Err(ReadError::Malformed(_)) => (false, false),
+        Err(ReadError::Panicked) => (false, true),
+    };
+    if is_redelivered || is_defect {
+        // It is kept whole: nothing is stored twice.
         return settlement;
     }
-    for one in unresolved {
-        let is_defect = one.item == Item::Message && one.retryable;
+    for one in &mut settlement.unresolved {
         one.destination = match queues {
-            _ if is_defect => Destination::Source,
-            Queues::Both if one.retryable && !is_part => Destination::WorkQueue,
+            Queues::Both if one.retryable && is_sent_again => Destination::WorkQueue,
             Queues::Both | Queues::DeadLetters => Destination::DeadLetterQueue,
             Queues::None => Destination::Source,
         };
@@ -221,24 +198,13 @@ pub fn settle(
     settlement
 }
 
-/// Rejects the bad ids of a request. Those of one kind share one failure: a
-/// message may carry some 175,000 of them.
-fn invalid_ids(request: &DisassociateRequest) -> impl Iterator<Item = Unresolved> {
-    let mut failures: HashMap<&str, Failure> = HashMap::new();
-    request.invalid.iter().map(move |invalid| {
-        let expected = invalid.expected();
-        let failure = failures
-            .entry(expected)
-            .or_insert_with(|| Failure::new(code::INVALID_ASSET_ID, expected));
-        Unresolved::rejected(Item::InvalidId(invalid.clone()), failure.clone())
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::input::event::{Message, Origin, read};
-    use crate::outcome::Outcome::{Absent, Disassociated, Rejected, Unfinished};
+    use crate::input::request::Request;
+    use crate::outcome::Outcome::{Absent, Deferred, Disassociated, Rejected, Unfinished};
+    use crate::resolve::{invalid_ids, unread};
     use Destination::{DeadLetterQueue, Source, WorkQueue};
     use Queues::{Both, DeadLetters};
     use proptest::prelude::*;
@@ -269,22 +235,19 @@ mod tests {
         &Box::leak(Box::new(event)).messages()[0]
     }
 
-    fn request(assets: usize, invalid: &[&str]) -> DisassociateRequest {
+    fn request(assets: usize, invalid: &[&str]) -> Request {
         let mut ids: Vec<String> = (1..=assets)
             .map(|number| format!("\"00000000-0000-4000-8000-{number:012x}\""))
             .collect();
         ids.extend(invalid.iter().map(|id| format!("{id:?}")));
-        DisassociateRequest::parse(&format!(
+        Request::parse(&format!(
             r#"{{"projectId":"1f2e3d4c-5b6a-4798-8796-a5b4c3d2e1f0","assetIds":[{}]}}"#,
             ids.join(",")
         ))
         .expect("a request")
     }
 
-    fn received(
-        origin: Origin,
-        request: Result<DisassociateRequest, ReadError>,
-    ) -> Received<'static> {
+    fn received(origin: Origin, request: Result<Request, ReadError>) -> Received<'static> {
         Received {
             message: message(origin, None),
             id: "m".into(),
@@ -292,17 +255,22 @@ mod tests {
         }
     }
 
+    /// Pairs the items of a request that names assets with their outcomes.
+    fn outcomes_of(request: &Request, outcomes: &[Outcome]) -> Vec<(Item, Outcome)> {
+        let named = request.named().expect("named assets");
+        let assets = named.valid.iter().copied().map(Item::Asset);
+        let outcomes = assets.zip(outcomes.iter().cloned());
+        invalid_ids(named).into_iter().chain(outcomes).collect()
+    }
+
     fn settled(
         origin: Origin,
-        request: DisassociateRequest,
+        request: Request,
         outcomes: &[Outcome],
         queues: Queues,
     ) -> Settlement<'static> {
-        settle(
-            received(origin, Ok(request)),
-            Some(outcomes.to_vec()),
-            queues,
-        )
+        let outcomes = outcomes_of(&request, outcomes);
+        settle(received(origin, Ok(request)), outcomes, queues)
     }
 
     fn failure() -> Failure {
@@ -384,10 +352,12 @@ mod tests {
                 (DeadLetters, DeadLetterQueue),
                 (Queues::None, Source),
             ] {
-                let error = DisassociateRequest::parse("{}").expect_err("malformed");
-                let malformed = received(origin, Err(ReadError::Malformed(error)));
+                let error = Request::parse("{}").expect_err("malformed");
+                let error = ReadError::Malformed(error);
+                let outcome = (Item::Message, unread(&error));
+                let malformed = received(origin, Err(error));
                 assert_eq!(
-                    settle(malformed, None, queues).unresolved,
+                    settle(malformed, [outcome], queues).unresolved,
                     [Unresolved {
                         item: Item::Message,
                         failure: Some(Failure::new(
@@ -425,8 +395,8 @@ mod tests {
     #[test]
     fn a_large_request_goes_to_the_work_queue_and_its_bad_ids_to_a_letter() {
         for origin in ORIGINS {
-            let large = received(origin, Ok(request(2, &["nope"])));
-            let settlement = settle(large, None, Both);
+            let large = request(2, &["nope"]);
+            let settlement = settled(origin, large, &[Deferred, Deferred], Both);
             assert_eq!(
                 destinations(&settlement),
                 [DeadLetterQueue, WorkQueue, WorkQueue]
@@ -438,7 +408,7 @@ mod tests {
     #[test]
     fn a_part_is_never_put_in_the_work_queue_again() {
         for origin in [Origin::EventBridge, Origin::Sns, Origin::Direct] {
-            let part = DisassociateRequest {
+            let part = Request {
                 is_part: true,
                 ..request(1, &[])
             };
@@ -450,7 +420,8 @@ mod tests {
     #[test]
     fn a_message_that_a_defect_kept_from_being_read_stays() {
         for origin in ORIGINS {
-            let settlement = settle(received(origin, Err(ReadError::Panicked)), None, Both);
+            let outcome = (Item::Message, unread(&ReadError::Panicked));
+            let settlement = settle(received(origin, Err(ReadError::Panicked)), [outcome], Both);
             assert_eq!(destinations(&settlement), [Source]);
         }
     }
@@ -473,7 +444,8 @@ mod tests {
                     id: "m".into(),
                     request: Ok(request(1, &[])),
                 };
-                settle(received, Some(vec![outcome]), Both)
+                let outcomes = outcomes_of(&request(1, &[]), &[outcome]);
+                settle(received, outcomes, Both)
             })
             .collect();
         hold_back_groups(&mut settlements);
@@ -503,8 +475,8 @@ mod tests {
             (true, [DeadLetterQueue, WorkQueue]),
             (false, [Source, Source]),
         ] {
-            let large = received(Origin::Sqs, Ok(request(1, &["nope"])));
-            let mut settlement = settle(large, None, Both);
+            let large = request(1, &["nope"]);
+            let mut settlement = settled(Origin::Sqs, large, &[Deferred], Both);
             settlement.unresolved[0].is_stored = is_stored;
             settlement.hold_back_parts();
             assert_eq!(destinations(&settlement), expected);
@@ -534,8 +506,8 @@ mod tests {
             prop_assume!(!outcomes.is_empty() || invalid > 0);
             let bad: Vec<String> = (0..invalid).map(|number| format!("bad-{number}")).collect();
             let bad: Vec<&str> = bad.iter().map(String::as_str).collect();
-            let request = DisassociateRequest { is_part, ..request(outcomes.len(), &bad) };
-            let assets = request.assets.clone();
+            let request = Request { is_part, ..request(outcomes.len(), &bad) };
+            let assets = request.named().expect("named assets").valid.clone();
             let settlement = settled(origin, request, &outcomes, queues);
 
             let count = |wanted| outcomes.iter().filter(|outcome| **outcome == wanted).count();

@@ -145,7 +145,7 @@ fn message_id(received: &Received<'_>) -> Option<Uuid> {
 
 fn project_id(received: &Received<'_>) -> Option<ProjectId> {
     let request = received.request.as_ref().ok()?;
-    Some(request.project)
+    request.project()
 }
 
 /// Returns the project that all messages are for, if it is one.

@@ -4,18 +4,17 @@ use std::time::Duration;
 
 use simulator::Settings;
 use sitewise_disassociator::dispatch::{RequestCounts, dispatch};
-use sitewise_disassociator::input::request::DisassociateRequest;
 use sitewise_disassociator::plan::{PlanInput, plan};
 use tokio::time::Instant;
 
-use crate::support::{Harness, asset, assets, project, request};
+use crate::support::{Harness, asset, project};
 
 /// Requests that one of project 1's assets be disassociated.
 async fn counts(harness: &Harness) -> RequestCounts {
-    let request = request(1, &assets([1])).to_string();
-    let request = DisassociateRequest::parse(&request).expect("a request");
     let batches = plan(&[PlanInput {
-        request: &request,
+        project: project(1).parse().expect("an id"),
+        assets: &[asset(1).parse().expect("an id")],
+        client_token: None,
         message_id: "m-1",
         receives: 1,
     }]);

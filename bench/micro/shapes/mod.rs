@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use serde_json::value::RawValue;
-use sitewise_disassociator::input::request::DisassociateRequest;
+use sitewise_disassociator::input::request::Request;
 use sitewise_disassociator::plan::PlanInput;
 
 /// Messages, and assets of each.
@@ -34,18 +34,21 @@ pub(crate) fn payload(messages: usize, assets: usize) -> Box<RawValue> {
 }
 
 /// The requests of such an event.
-pub(crate) fn requests(messages: usize, assets: usize) -> Vec<DisassociateRequest> {
+pub(crate) fn requests(messages: usize, assets: usize) -> Vec<Request> {
     (0..messages)
-        .map(|number| DisassociateRequest::parse(&body(number, assets)).expect("a request"))
+        .map(|number| Request::parse(&body(number, assets)).expect("a request"))
         .collect()
 }
 
 /// What is planned for `requests`.
-pub(crate) fn inputs(requests: &[DisassociateRequest]) -> Vec<PlanInput<'_>> {
+pub(crate) fn inputs(requests: &[Request]) -> Vec<PlanInput<'_>> {
     requests
         .iter()
-        .map(|request| PlanInput {
-            request,
+        .filter_map(Request::named)
+        .map(|named| PlanInput {
+            project: named.project,
+            assets: &named.valid,
+            client_token: None,
             message_id: "8f2d6c5e-0d0c-4f0e-9f0a-3a6c1a7f3b11",
             receives: 1,
         })
