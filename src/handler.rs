@@ -18,7 +18,6 @@ use crate::aws::sqs::{Queue, Sqs};
 use crate::config::FunctionConfig;
 use crate::deadline::Stops;
 use crate::dispatch::dispatch;
-use crate::dispatch::rate_limiter::RateLimiter;
 use crate::input::event::{self, Event, UnrecognizedEvent};
 use crate::input::received::{ReadError, Received, receive};
 use crate::input::request::Request;
@@ -27,6 +26,8 @@ use crate::output::outbox::Outbox;
 use crate::output::response::{Counts, NoResponse, Response, partial_batch, reports};
 use crate::plan::{PlanInput, plan, scatter};
 use crate::resolve::{self, Resolution, invalid_ids, resolve};
+use crate::session::Session;
+use crate::session::rate_limiter::RateLimiter;
 use crate::settle::{Item, Queues, Settlement, hold_back_groups, needs_redelivery, settle};
 use crate::telemetry;
 use crate::telemetry::metrics::Metrics;
@@ -168,15 +169,9 @@ impl Function {
         let inputs = received.iter().zip(&resolutions).filter_map(plan_input);
         let inputs: Vec<PlanInput<'_>> = inputs.collect();
         let batches = plan(&inputs);
-        let dispatched = dispatch(
-            &self.sitewise,
-            &self.rate_limiter,
-            &batches,
-            self.call_concurrency,
-            stops.requests,
-        )
-        .await;
-        let mut dispatched_outcomes = scatter(&inputs, &batches, &dispatched.outcomes).into_iter();
+        let session = Session::new(&self.sitewise, &self.rate_limiter);
+        let dispatched = dispatch(&session, &batches, self.call_concurrency, stops.requests).await;
+        let mut dispatched_outcomes = scatter(&inputs, &batches, &dispatched).into_iter();
         let mut outcomes: Vec<Vec<(Item, Outcome)>> = Vec::with_capacity(received.len());
         for (received, resolution) in received.iter().zip(&resolutions) {
             let named = received.request.as_ref().ok().and_then(Request::named);
@@ -209,7 +204,7 @@ impl Function {
         };
         let stored = outbox.store(&mut settlements).await;
         let metrics = Metrics {
-            requests: dispatched.requests,
+            requests: session.into_counts(),
             dead_letters: stored.dead_letters,
             parts: stored.parts,
             not_stored: stored.failed,
@@ -248,6 +243,7 @@ fn plan_input<'a>(
     Some(PlanInput {
         project: request.project()?,
         assets,
+        is_whole_project: false,
         client_token: request.client_token.as_ref(),
         message_id: &received.id,
         receives: received.message.receives,

@@ -40,6 +40,7 @@ pub mod outcome;
 pub mod output;
 pub mod plan;
 pub mod resolve;
+pub mod session;
 pub mod settle;
 pub mod telemetry;
 pub mod token;

@@ -4,7 +4,7 @@
 //! same requests give the same plan.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::input::id::{AssetId, ClientToken, ProjectId};
 use crate::token::Derivation;
@@ -20,6 +20,9 @@ pub struct PlanInput<'a> {
     pub project: ProjectId,
     /// the assets, each once
     pub assets: &'a [AssetId],
+    /// whether they are what the project lists, which may differ from one delivery
+    /// to the next
+    pub is_whole_project: bool,
     /// the request's own token
     pub client_token: Option<&'a ClientToken>,
     /// the id of the message that the request came in: the same at every delivery
@@ -31,45 +34,31 @@ pub struct PlanInput<'a> {
 
 /// The input of one call, and whose assets are in it.
 #[derive(Clone, Debug)]
-pub struct Batch {
+pub struct Batch<'a> {
     /// The project to take the assets out of.
     pub project: ProjectId,
-    /// 1 to [`BATCH_LIMIT`] distinct assets.
+    /// 1 to [`BATCH_LIMIT`] distinct assets, sorted: a repeated call is the same to
+    /// the letter, whatever order the messages came in.
     pub assets: Vec<AssetId>,
     /// The requests that asked for these assets, at least one. Each asset has
     /// at least one share.
-    pub shares: Vec<Share>,
-    own_token: Option<OwnToken>,
+    pub shares: Vec<Share<'a>>,
+    /// Whether the one request's own token is sent as it is.
+    has_own_token: bool,
 }
 
 /// A request's share of a batch.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Share {
+#[derive(Clone, Copy, Debug)]
+pub struct Share<'a> {
     /// The request's position among those planned for.
     pub request: usize,
-    /// For each asset of the share, its position in the batch.
-    pub positions: Vec<u8>,
-    /// How often the request's message was delivered, this time included.
-    pub receives: u32,
-    message_id: String,
+    /// The request.
+    pub input: PlanInput<'a>,
+    /// Its assets in the batch.
+    pub assets: &'a [AssetId],
 }
 
-#[derive(Clone, Debug)]
-struct OwnToken {
-    token: ClientToken,
-    is_whole_request: bool,
-}
-
-impl Batch {
-    fn new(project: ProjectId) -> Self {
-        Self {
-            project,
-            assets: Vec::new(),
-            shares: Vec::new(),
-            own_token: None,
-        }
-    }
-
+impl Batch<'_> {
     /// Returns the token for a call with `assets`, a subset of the batch, in
     /// the given retry round.
     ///
@@ -78,33 +67,46 @@ impl Batch {
     /// "Don't reuse this client token if a new idempotent request is
     /// required."
     pub fn token(&self, assets: &[AssetId], round: u32) -> ClientToken {
-        if let Some(own) = &self.own_token {
-            if own.is_whole_request && round == 0 && assets.len() == self.assets.len() {
-                return own.token.clone();
+        let mut derivation;
+        if let Some(own) = self.shares[0].input.client_token {
+            if self.has_own_token && round == 0 && assets.len() == self.assets.len() {
+                return own.clone();
             }
-            let mut derivation = Derivation::new("own token");
-            derivation.text(own.token.as_str());
-            return derivation.call(self.project, assets, round);
-        }
-        let mut messages: Vec<&str> = self
-            .shares
-            .iter()
-            .filter(|share| {
-                assets.len() == self.assets.len()
-                    || share
-                        .positions
-                        .iter()
-                        .any(|position| assets.contains(&self.assets[usize::from(*position)]))
-            })
-            .map(|share| share.message_id.as_str())
-            .collect();
-        messages.sort_unstable();
-        messages.dedup();
-        let mut derivation = Derivation::new("messages");
-        for message in messages {
-            derivation.text(message);
+            derivation = Derivation::new("own token");
+            derivation.text(own.as_str());
+        } else {
+            derivation = Derivation::new("messages");
+            for message in self.message_ids(assets) {
+                derivation.text(message);
+            }
         }
         derivation.call(self.project, assets, round)
+    }
+
+    /// Returns the ids of the messages that asked for any of `assets`, a subset of
+    /// the batch.
+    pub fn message_ids(&self, assets: &[AssetId]) -> BTreeSet<&str> {
+        let is_whole = assets.len() == self.assets.len();
+        let has_any =
+            |share: &&Share<'_>| is_whole || share.assets.iter().any(|own| assets.contains(own));
+        let shares = self.shares.iter().filter(has_any);
+        shares.map(|share| share.input.message_id).collect()
+    }
+
+    /// Returns how often the messages were delivered at most, this time included.
+    pub fn receives(&self) -> u32 {
+        let receives = self.shares.iter().map(|share| share.input.receives);
+        receives.max().unwrap_or_default()
+    }
+
+    /// Returns an asset's position in the batch.
+    ///
+    /// # Panics
+    ///
+    /// If the batch does not have the asset.
+    pub fn position(&self, asset: AssetId) -> usize {
+        let found = self.assets.binary_search(&asset);
+        found.expect("an attempt and a share have assets of their batch")
     }
 }
 
@@ -113,40 +115,36 @@ impl Batch {
 /// Each request's assets are cut into full batches of its own; what remains is
 /// its tail. Tails for the same project share batches, first fit by decreasing
 /// size, and are never split; an asset in two tails of one batch is sent once.
-/// A request with its own client token shares nothing.
-pub fn plan(inputs: &[PlanInput<'_>]) -> Vec<Batch> {
+/// A request for a whole project or with its own client token shares nothing.
+pub fn plan<'a>(inputs: &[PlanInput<'a>]) -> Vec<Batch<'a>> {
     let mut batches = Vec::new();
-    let mut tails: Vec<Tail<'_>> = Vec::new();
-
-    for (index, input) in inputs.iter().enumerate() {
-        let chunks = input.assets.chunks(BATCH_LIMIT);
-        let is_whole_request = chunks.len() == 1;
-        for assets in chunks {
-            let tail = Tail {
+    let mut tails: Vec<Share<'a>> = Vec::new();
+    for (request, input) in inputs.iter().enumerate() {
+        let shares_nothing = input.client_token.is_some() || input.is_whole_project;
+        for assets in input.assets.chunks(BATCH_LIMIT) {
+            let share = Share {
+                request,
                 input: *input,
-                request: index,
                 assets,
             };
-            if input.client_token.is_none() && assets.len() < BATCH_LIMIT {
-                tails.push(tail);
+            if !shares_nothing && assets.len() < BATCH_LIMIT {
+                tails.push(share);
                 continue;
             }
-            let mut batch = Batch::new(input.project);
-            batch.assets = assets.to_vec();
-            batch.shares.push(tail.share((0..).take(assets.len())));
-            batch.own_token = input.client_token.cloned().map(|token| OwnToken {
-                token,
-                is_whole_request,
+            batches.push(Batch {
+                project: input.project,
+                assets: assets.to_vec(),
+                shares: vec![share],
+                has_own_token: !input.is_whole_project && input.assets.len() <= BATCH_LIMIT,
             });
-            batches.push(batch);
         }
     }
 
     // A stable sort: of two tails of one size, the earlier request's comes first.
     tails.sort_by_key(|tail| Reverse(tail.assets.len()));
-    let mut shared: Vec<SharedBatches> = Vec::new();
+    let mut shared: Vec<SharedBatches<'_>> = Vec::new();
     let mut indices: HashMap<ProjectId, usize> = HashMap::new();
-    for tail in &tails {
+    for tail in tails {
         let index = *indices.entry(tail.input.project).or_insert(shared.len());
         if index == shared.len() {
             shared.push(SharedBatches::default());
@@ -154,6 +152,9 @@ pub fn plan(inputs: &[PlanInput<'_>]) -> Vec<Batch> {
         shared[index].add(tail);
     }
     batches.extend(shared.into_iter().flat_map(|shared| shared.batches));
+    for batch in &mut batches {
+        batch.assets.sort_unstable();
+    }
     batches
 }
 
@@ -163,7 +164,7 @@ pub fn plan(inputs: &[PlanInput<'_>]) -> Vec<Batch> {
 /// first, so that no message waits for all the others. The rest goes message by
 /// message, those delivered most often first: where the time does not suffice
 /// for all, each delivery finishes some.
-pub fn first_attempts(batches: &[Batch]) -> Vec<usize> {
+pub fn first_attempts(batches: &[Batch<'_>]) -> Vec<usize> {
     let mut first_batches: HashMap<usize, usize> = HashMap::new();
     for (index, batch) in batches.iter().enumerate() {
         for share in &batch.shares {
@@ -172,13 +173,13 @@ pub fn first_attempts(batches: &[Batch]) -> Vec<usize> {
     }
     let mut order: Vec<usize> = (0..batches.len()).collect();
     order.sort_by_cached_key(|index| {
-        let shares = &batches[*index].shares;
-        let is_first_of_new = shares
+        let batch = &batches[*index];
+        let is_first_of_new = batch
+            .shares
             .iter()
-            .any(|share| share.receives <= 1 && first_batches[&share.request] == *index);
-        let receives = shares.iter().map(|share| share.receives).max();
-        let request = shares.iter().map(|share| share.request).min();
-        (!is_first_of_new, Reverse(receives), request)
+            .any(|share| share.input.receives <= 1 && first_batches[&share.request] == *index);
+        let request = batch.shares.iter().map(|share| share.request).min();
+        (!is_first_of_new, Reverse(batch.receives()), request)
     });
     order
 }
@@ -191,7 +192,7 @@ pub fn first_attempts(batches: &[Batch]) -> Vec<usize> {
 /// one result for each of its assets.
 pub fn scatter<T: Clone>(
     inputs: &[PlanInput<'_>],
-    batches: &[Batch],
+    batches: &[Batch<'_>],
     results: &[Vec<T>],
 ) -> Vec<Vec<T>> {
     let mut scattered: Vec<Vec<T>> = inputs
@@ -200,52 +201,34 @@ pub fn scatter<T: Clone>(
         .collect();
     for (batch, results) in batches.iter().zip(results) {
         for share in &batch.shares {
-            let positions = share.positions.iter();
-            let results = positions.map(|position| results[usize::from(*position)].clone());
+            let assets = share.assets.iter();
+            let results = assets.map(|asset| results[batch.position(*asset)].clone());
             scattered[share.request].extend(results);
         }
     }
     scattered
 }
 
-/// Assets of one request that go into one batch.
-struct Tail<'a> {
-    input: PlanInput<'a>,
-    request: usize,
-    assets: &'a [AssetId],
-}
-
-impl Tail<'_> {
-    fn share(&self, positions: impl Iterator<Item = u8>) -> Share {
-        Share {
-            request: self.request,
-            positions: positions.collect(),
-            receives: self.input.receives,
-            message_id: self.input.message_id.to_owned(),
-        }
-    }
-}
-
 /// The batches that tails of one project share.
 #[derive(Default)]
-struct SharedBatches {
-    batches: Vec<Batch>,
-    /// for each batch and asset, its position
-    positions: HashMap<(usize, AssetId), u8>,
-    /// by their room, so that a batch is found without a look at each
-    by_room: BTreeMap<usize, BTreeSet<usize>>,
+struct SharedBatches<'a> {
+    batches: Vec<Batch<'a>>,
+    /// the batches that have an asset
+    with_asset: HashSet<(AssetId, usize)>,
     /// for each asset, the last batch that has it
     last_with: HashMap<AssetId, usize>,
+    /// by their room, so that a batch is found without a look at each
+    by_room: BTreeMap<usize, BTreeSet<usize>>,
 }
 
-impl SharedBatches {
+impl<'a> SharedBatches<'a> {
     /// Adds a tail to a batch that has some of its assets and room for the
     /// others, else to the first with room for all, else to a new one.
-    fn add(&mut self, tail: &Tail<'_>) {
+    fn add(&mut self, tail: Share<'a>) {
         let last_with = |asset| self.last_with.get(asset).copied();
         let overlapping: BTreeSet<usize> = tail.assets.iter().filter_map(last_with).collect();
         let has_room = |index: &usize| {
-            let is_new = |asset: &&AssetId| !self.positions.contains_key(&(*index, **asset));
+            let is_new = |asset: &&AssetId| !self.with_asset.contains(&(**asset, *index));
             tail.assets.iter().filter(is_new).count() <= self.room(*index)
         };
         let with_room = self.by_room.range(tail.assets.len()..);
@@ -260,20 +243,23 @@ impl SharedBatches {
             })
             .unwrap_or(self.batches.len());
         if index == self.batches.len() {
-            self.batches.push(Batch::new(tail.input.project));
+            self.batches.push(Batch {
+                project: tail.input.project,
+                assets: Vec::new(),
+                shares: Vec::new(),
+                has_own_token: false,
+            });
         }
         if let Some(same_room) = self.by_room.get_mut(&self.room(index)) {
             same_room.remove(&index);
         }
-        let assets = &mut self.batches[index].assets;
-        let share = tail.share(tail.assets.iter().map(|asset| {
+        for asset in tail.assets {
             self.last_with.insert(*asset, index);
-            *self.positions.entry((index, *asset)).or_insert_with(|| {
-                assets.push(*asset);
-                u8::try_from(assets.len() - 1).expect("a batch has at most 100 assets")
-            })
-        }));
-        self.batches[index].shares.push(share);
+            if self.with_asset.insert((*asset, index)) {
+                self.batches[index].assets.push(*asset);
+            }
+        }
+        self.batches[index].shares.push(tail);
         self.by_room
             .entry(self.room(index))
             .or_default()
@@ -306,6 +292,7 @@ mod tests {
     struct Request {
         project: ProjectId,
         assets: Vec<AssetId>,
+        is_whole_project: bool,
         client_token: Option<ClientToken>,
     }
 
@@ -314,6 +301,7 @@ mod tests {
             PlanInput {
                 project: self.project,
                 assets: &self.assets,
+                is_whole_project: self.is_whole_project,
                 client_token: self.client_token.as_ref(),
                 message_id,
                 receives: 1,
@@ -325,6 +313,7 @@ mod tests {
         Request {
             project: project(project_number),
             assets: assets.into_iter().map(asset).collect(),
+            is_whole_project: false,
             client_token: None,
         }
     }
@@ -350,11 +339,12 @@ mod tests {
             .collect()
     }
 
-    fn planned(requests: &[Request]) -> Vec<Batch> {
-        plan(&inputs(requests, &ids(requests.len())))
+    fn planned(requests: &[Request]) -> Vec<Batch<'static>> {
+        let requests = Vec::leak(requests.to_vec());
+        plan(&inputs(requests, Vec::leak(ids(requests.len()))))
     }
 
-    fn sizes(batches: &[Batch]) -> Vec<usize> {
+    fn sizes(batches: &[Batch<'_>]) -> Vec<usize> {
         batches.iter().map(|batch| batch.assets.len()).collect()
     }
 
@@ -442,7 +432,7 @@ mod tests {
     #[test]
     fn the_callers_token_is_sent_as_it_is_for_one_batch_and_derived_for_several() {
         let own = "the-callers-own-token-of-40-characters-x";
-        let token = |batch: &Batch, round| batch.token(&batch.assets, round).as_str().to_owned();
+        let token = |batch: &Batch<'_>, round| batch.token(&batch.assets, round).as_str().to_owned();
 
         let one = planned(&[with_token(request(0, 0..100))]);
         assert_eq!(token(&one[0], 0), own);
@@ -458,7 +448,8 @@ mod tests {
         let tokens = [token(&several[0], 0), token(&several[1], 0)];
         assert_ne!(tokens[0], own);
         assert_ne!(tokens[0], tokens[1]);
-        let elsewhere = plan(&[with_token(request(0, 0..200)).input("another message")]);
+        let request = with_token(request(0, 0..200));
+        let elsewhere = plan(&[request.input("another message")]);
         assert_eq!(
             token(&elsewhere[0], 0),
             tokens[0],
@@ -469,7 +460,7 @@ mod tests {
     #[test]
     fn tokens_depend_on_messages_project_assets_and_round_only() {
         let base = planned(&[request(0, 0..100)]);
-        let token = |batch: &Batch, round| batch.token(&batch.assets, round);
+        let token = |batch: &Batch<'_>, round| batch.token(&batch.assets, round);
         let first = token(&base[0], 0);
         assert_eq!(first.as_str().len(), 64);
 
@@ -482,7 +473,8 @@ mod tests {
         let reversed = planned(&[request(0, (0..100).rev())]);
         assert_eq!(token(&reversed[0], 0), first, "the assets are a set");
 
-        let other_message = plan(&[request(0, 0..100).input("message-7")]);
+        let request_of_other = request(0, 0..100);
+        let other_message = plan(&[request_of_other.input("message-7")]);
         let different = [
             token(&other_message[0], 0),
             token(&planned(&[request(1, 0..100)])[0], 0),
@@ -558,10 +550,10 @@ mod tests {
             let distinct: BTreeSet<AssetId> = batch.assets.iter().copied().collect();
             assert_eq!(distinct.len(), batch.assets.len(), "no repeat");
             assert!((1..=BATCH_LIMIT).contains(&batch.assets.len()));
-            let owned: BTreeSet<u8> = batch
+            let owned: BTreeSet<AssetId> = batch
                 .shares
                 .iter()
-                .flat_map(|share| share.positions.iter().copied())
+                .flat_map(|share| share.assets.iter().copied())
                 .collect();
             assert_eq!(owned.len(), batch.assets.len(), "each asset has an share");
             for share in &batch.shares {
@@ -570,7 +562,7 @@ mod tests {
                 assert!(!(shares && requests[share.request].client_token.is_some()));
                 let tail = requests[share.request].assets.len() % BATCH_LIMIT;
                 assert!(
-                    [BATCH_LIMIT, tail].contains(&share.positions.len()),
+                    [BATCH_LIMIT, tail].contains(&share.assets.len()),
                     "full batches, and tails that are never split"
                 );
             }

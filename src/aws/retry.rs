@@ -1,9 +1,9 @@
 //! The retry policy: how often, how fast and for how long anything is tried again.
 //!
 //! Owns its numbers, and what the AWS SDK retries within one request. A throttled
-//! request is not for the SDK to retry: [`dispatch`](crate::dispatch) does that,
+//! request is not for the SDK to retry: [`session`](crate::session) does that,
 //! at the rate of all requests, as its
-//! [`rate_limiter`](crate::dispatch::rate_limiter) allows.
+//! [`rate_limiter`](crate::session::rate_limiter) allows.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! The SiteWise client: one request that disassociates assets, two that read a
-//! project.
+//! The SiteWise client: one request that disassociates assets, and those that read
+//! projects and portals.
 //!
 //! The only place for SiteWise SDK types. It must not loop: the SDK retries one
 //! request, [`dispatch`](crate::dispatch) does everything else.
@@ -14,7 +14,7 @@ use aws_types::endpoint_config::EndpointUrl;
 
 use crate::aws::error::{CallFailure, CheckSuccess};
 use crate::aws::retry::{RetryByClass, SITEWISE_TIMEOUTS, quota, with_retries};
-use crate::input::id::{AssetId, ClientToken, ProjectId};
+use crate::input::id::{AssetId, ClientToken, PortalId, ProjectId};
 use crate::outcome::Failure;
 
 /// Assets on one page of a list (service model, shape `MaxResults`: 1 to 250).
@@ -27,13 +27,22 @@ const SDK_PLACEHOLDER: &str = "no value was set";
 #[derive(Clone, Debug)]
 pub struct SiteWise(Client);
 
-/// A page of a project's assets.
+/// A page of a list.
 #[derive(Clone, Debug)]
-pub struct Page {
-    /// the page's assets
-    pub assets: Vec<AssetId>,
+pub struct Page<T> {
+    /// the page's entries
+    pub entries: Vec<T>,
     /// the token of the next page
     pub next: Option<String>,
+}
+
+/// A project in the list of its portal's projects.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct ProjectSummary {
+    /// the project's id
+    pub id: ProjectId,
+    /// the project's name
+    pub name: String,
 }
 
 impl SiteWise {
@@ -98,37 +107,57 @@ impl SiteWise {
     ///
     /// # Errors
     ///
-    /// Anything but a 200 that can be read. The response for a project that does
-    /// not exist is not documented.
+    /// Anything but a 200 whose assets have ids. The response for a project that
+    /// does not exist is not documented.
     pub async fn list_assets(
         &self,
         project: ProjectId,
         token: Option<&str>,
-    ) -> Result<Page, CallFailure> {
-        let output = self
-            .0
-            .list_project_assets()
+    ) -> Result<Page<AssetId>, CallFailure> {
+        let list = self.0.list_project_assets();
+        let output = list
             .project_id(project.to_string())
             .max_results(PAGE_SIZE)
             .set_next_token(token.map(ToOwned::to_owned))
             .customize()
-            .interceptor(CheckSuccess {
-                required: Some("assetIds"),
-            })
+            .interceptor(requires("assetIds"))
             .send()
             .await
             .map_err(|error| CallFailure::of(&error))?;
-        let next = output.next_token.filter(|next| !next.is_empty());
-        if next.is_some() && next.as_deref() == token {
-            return Err(CallFailure::malformed(
-                "a page of the project's assets has its own token as the next one",
-            ));
-        }
+        let malformed = || CallFailure::malformed("the list has an asset without a valid id");
         let assets = output.asset_ids.iter();
-        Ok(Page {
-            assets: assets.filter_map(|id| AssetId::from_response(id)).collect(),
-            next,
-        })
+        let assets = assets.map(|id| AssetId::from_response(id).ok_or_else(malformed));
+        page(assets, output.next_token, token)
+    }
+
+    /// Lists a page of a portal's projects; see [`SiteWise::list_assets`].
+    ///
+    /// # Errors
+    ///
+    /// Anything but a 200 whose projects have ids. The response for a portal that
+    /// does not exist is not documented.
+    pub async fn list_projects(
+        &self,
+        portal: PortalId,
+        token: Option<&str>,
+    ) -> Result<Page<ProjectSummary>, CallFailure> {
+        let list = self.0.list_projects();
+        let output = list
+            .portal_id(portal.to_string())
+            .max_results(PAGE_SIZE)
+            .set_next_token(token.map(ToOwned::to_owned))
+            .customize()
+            .interceptor(requires("projectSummaries"))
+            .send()
+            .await
+            .map_err(|error| CallFailure::of(&error))?;
+        let malformed = |_| CallFailure::malformed("the list has a project without a valid id");
+        let projects = output.project_summaries.into_iter().map(|project| {
+            let id = project.id.parse().map_err(malformed)?;
+            let name = project.name;
+            Ok(ProjectSummary { id, name })
+        });
+        page(projects, output.next_token, token)
     }
 
     /// Describes a project, to find out whether it exists.
@@ -136,19 +165,46 @@ impl SiteWise {
     /// # Errors
     ///
     /// Anything but a 200 that can be read; see [`CallFailure::is_not_found`].
-    pub async fn describe(&self, project: ProjectId) -> Result<(), CallFailure> {
-        let described = self
-            .0
-            .describe_project()
-            .project_id(project.to_string())
-            .customize()
-            .interceptor(CheckSuccess {
-                required: Some("projectId"),
-            })
-            .send();
-        described.await.map_err(|error| CallFailure::of(&error))?;
-        Ok(())
+    pub async fn describe_project(&self, project: ProjectId) -> Result<(), CallFailure> {
+        let describe = self.0.describe_project().project_id(project.to_string());
+        let describe = describe.customize().interceptor(requires("projectId"));
+        let described = describe.send().await;
+        described.map(drop).map_err(|error| CallFailure::of(&error))
     }
+
+    /// Describes a portal, to find out whether it exists.
+    ///
+    /// # Errors
+    ///
+    /// Anything but a 200 that can be read; see [`CallFailure::is_not_found`].
+    pub async fn describe_portal(&self, portal: PortalId) -> Result<(), CallFailure> {
+        let describe = self.0.describe_portal().portal_id(portal.to_string());
+        let describe = describe.customize().interceptor(requires("portalId"));
+        let described = describe.send().await;
+        described.map(drop).map_err(|error| CallFailure::of(&error))
+    }
+}
+
+/// Requires a member in the body of a success.
+fn requires(member: &'static str) -> CheckSuccess {
+    CheckSuccess {
+        required: Some(member),
+    }
+}
+
+/// Makes a page; `token` is the one that it was asked for with.
+fn page<T>(
+    entries: impl Iterator<Item = Result<T, CallFailure>>,
+    next: Option<String>,
+    token: Option<&str>,
+) -> Result<Page<T>, CallFailure> {
+    let next = next.filter(|next| !next.is_empty());
+    if next.is_some() && next.as_deref() == token {
+        let message = "a page of the list has its own token as the next one";
+        return Err(CallFailure::malformed(message));
+    }
+    let entries = entries.collect::<Result<_, _>>()?;
+    Ok(Page { entries, next })
 }
 
 /// Calls a configured endpoint exactly as given: the prefix `monitor.`, which

@@ -12,8 +12,8 @@ use crate::plan::Batch;
 #[derive(Debug)]
 pub(super) struct Attempt {
     pub(super) batch: usize,
-    /// the assets' positions in the batch
-    pub(super) positions: Vec<u8>,
+    /// sorted, like those of the batch
+    pub(super) assets: Vec<AssetId>,
     /// how often they were refused alone or named in a 200's errors
     pub(super) round: u32,
     /// whether it is the batch as it was planned
@@ -29,10 +29,10 @@ pub(super) struct Attempt {
 
 impl Attempt {
     /// Makes the first attempt of a planned batch.
-    pub(super) fn whole(batches: &[Batch], batch: usize) -> Self {
+    pub(super) fn whole(batches: &[Batch<'_>], batch: usize) -> Self {
         Self {
             batch,
-            positions: (0..).take(batches[batch].assets.len()).collect(),
+            assets: batches[batch].assets.clone(),
             round: 0,
             is_whole: true,
             is_suspect: false,
@@ -42,9 +42,10 @@ impl Attempt {
     }
 
     /// Makes an attempt with some of this one's assets.
-    pub(super) fn part(&self, positions: Vec<u8>) -> Self {
+    pub(super) fn part(&self, mut assets: Vec<AssetId>) -> Self {
+        assets.sort_unstable();
         Self {
-            positions,
+            assets,
             is_whole: false,
             is_suspect: false,
             not_before: None,
@@ -52,42 +53,37 @@ impl Attempt {
         }
     }
 
-    /// Returns its assets.
-    pub(super) fn assets(&self, batch: &Batch) -> Vec<AssetId> {
-        let positions = self.positions.iter();
-        positions
-            .map(|position| batch.assets[usize::from(*position)])
-            .collect()
-    }
-
     /// Returns whether several requests share it.
-    pub(super) fn is_shared(&self, batch: &Batch) -> bool {
+    pub(super) fn is_shared(&self, batch: &Batch<'_>) -> bool {
         self.by_request(batch).len() > 1
     }
 
-    /// Splits its positions into up to so many parts: between the requests that
+    /// Splits its assets into up to so many parts: between the requests that
     /// share it, or else within its one request.
-    pub(super) fn split(&self, batch: &Batch, parts: usize) -> Vec<Vec<u8>> {
+    pub(super) fn split(&self, batch: &Batch<'_>, parts: usize) -> Vec<Vec<AssetId>> {
         let requests = self.by_request(batch);
         if requests.len() > 1 {
-            even(&requests, parts).map(<[Vec<u8>]>::concat).collect()
+            even(&requests, parts)
+                .map(<[Vec<AssetId>]>::concat)
+                .collect()
         } else {
-            even(&self.positions, parts).map(<[u8]>::to_vec).collect()
+            even(&self.assets, parts).map(<[AssetId]>::to_vec).collect()
         }
     }
 
-    /// Parts its assets by the requests that named them.
-    fn by_request(&self, batch: &Batch) -> Vec<Vec<u8>> {
-        let mut requests: BTreeMap<Vec<usize>, Vec<u8>> = BTreeMap::new();
-        for position in &self.positions {
-            let shares = batch.shares.iter();
-            let named_by = shares
-                .filter(|share| share.positions.contains(position))
-                .map(|share| share.request)
-                .collect();
-            requests.entry(named_by).or_default().push(*position);
+    /// Groups its assets by the requests that named them.
+    fn by_request(&self, batch: &Batch<'_>) -> Vec<Vec<AssetId>> {
+        let mut named_by: BTreeMap<AssetId, Vec<usize>> = BTreeMap::new();
+        for share in &batch.shares {
+            for asset in share.assets {
+                named_by.entry(*asset).or_default().push(share.request);
+            }
         }
-        requests.into_values().collect()
+        let mut groups: BTreeMap<&[usize], Vec<AssetId>> = BTreeMap::new();
+        for asset in &self.assets {
+            groups.entry(&named_by[asset]).or_default().push(*asset);
+        }
+        groups.into_values().collect()
     }
 }
 

@@ -16,28 +16,21 @@
 //! - Failed otherwise: unfinished.
 
 mod attempt;
-pub mod rate_limiter;
-mod requests;
 mod state;
 
 use std::cell::RefCell;
-use std::collections::{HashMap, VecDeque};
-use std::sync::Mutex;
+use std::collections::VecDeque;
 
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::time::{Instant, sleep_until};
 
-use crate::aws::error::FailureClass;
-use crate::aws::sitewise::SiteWise;
-use crate::input::id::{AssetId, ProjectId};
-use crate::outcome::{Failure, Outcome, code};
+use crate::input::id::ProjectId;
+use crate::outcome::Outcome;
 use crate::plan::{Batch, first_attempts};
+use crate::session::{Session, is_too_late};
 
 use attempt::Attempt;
-use rate_limiter::RateLimiter;
-use requests::Requests;
-pub use requests::{RequestCounts, SHORTEST_CALL};
 use state::State;
 
 /// Into how many parts a refused set is split. With four, one asset at fault
@@ -47,29 +40,19 @@ const REFUSED_PARTS: usize = 4;
 /// Into how many parts a shared call is split that failed otherwise.
 const FAILED_PARTS: usize = 2;
 
-/// What came of a plan.
-#[derive(Debug)]
-pub struct Dispatched {
-    /// For each batch, the outcome of each of its assets.
-    pub outcomes: Vec<Vec<Outcome>>,
-    /// The requests that it took.
-    pub requests: RequestCounts,
-}
-
-/// Runs `batches`, at most `concurrency` requests at a time and no faster than
-/// `rate_limiter` allows, and returns what became of each batch's assets, in their
-/// order.
+/// Makes the calls of `batches`, at most `concurrency` requests at a time, and
+/// returns for each batch what became of its assets, in their order.
 ///
-/// Nothing runs past `stop`: what has no answer by then is unfinished.
+/// Nothing runs past `stop`: what has no response by then is unfinished.
 pub async fn dispatch(
-    sitewise: &SiteWise,
-    rate_limiter: &Mutex<RateLimiter>,
-    batches: &[Batch],
+    session: &Session<'_>,
+    batches: &[Batch<'_>],
     concurrency: usize,
     stop: Instant,
-) -> Dispatched {
+) -> Vec<Vec<Outcome>> {
     let run = Run {
-        requests: Requests::new(sitewise, rate_limiter, stop),
+        session,
+        stop,
         batches,
         state: RefCell::new(State::new(batches)),
     };
@@ -103,18 +86,13 @@ pub async fn dispatch(
         }
     }
     drop(running);
-    let Run {
-        requests, state, ..
-    } = run;
-    Dispatched {
-        outcomes: state.into_inner().into_outcomes(),
-        requests: requests.into_counts(),
-    }
+    run.state.into_inner().into_outcomes()
 }
 
 struct Run<'a> {
-    requests: Requests<'a>,
-    batches: &'a [Batch],
+    session: &'a Session<'a>,
+    stop: Instant,
+    batches: &'a [Batch<'a>],
     state: RefCell<State<'a>>,
 }
 
@@ -122,7 +100,7 @@ impl Run<'_> {
     /// Takes the first attempt that need not wait, or waits in vain.
     fn take_next(&self, queue: &mut VecDeque<Attempt>) -> Option<Attempt> {
         let (now, state) = (Instant::now(), self.state.borrow());
-        let is_due = |at: Instant| at <= now || self.requests.is_too_late(at);
+        let is_due = |at: Instant| at <= now || is_too_late(at, self.stop);
         let is_free = |attempt: &Attempt| {
             let project = self.batches[attempt.batch].project;
             attempt.not_before.is_none_or(is_due) && !state.is_in_doubt(project)
@@ -136,65 +114,24 @@ impl Run<'_> {
     /// Makes one call and returns what is to be tried after it.
     async fn attempt(&self, mut attempt: Attempt) -> Vec<Attempt> {
         self.state.borrow_mut().conclude_known(&mut attempt);
-        if attempt.positions.is_empty() {
+        if attempt.assets.is_empty() {
             return Vec::new();
         }
-        if let Some(start) = attempt.not_before
-            && self.requests.is_too_late(start)
-        {
+        let start = attempt.not_before;
+        if start.is_some_and(|start| is_too_late(start, self.stop)) {
             self.state.borrow_mut().end_for_lack_of_time(&attempt);
             return Vec::new();
         }
         let batch = &self.batches[attempt.batch];
-        let mut assets = attempt.assets(batch);
-        // A token stands for a set of assets: a repeated call is the same to the
-        // letter, whatever order the messages came in.
-        assets.sort_unstable();
-        let token = batch.token(&assets, attempt.round);
-        let result = self
-            .requests
-            .disassociate(batch.project, &assets, &token)
-            .await;
-
+        let token = batch.token(&attempt.assets, attempt.round);
+        let call = self
+            .session
+            .disassociate(batch.project, &attempt.assets, &token, self.stop);
+        let result = call.await;
         let mut state = self.state.borrow_mut();
-        let class = match result {
-            Ok(errors) => {
-                state.project_exists(batch.project);
-                let errors: HashMap<AssetId, Failure> = errors.into_iter().collect();
-                let mut named = Vec::new();
-                for position in &attempt.positions {
-                    let error = errors.get(&batch.assets[usize::from(*position)]).cloned();
-                    named.extend(error.is_some().then_some(*position));
-                    let outcome = error.map_or(Outcome::Disassociated, Outcome::Unfinished);
-                    state.conclude(attempt.batch, &[*position], &outcome);
-                }
-                if !named.is_empty() {
-                    state.find_overlaps();
-                    state.refused(attempt.part(named), true);
-                }
-                return state.answered();
-            }
-            Err(error) => {
-                state.find_overlaps();
-                let is_late = error.failure.code() == code::DEADLINE_REACHED;
-                if is_late && !attempt.is_whole {
-                    state.end_for_lack_of_time(&attempt);
-                } else {
-                    let outcome = Outcome::Unfinished(error.failure);
-                    state.conclude(attempt.batch, &attempt.positions, &outcome);
-                }
-                error.class
-            }
-        };
-        match class {
-            FailureClass::Refused => {
-                state.refused(attempt, false);
-                state.answered()
-            }
-            FailureClass::Transient | FailureClass::Unexpected if attempt.is_shared(batch) => {
-                state.failed(attempt)
-            }
-            _ => Vec::new(),
+        match result {
+            Ok(errors) => state.accepted(&attempt, errors),
+            Err(error) => state.failed(attempt, &error),
         }
     }
 
@@ -206,7 +143,8 @@ impl Run<'_> {
             let mut refusals = refusals.borrow_mut();
             refusals.extend(self.state.borrow_mut().take_refusals(project));
         };
-        let membership = self.requests.membership(project, take_refusals).await;
+        let list = self.session.list_assets(project, self.stop, take_refusals);
+        let membership = list.await.complete();
         if refusals.borrow().is_empty() {
             // It was never asked for.
             take_refusals();

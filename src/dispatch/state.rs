@@ -1,64 +1,65 @@
-//! What is known of a plan's assets, and what follows from it.
-//!
-//! Owns the decisions: which outcome an asset has, what is tried again. Pure: it
-//! neither waits nor sends.
+//! What is known of each asset while the calls are made, and what is decided by it.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use tokio::time::Instant;
 
 use super::attempt::Attempt;
 use super::{FAILED_PARTS, REFUSED_PARTS};
-use crate::aws::error::CallFailure;
+use crate::aws::error::{CallFailure, FailureClass};
 use crate::aws::retry::{ASSET_ROUNDS, ROUND_PAUSE};
 use crate::input::id::{AssetId, ProjectId};
 use crate::outcome::{Failure, Outcome, code};
 use crate::plan::Batch;
+use crate::session::too_late;
 
 /// Assets with which something is wrong, as far as the service says.
 #[derive(Debug)]
 pub(super) struct Refusal {
+    /// what of the call is not known otherwise
     attempt: Attempt,
+    /// how many assets the call, or the 200's errors, had
+    count: usize,
     /// whether a 200 names them, rather than their call being refused
     is_by_name: bool,
 }
 
-/// For each asset that several batches have, the batches and its positions.
-type Overlaps = HashMap<(ProjectId, AssetId), Vec<(usize, u8)>>;
+/// What is known of a project.
+#[derive(Default)]
+struct Project {
+    /// what waits for a read
+    refusals: Vec<Refusal>,
+    is_being_read: bool,
+    /// whether the service has shown that it exists
+    exists: bool,
+    /// the service's answer that it does not exist
+    missing: Option<Failure>,
+}
 
 /// What is known so far.
 pub(super) struct State<'a> {
-    batches: &'a [Batch],
-    /// final, or what is so if nothing more is found out
+    batches: &'a [Batch<'a>],
+    /// for each batch and asset: final, or what is so if nothing more is found out
     outcomes: Vec<Vec<Outcome>>,
-    /// what waits for a read of its project
-    refusals: BTreeMap<ProjectId, Vec<Refusal>>,
-    reading: HashSet<ProjectId>,
-    /// projects that exist, as far as the service has shown
-    existing: HashSet<ProjectId>,
-    /// projects that do not exist
-    missing: HashMap<ProjectId, Failure>,
+    projects: BTreeMap<ProjectId, Project>,
     /// shared calls that failed while the service answered nothing else
     deferred: Vec<Attempt>,
-    /// found out when a call first fails
-    overlaps: Option<Overlaps>,
+    /// the batches of each asset that several have; found once a call has failed
+    overlaps: Option<HashMap<(ProjectId, AssetId), Vec<usize>>>,
     /// calls that the service has accepted, or refused for their assets
     answers: usize,
 }
 
 impl<'a> State<'a> {
-    pub(super) fn new(batches: &'a [Batch]) -> Self {
+    pub(super) fn new(batches: &'a [Batch<'a>]) -> Self {
         // What has no other outcome in the end panicked.
         let failure = Failure::new(code::INTERNAL_ERROR, "the function failed on this batch");
         let untried =
-            |batch: &Batch| vec![Outcome::Unfinished(failure.clone()); batch.assets.len()];
+            |batch: &Batch<'_>| vec![Outcome::Unfinished(failure.clone()); batch.assets.len()];
         Self {
             batches,
             outcomes: batches.iter().map(untried).collect(),
-            refusals: BTreeMap::new(),
-            reading: HashSet::new(),
-            existing: HashSet::new(),
-            missing: HashMap::new(),
+            projects: BTreeMap::new(),
             deferred: Vec::new(),
             overlaps: None,
             answers: 0,
@@ -68,151 +69,188 @@ impl<'a> State<'a> {
     /// Returns the final outcomes. An asset that one batch's call has taken out of
     /// the project is done for all batches.
     pub(super) fn into_outcomes(mut self) -> Vec<Vec<Outcome>> {
-        for places in self.overlaps.into_iter().flat_map(HashMap::into_values) {
-            let is_removed = |(batch, position): &(usize, u8)| {
-                self.outcomes[*batch][usize::from(*position)] == Outcome::Disassociated
-            };
-            if places.iter().any(is_removed) {
-                for (batch, position) in places {
-                    self.outcomes[batch][usize::from(position)] = Outcome::Disassociated;
+        for ((_, asset), batches) in self.overlaps.take().unwrap_or_default() {
+            let mut outcomes = batches.iter().map(|batch| self.outcome(*batch, asset));
+            if outcomes.any(|outcome| *outcome == Outcome::Disassociated) {
+                for batch in batches {
+                    self.conclude(batch, &[asset], &Outcome::Disassociated);
                 }
             }
         }
         self.outcomes
     }
 
-    /// Finds the assets that several batches have, once a call has failed.
-    pub(super) fn find_overlaps(&mut self) {
-        self.overlaps.get_or_insert_with(|| overlaps(self.batches));
+    fn outcome(&self, batch: usize, asset: AssetId) -> &Outcome {
+        &self.outcomes[batch][self.batches[batch].position(asset)]
     }
 
-    pub(super) fn conclude(&mut self, batch: usize, positions: &[u8], outcome: &Outcome) {
-        for position in positions {
-            self.outcomes[batch][usize::from(*position)] = outcome.clone();
+    fn conclude(&mut self, batch: usize, assets: &[AssetId], outcome: &Outcome) {
+        for asset in assets {
+            let position = self.batches[batch].position(*asset);
+            self.outcomes[batch][position] = outcome.clone();
+        }
+    }
+
+    fn project(&mut self, attempt: &Attempt) -> &mut Project {
+        let project = self.batches[attempt.batch].project;
+        self.projects.entry(project).or_default()
+    }
+
+    /// Returns the batches that have an asset of this batch, if a call has failed
+    /// and several have it.
+    fn overlapping(&self, batch: usize, asset: AssetId) -> &[usize] {
+        let overlaps = self.overlaps.as_ref();
+        let batches = overlaps.and_then(|all| all.get(&(self.batches[batch].project, asset)));
+        batches.map_or(&[], Vec::as_slice)
+    }
+
+    /// Notes the response to an accepted call, and returns what is to be tried
+    /// next. `errors` are of the assets that the service could not disassociate.
+    pub(super) fn accepted(
+        &mut self,
+        attempt: &Attempt,
+        errors: Vec<(AssetId, Failure)>,
+    ) -> Vec<Attempt> {
+        self.project(attempt).exists = true;
+        self.conclude(attempt.batch, &attempt.assets, &Outcome::Disassociated);
+        let mut named = BTreeSet::new();
+        for (asset, failure) in errors {
+            self.conclude(attempt.batch, &[asset], &Outcome::Unfinished(failure));
+            named.insert(asset);
+        }
+        if !named.is_empty() {
+            self.find_overlaps();
+            self.refused(attempt.part(named.into_iter().collect()), true);
+        }
+        self.answered()
+    }
+
+    /// Notes that a call failed as a whole, and returns what is to be tried next.
+    pub(super) fn failed(&mut self, attempt: Attempt, error: &CallFailure) -> Vec<Attempt> {
+        self.find_overlaps();
+        let is_late = error.failure.code() == code::DEADLINE_REACHED;
+        if is_late && !attempt.is_whole {
+            self.end_for_lack_of_time(&attempt);
+        } else {
+            let outcome = Outcome::Unfinished(error.failure.clone());
+            self.conclude(attempt.batch, &attempt.assets, &outcome);
+        }
+        let is_shared = attempt.is_shared(&self.batches[attempt.batch]);
+        match error.class {
+            FailureClass::Refused => {
+                self.refused(attempt, false);
+                self.answered()
+            }
+            // It may be an asset of one of its requests that makes it fail: it is
+            // split once the service answers something else.
+            FailureClass::Transient | FailureClass::Unexpected if is_shared => {
+                if self.answers > attempt.answers_before {
+                    return self.isolate(&attempt);
+                }
+                self.deferred.push(attempt);
+                Vec::new()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Ends an attempt before its pause, which there is no time for.
+    pub(super) fn end_for_lack_of_time(&mut self, attempt: &Attempt) {
+        for asset in &attempt.assets {
+            if let Outcome::Unfinished(error) = self.outcome(attempt.batch, *asset) {
+                let outcome = Outcome::Unfinished(too_late(Some(error)));
+                self.conclude(attempt.batch, &[*asset], &outcome);
+            }
         }
     }
 
     /// Concludes that assets are absent: in other batches too, where what is known
     /// is older.
-    fn conclude_absent(&mut self, batch: usize, positions: &[u8]) {
-        self.conclude(batch, positions, &Outcome::Absent);
-        let Batch {
-            project, assets, ..
-        } = &self.batches[batch];
-        for position in positions {
-            let key = (*project, assets[usize::from(*position)]);
-            let places = self
-                .overlaps
-                .iter()
-                .filter_map(|overlaps| overlaps.get(&key));
-            for (batch, position) in places.flatten() {
-                let outcome = &mut self.outcomes[*batch][usize::from(*position)];
-                if *outcome != Outcome::Disassociated {
-                    *outcome = Outcome::Absent;
+    fn conclude_absent(&mut self, batch: usize, assets: &[AssetId]) {
+        self.conclude(batch, assets, &Outcome::Absent);
+        for asset in assets {
+            for other in self.overlapping(batch, *asset).to_vec() {
+                if *self.outcome(other, *asset) != Outcome::Disassociated {
+                    self.conclude(other, &[*asset], &Outcome::Absent);
                 }
             }
         }
     }
 
-    /// Concludes what of an attempt needs no call or read, and takes it out.
+    /// Concludes what of an attempt needs no call or read, and takes it out: the
+    /// assets that another batch's call has taken out of the project, and all
+    /// assets of a project that does not exist.
     pub(super) fn conclude_known(&mut self, attempt: &mut Attempt) {
-        let removed = self.removed_elsewhere(attempt);
-        self.conclude(attempt.batch, &removed, &Outcome::Disassociated);
-        attempt
-            .positions
-            .retain(|position| !removed.contains(position));
-        let project = self.batches[attempt.batch].project;
-        if let Some(failure) = self.missing.get(&project) {
-            let outcome = Outcome::Rejected(failure.clone());
-            self.conclude(attempt.batch, &attempt.positions, &outcome);
-            attempt.positions.clear();
-        }
-    }
-
-    /// Returns those of an attempt's assets that another batch's call has taken
-    /// out of the project in this invocation.
-    fn removed_elsewhere(&self, attempt: &Attempt) -> Vec<u8> {
-        let Some(overlaps) = &self.overlaps else {
-            return Vec::new();
+        let batch = attempt.batch;
+        let is_removed = |asset: &AssetId| {
+            let mut batches = self.overlapping(batch, *asset).iter();
+            batches.any(|other| *self.outcome(*other, *asset) == Outcome::Disassociated)
         };
-        let batch = &self.batches[attempt.batch];
-        let is_removed = |position: &u8| {
-            let asset = batch.assets[usize::from(*position)];
-            let mut places = overlaps.get(&(batch.project, asset)).into_iter().flatten();
-            places.any(|(batch, position)| {
-                self.outcomes[*batch][usize::from(*position)] == Outcome::Disassociated
-            })
-        };
-        attempt
-            .positions
-            .iter()
-            .copied()
-            .filter(is_removed)
-            .collect()
-    }
-
-    /// Ends an attempt before its pause, which there is no time for.
-    pub(super) fn end_for_lack_of_time(&mut self, attempt: &Attempt) {
-        for position in &attempt.positions {
-            let outcome = &mut self.outcomes[attempt.batch][usize::from(*position)];
-            if let Outcome::Unfinished(error) = outcome {
-                *outcome = Outcome::Unfinished(super::requests::too_late(Some(error)));
-            }
+        let removed: Vec<AssetId> = attempt
+            .assets
+            .extract_if(.., |asset| is_removed(asset))
+            .collect();
+        self.conclude(batch, &removed, &Outcome::Disassociated);
+        if let Some(failure) = self.project(attempt).missing.clone() {
+            let assets = std::mem::take(&mut attempt.assets);
+            self.conclude(batch, &assets, &Outcome::Rejected(failure));
         }
     }
 
     /// Keeps refused assets until their project is read, unless all is known.
-    pub(super) fn refused(&mut self, mut attempt: Attempt, is_by_name: bool) {
-        let project = self.batches[attempt.batch].project;
-        let removed = self.removed_elsewhere(&attempt);
-        if removed.len() == attempt.positions.len() || self.missing.contains_key(&project) {
-            self.conclude_known(&mut attempt);
-        } else {
+    fn refused(&mut self, mut attempt: Attempt, is_by_name: bool) {
+        let count = attempt.assets.len();
+        self.conclude_known(&mut attempt);
+        if !attempt.assets.is_empty() {
             let refusal = Refusal {
                 attempt,
+                count,
                 is_by_name,
             };
-            self.refusals.entry(project).or_default().push(refusal);
+            self.project(&refusal.attempt).refusals.push(refusal);
         }
+    }
+
+    fn find_overlaps(&mut self) {
+        self.overlaps.get_or_insert_with(|| overlaps(self.batches));
     }
 
     /// Returns a project whose membership is to be read, once.
     pub(super) fn next_project_to_read(&mut self) -> Option<ProjectId> {
-        let mut waiting = self.refusals.keys();
-        let project = *waiting.find(|project| !self.reading.contains(project))?;
-        self.reading.insert(project);
-        Some(project)
-    }
-
-    /// Notes that a call for a project was accepted.
-    pub(super) fn project_exists(&mut self, project: ProjectId) {
-        self.existing.insert(project);
+        let mut projects = self.projects.iter_mut();
+        let (id, project) =
+            projects.find(|(_, project)| !project.refusals.is_empty() && !project.is_being_read)?;
+        project.is_being_read = true;
+        Some(*id)
     }
 
     /// Returns whether a project's other batches wait for a read: without that, a
     /// project that does not exist would cost a call for each while it is read.
     pub(super) fn is_in_doubt(&self, project: ProjectId) -> bool {
-        let is_to_be_read = self.reading.contains(&project) || self.refusals.contains_key(&project);
-        is_to_be_read && !self.existing.contains(&project)
+        self.projects.get(&project).is_some_and(|project| {
+            (project.is_being_read || !project.refusals.is_empty()) && !project.exists
+        })
     }
 
     /// Takes what waits for a read of a project.
     pub(super) fn take_refusals(&mut self, project: ProjectId) -> Vec<Refusal> {
-        self.refusals.remove(&project).unwrap_or_default()
+        let project = self.projects.entry(project).or_default();
+        std::mem::take(&mut project.refusals)
     }
 
     /// Ends a read: decides by it what is refused, and returns what is to be tried
     /// again.
     pub(super) fn read(
         &mut self,
-        project: ProjectId,
-        refusals: Vec<Refusal>,
-        membership: Result<HashSet<AssetId>, CallFailure>,
+        id: ProjectId,
+        mut refusals: Vec<Refusal>,
+        membership: Result<BTreeSet<AssetId>, CallFailure>,
     ) -> Vec<Attempt> {
-        self.reading.remove(&project);
+        let project = self.projects.entry(id).or_default();
+        project.is_being_read = false;
         let error = match membership {
             Ok(listed) => {
-                self.existing.insert(project);
+                project.exists = true;
                 let refusals = refusals.into_iter();
                 return refusals
                     .flat_map(|refusal| self.decide(refusal, &listed))
@@ -220,36 +258,35 @@ impl<'a> State<'a> {
             }
             Err(error) => error,
         };
-        let mut refusals = refusals;
         if error.is_not_found() {
-            self.missing.insert(project, error.failure.clone());
-            refusals.extend(self.take_refusals(project));
+            project.missing = Some(error.failure.clone());
+            refusals.extend(self.take_refusals(id));
         }
         for Refusal { mut attempt, .. } in refusals {
             self.conclude_known(&mut attempt);
             let outcome = Outcome::Unfinished(error.failure.clone());
-            self.conclude(attempt.batch, &attempt.positions, &outcome);
+            self.conclude(attempt.batch, &attempt.assets, &outcome);
         }
         Vec::new()
     }
 
     /// Decides a refusal by the membership that was read after it, and returns
     /// what is to be tried again.
-    fn decide(&mut self, refusal: Refusal, listed: &HashSet<AssetId>) -> Vec<Attempt> {
+    fn decide(&mut self, refusal: Refusal, listed: &BTreeSet<AssetId>) -> Vec<Attempt> {
         let Refusal {
             mut attempt,
+            count,
             is_by_name,
         } = refusal;
-        let count = attempt.positions.len();
         self.conclude_known(&mut attempt);
-        let assets = &self.batches[attempt.batch].assets;
-        let is_listed = |position: &u8| listed.contains(&assets[usize::from(*position)]);
-        let (listed, absent): (Vec<u8>, Vec<u8>) =
-            attempt.positions.iter().copied().partition(is_listed);
+        let (listed, absent): (Vec<AssetId>, Vec<AssetId>) = attempt
+            .assets
+            .iter()
+            .partition(|asset| listed.contains(asset));
         self.conclude_absent(attempt.batch, &absent);
         let again = self.part(&attempt, listed);
-        let are_all_listed = again.positions.len() == count;
-        match again.positions.len() {
+        let are_all_listed = again.assets.len() == count;
+        match again.assets.len() {
             0 => Vec::new(),
             1 if are_all_listed => self.next_round(again),
             _ if is_by_name => self.next_round(again),
@@ -259,17 +296,16 @@ impl<'a> State<'a> {
     }
 
     /// Makes an attempt with some of another's assets.
-    fn part(&self, attempt: &Attempt, positions: Vec<u8>) -> Attempt {
+    fn part(&self, attempt: &Attempt, assets: Vec<AssetId>) -> Attempt {
         Attempt {
             answers_before: self.answers,
-            ..attempt.part(positions)
+            ..attempt.part(assets)
         }
     }
 
     fn split(&self, attempt: &Attempt, parts: usize) -> Vec<Attempt> {
-        let parts = attempt
-            .split(&self.batches[attempt.batch], parts)
-            .into_iter();
+        let parts = attempt.split(&self.batches[attempt.batch], parts);
+        let parts = parts.into_iter();
         parts.map(|part| self.part(attempt, part)).collect()
     }
 
@@ -285,28 +321,18 @@ impl<'a> State<'a> {
                 ..attempt
             }];
         }
-        for position in attempt.positions {
-            let outcome = &mut self.outcomes[attempt.batch][usize::from(position)];
-            if let Outcome::Unfinished(error) = outcome {
-                *outcome = Outcome::Rejected(error.clone());
+        for asset in attempt.assets {
+            if let Outcome::Unfinished(error) = self.outcome(attempt.batch, asset) {
+                let outcome = Outcome::Rejected(error.clone());
+                self.conclude(attempt.batch, &[asset], &outcome);
             }
         }
         Vec::new()
     }
 
-    /// Takes an attempt that failed for a reason that may be one of its requests':
-    /// it is split once the service answers something else.
-    pub(super) fn failed(&mut self, attempt: Attempt) -> Vec<Attempt> {
-        if self.answers > attempt.answers_before {
-            return self.isolate(&attempt);
-        }
-        self.deferred.push(attempt);
-        Vec::new()
-    }
-
     /// Notes that the service has answered a call, and splits the shared calls
     /// that failed before.
-    pub(super) fn answered(&mut self) -> Vec<Attempt> {
+    fn answered(&mut self) -> Vec<Attempt> {
         self.answers += 1;
         let deferred = std::mem::take(&mut self.deferred).into_iter();
         deferred
@@ -318,12 +344,12 @@ impl<'a> State<'a> {
     /// the service answers nothing else. Where there are none, what is deferred
     /// stays unfinished.
     pub(super) fn probe_deferred(&mut self) -> Vec<Attempt> {
-        let deferred = std::mem::take(&mut self.deferred).into_iter();
-        let (probed, others): (Vec<Attempt>, Vec<Attempt>) =
-            deferred.partition(|attempt| attempt.is_whole && self.receives(attempt) > 1);
-        self.deferred = others;
-        let probed = probed.into_iter();
-        probed.flat_map(|attempt| self.isolate(&attempt)).collect()
+        let batches = self.batches;
+        let is_probed =
+            |attempt: &mut Attempt| attempt.is_whole && batches[attempt.batch].receives() > 1;
+        let probed: Vec<Attempt> = self.deferred.extract_if(.., is_probed).collect();
+        let probed = probed.iter();
+        probed.flat_map(|attempt| self.isolate(attempt)).collect()
     }
 
     /// Splits a failed call between its requests. Of a whole batch two groups are
@@ -331,9 +357,10 @@ impl<'a> State<'a> {
     /// this costs two calls more. The groups are others at each delivery, and
     /// smaller ones, so that in the end the service answers one of them.
     fn isolate(&mut self, attempt: &Attempt) -> Vec<Attempt> {
-        let receives = self.receives(attempt).max(2);
-        let mut groups = match attempt.is_shared(&self.batches[attempt.batch]) {
-            false => vec![self.part(attempt, attempt.positions.clone())],
+        let batch = &self.batches[attempt.batch];
+        let receives = batch.receives().max(2) as usize;
+        let mut groups = match attempt.is_shared(batch) {
+            false => vec![self.part(attempt, attempt.assets.clone())],
             true if attempt.is_whole => self.split(attempt, 1 << (receives - 1).min(16)),
             true => self.split(attempt, FAILED_PARTS),
         };
@@ -351,35 +378,32 @@ impl<'a> State<'a> {
         }
         let others = groups.split_off(2);
         if !others.is_empty() {
-            let positions = others.into_iter().flat_map(|other| other.positions);
-            let others = self.part(attempt, positions.collect());
+            let assets = others.into_iter().flat_map(|other| other.assets);
+            let others = self.part(attempt, assets.collect());
             self.deferred.push(others);
         }
         groups
     }
-
-    /// Returns how often the messages of an attempt's batch were delivered at most.
-    fn receives(&self, attempt: &Attempt) -> usize {
-        let shares = self.batches[attempt.batch].shares.iter();
-        let receives = shares.map(|share| share.receives).max();
-        receives.unwrap_or_default() as usize
-    }
 }
 
 /// Finds the assets that several batches have.
-fn overlaps(batches: &[Batch]) -> Overlaps {
-    let mut places: Vec<(ProjectId, AssetId, usize, u8)> = Vec::new();
+fn overlaps(batches: &[Batch<'_>]) -> HashMap<(ProjectId, AssetId), Vec<usize>> {
+    let mut places: Vec<(ProjectId, AssetId, usize)> = Vec::new();
     for (index, batch) in batches.iter().enumerate() {
-        let assets = batch.assets.iter().zip(0..);
-        places.extend(assets.map(|(asset, position)| (batch.project, *asset, index, position)));
+        places.extend(
+            batch
+                .assets
+                .iter()
+                .map(|asset| (batch.project, *asset, index)),
+        );
     }
     places.sort_unstable();
     places
         .chunk_by(|a, b| (a.0, a.1) == (b.0, b.1))
         .filter(|same| same.len() > 1)
         .map(|same| {
-            let places = same.iter().map(|(.., batch, position)| (*batch, *position));
-            ((same[0].0, same[0].1), places.collect())
+            let batches = same.iter().map(|(.., batch)| *batch);
+            ((same[0].0, same[0].1), batches.collect())
         })
         .collect()
 }

@@ -8,8 +8,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value, json};
 
-use crate::dispatch::RequestCounts;
 use crate::output::response::Counts;
+use crate::session::RequestCounts;
 
 /// Most values that a document may have of one metric (the specification's
 /// `targetMembers`).

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use simulator::{Action, Fault, Operation};
 use sitewise_disassociator::deadline::{LEAST_RESERVE, RESERVE};
-use sitewise_disassociator::dispatch::SHORTEST_CALL;
+use sitewise_disassociator::session::SHORTEST_CALL;
 use tokio::time::Instant;
 
 use crate::support::{Harness, asset, assets, failed, project, record, records, request};

@@ -3,32 +3,29 @@
 use std::time::Duration;
 
 use simulator::Settings;
-use sitewise_disassociator::dispatch::{RequestCounts, dispatch};
+use sitewise_disassociator::dispatch::dispatch;
 use sitewise_disassociator::plan::{PlanInput, plan};
+use sitewise_disassociator::session::{RequestCounts, Session};
 use tokio::time::Instant;
 
 use crate::support::{Harness, asset, project};
 
 /// Requests that one of project 1's assets be disassociated.
 async fn counts(harness: &Harness) -> RequestCounts {
+    let assets = [asset(1).parse().expect("an id")];
     let batches = plan(&[PlanInput {
         project: project(1).parse().expect("an id"),
-        assets: &[asset(1).parse().expect("an id")],
+        assets: &assets,
+        is_whole_project: false,
         client_token: None,
         message_id: "m-1",
         receives: 1,
     }]);
     let stop = Instant::now() + harness.time_left;
     let function = &harness.function;
-    let dispatched = dispatch(
-        &function.sitewise,
-        &function.rate_limiter,
-        &batches,
-        1,
-        stop,
-    )
-    .await;
-    dispatched.requests
+    let session = Session::new(&function.sitewise, &function.rate_limiter);
+    dispatch(&session, &batches, 1, stop).await;
+    session.into_counts()
 }
 
 #[tokio::test(start_paused = true)]

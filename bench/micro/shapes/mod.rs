@@ -48,6 +48,7 @@ pub(crate) fn inputs(requests: &[Request]) -> Vec<PlanInput<'_>> {
         .map(|named| PlanInput {
             project: named.project,
             assets: &named.valid,
+            is_whole_project: false,
             client_token: None,
             message_id: "8f2d6c5e-0d0c-4f0e-9f0a-3a6c1a7f3b11",
             receives: 1,
