@@ -37,6 +37,8 @@ pub fn time_left(deadline: SystemTime, now: SystemTime) -> Duration {
 /// When each stage of an invocation must be over.
 #[derive(Clone, Copy, Debug)]
 pub struct Stops {
+    /// Lists before the calls: half of the time for requests.
+    pub lists: Instant,
     /// Requests to SiteWise.
     pub requests: Instant,
     /// Dead letters and parts.
@@ -49,8 +51,10 @@ impl Stops {
         let now = Instant::now();
         let left = deadline.saturating_duration_since(now);
         let before = |reserve| deadline.checked_sub(reserve).unwrap_or(now);
+        let requests = before((left / 5).clamp(LEAST_RESERVE, RESERVE));
         Self {
-            requests: before((left / 5).clamp(LEAST_RESERVE, RESERVE)),
+            lists: now + requests.saturating_duration_since(now) / 2,
+            requests,
             writes: before(RESPONSE_RESERVE),
         }
     }

@@ -9,6 +9,7 @@ use std::time::SystemTime;
 
 use aws_config::SdkConfig;
 use futures_util::FutureExt as _;
+use futures_util::future::join_all;
 use serde_json::value::RawValue;
 use thiserror::Error;
 use tokio::time::Instant;
@@ -20,12 +21,10 @@ use crate::deadline::Stops;
 use crate::dispatch::dispatch;
 use crate::input::event::{self, Event, UnrecognizedEvent};
 use crate::input::received::{ReadError, Received, receive};
-use crate::input::request::Request;
-use crate::outcome::Outcome;
 use crate::output::outbox::Outbox;
 use crate::output::response::{Counts, NoResponse, Response, partial_batch, reports};
 use crate::plan::{PlanInput, plan, scatter};
-use crate::resolve::{self, Resolution, invalid_ids, resolve};
+use crate::resolve::{self, Resolution, Resolver};
 use crate::session::Session;
 use crate::session::rate_limiter::RateLimiter;
 use crate::settle::{Item, Queues, Settlement, hold_back_groups, needs_redelivery, settle};
@@ -163,35 +162,28 @@ impl Function {
         invocation: Invocation<'_>,
     ) -> (Vec<Settlement<'a>>, Metrics) {
         let stops = Stops::before(invocation.deadline);
-        let fan_out_assets = self.work_queue.as_ref().map(|_| self.fan_out_assets);
-        let resolutions = received.iter().map(|one| resolve(one, fan_out_assets));
-        let resolutions: Vec<Resolution<'_>> = resolutions.collect();
-        let inputs = received.iter().zip(&resolutions).filter_map(plan_input);
-        let inputs: Vec<PlanInput<'_>> = inputs.collect();
-        let batches = plan(&inputs);
-        let session = Session::new(&self.sitewise, &self.rate_limiter);
-        let dispatched = dispatch(&session, &batches, self.call_concurrency, stops.requests).await;
-        let mut dispatched_outcomes = scatter(&inputs, &batches, &dispatched).into_iter();
-        let mut outcomes: Vec<Vec<(Item, Outcome)>> = Vec::with_capacity(received.len());
-        for (received, resolution) in received.iter().zip(&resolutions) {
-            let named = received.request.as_ref().ok().and_then(Request::named);
-            let mut of_message = named.map(invalid_ids).unwrap_or_default();
-            match resolution {
-                Resolution::Assets(assets) => {
-                    let assets = assets.iter().copied().map(Item::Asset);
-                    let outcomes = dispatched_outcomes.next().unwrap_or_default();
-                    of_message.extend(assets.zip(outcomes));
-                }
-                Resolution::Parts(assets) => {
-                    let assets = assets.iter().copied().map(Item::Asset);
-                    of_message.extend(assets.map(|asset| (asset, Outcome::Deferred)));
-                }
-                Resolution::Whole(outcome) => of_message.push((Item::Message, outcome.clone())),
-            }
-            outcomes.push(of_message);
-        }
+        let session = Session::new(&self.sitewise, &self.rate_limiter, self.call_concurrency);
+        let resolver = Resolver {
+            session: &session,
+            fan_out_assets: self.work_queue.as_ref().map(|_| self.fan_out_assets),
+            stop: stops.lists,
+        };
+        let mut resolutions = resolver.resolve(&received).await;
+        disassociate(&session, &received, &mut resolutions, stops.requests).await;
+        let resolver = Resolver {
+            stop: stops.requests,
+            ..resolver
+        };
+        join_all(resolutions.iter_mut().map(|one| resolver.list_again(one))).await;
+        disassociate(&session, &received, &mut resolutions, stops.requests).await;
+        let outcomes: Vec<_> = (resolutions.into_iter())
+            .map(|resolution| (resolution.outcomes, resolution.dry_run))
+            .collect();
         let mut settlements: Vec<Settlement<'_>> = (received.into_iter().zip(outcomes))
-            .map(|(received, outcomes)| settle(received, outcomes, self.queues()))
+            .map(|(received, (outcomes, dry_run))| Settlement {
+                dry_run,
+                ..settle(received, outcomes, self.queues())
+            })
             .collect();
         hold_back_groups(&mut settlements);
         let outbox = Outbox {
@@ -232,18 +224,38 @@ impl Function {
     }
 }
 
+/// Disassociates the assets of all messages, and notes what became of them.
+async fn disassociate(
+    session: &Session<'_>,
+    received: &[Received<'_>],
+    resolutions: &mut [Resolution<'_>],
+    stop: Instant,
+) {
+    let inputs = received.iter().zip(&*resolutions).map(plan_input);
+    let inputs: Vec<Option<PlanInput<'_>>> = inputs.collect();
+    let planned: Vec<PlanInput<'_>> = inputs.iter().copied().flatten().collect();
+    let batches = plan(&planned);
+    let outcomes = dispatch(session, &batches, stop).await;
+    let outcomes = scatter(&planned, &batches, &outcomes);
+    let is_planned: Vec<bool> = inputs.iter().map(Option::is_some).collect();
+    let planned = resolutions
+        .iter_mut()
+        .zip(is_planned)
+        .filter(|(_, is_planned)| *is_planned);
+    for ((resolution, _), outcomes) in planned.zip(outcomes) {
+        resolution.conclude(outcomes);
+    }
+}
+
 /// Returns what is to be planned for a message, if anything is.
 fn plan_input<'a>(
-    (received, resolution): (&'a Received<'_>, &Resolution<'a>),
+    (received, resolution): (&'a Received<'_>, &'a Resolution<'_>),
 ) -> Option<PlanInput<'a>> {
-    let Resolution::Assets(assets) = resolution else {
-        return None;
-    };
     let request = received.request.as_ref().ok()?;
     Some(PlanInput {
         project: request.project()?,
-        assets,
-        is_whole_project: false,
+        assets: &resolution.assets,
+        is_whole_project: request.named().is_none(),
         client_token: request.client_token.as_ref(),
         message_id: &received.id,
         receives: received.message.receives,

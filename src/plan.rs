@@ -432,7 +432,8 @@ mod tests {
     #[test]
     fn the_callers_token_is_sent_as_it_is_for_one_batch_and_derived_for_several() {
         let own = "the-callers-own-token-of-40-characters-x";
-        let token = |batch: &Batch<'_>, round| batch.token(&batch.assets, round).as_str().to_owned();
+        let token =
+            |batch: &Batch<'_>, round| batch.token(&batch.assets, round).as_str().to_owned();
 
         let one = planned(&[with_token(request(0, 0..100))]);
         assert_eq!(token(&one[0], 0), own);

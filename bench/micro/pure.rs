@@ -51,7 +51,7 @@ fn planning(criterion: &mut Criterion) {
 }
 
 fn tokens(criterion: &mut Criterion) {
-    let prepare = |messages, assets| plan(&inputs(&requests(messages, assets)));
+    let prepare = |messages, assets| plan(&inputs(requests(messages, assets).leak()));
     by_shape(criterion, "token", prepare, |batches| {
         for batch in batches {
             black_box(batch.token(&batch.assets, 0));
@@ -61,8 +61,8 @@ fn tokens(criterion: &mut Criterion) {
 
 fn settling(criterion: &mut Criterion) {
     let prepare = |messages, assets| {
-        let requests = requests(messages, assets);
-        let batches = plan(&inputs(&requests));
+        let requests = &*requests(messages, assets).leak();
+        let batches = plan(&inputs(requests));
         let outcomes: Vec<Vec<Outcome>> = batches
             .iter()
             .map(|batch| vec![Outcome::Disassociated; batch.assets.len()])

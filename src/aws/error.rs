@@ -17,7 +17,7 @@ use aws_smithy_types::config_bag::ConfigBag;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use serde_json::{Map, Value};
 
-use crate::outcome::{Failure, code};
+use crate::outcome::{Failure, Outcome, code};
 
 /// Why a request as a whole did not succeed.
 #[derive(Clone, Debug)]
@@ -73,6 +73,16 @@ impl CallFailure {
     /// exist.
     pub fn is_not_found(&self) -> bool {
         self.class == FailureClass::Refused && self.failure.code() == NOT_FOUND
+    }
+
+    /// Returns what becomes of a request whose list failed so: it is rejected where
+    /// the service says that what it names does not exist, else unfinished.
+    pub fn into_outcome(self) -> Outcome {
+        if self.is_not_found() {
+            Outcome::Rejected(self.failure)
+        } else {
+            Outcome::Unfinished(self.failure)
+        }
     }
 
     /// Classifies an error of the SDK.

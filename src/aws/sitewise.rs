@@ -107,8 +107,8 @@ impl SiteWise {
     ///
     /// # Errors
     ///
-    /// Anything but a 200 whose assets have ids. The response for a project that
-    /// does not exist is not documented.
+    /// Anything but a 200 that can be read. The response for a project that does
+    /// not exist is not documented.
     pub async fn list_assets(
         &self,
         project: ProjectId,
@@ -124,10 +124,10 @@ impl SiteWise {
             .send()
             .await
             .map_err(|error| CallFailure::of(&error))?;
-        let malformed = || CallFailure::malformed("the list has an asset without a valid id");
         let assets = output.asset_ids.iter();
-        let assets = assets.map(|id| AssetId::from_response(id).ok_or_else(malformed));
-        page(assets, output.next_token, token)
+        // An id that the service model does not allow is none that could be sent.
+        let assets = assets.filter_map(|id| AssetId::from_response(id));
+        page(assets.collect(), output.next_token, token)
     }
 
     /// Lists a page of a portal's projects; see [`SiteWise::list_assets`].
@@ -157,6 +157,7 @@ impl SiteWise {
             let name = project.name;
             Ok(ProjectSummary { id, name })
         });
+        let projects = projects.collect::<Result<_, _>>()?;
         page(projects, output.next_token, token)
     }
 
@@ -194,7 +195,7 @@ fn requires(member: &'static str) -> CheckSuccess {
 
 /// Makes a page; `token` is the one that it was asked for with.
 fn page<T>(
-    entries: impl Iterator<Item = Result<T, CallFailure>>,
+    entries: Vec<T>,
     next: Option<String>,
     token: Option<&str>,
 ) -> Result<Page<T>, CallFailure> {
@@ -203,7 +204,6 @@ fn page<T>(
         let message = "a page of the list has its own token as the next one";
         return Err(CallFailure::malformed(message));
     }
-    let entries = entries.collect::<Result<_, _>>()?;
     Ok(Page { entries, next })
 }
 

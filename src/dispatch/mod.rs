@@ -40,14 +40,13 @@ const REFUSED_PARTS: usize = 4;
 /// Into how many parts a shared call is split that failed otherwise.
 const FAILED_PARTS: usize = 2;
 
-/// Makes the calls of `batches`, at most `concurrency` requests at a time, and
-/// returns for each batch what became of its assets, in their order.
+/// Makes the calls of `batches` and returns, for each batch, what became of its
+/// assets, in their order.
 ///
 /// Nothing runs past `stop`: what has no response by then is unfinished.
 pub async fn dispatch(
     session: &Session<'_>,
     batches: &[Batch<'_>],
-    concurrency: usize,
     stop: Instant,
 ) -> Vec<Vec<Outcome>> {
     let run = Run {
@@ -60,7 +59,7 @@ pub async fn dispatch(
     let mut queue: VecDeque<Attempt> = first.map(|batch| Attempt::whole(batches, batch)).collect();
     let mut running = FuturesUnordered::new();
     loop {
-        while running.len() < concurrency.max(1) {
+        while running.len() < session.concurrency() {
             if let Some(project) = run.state.borrow_mut().next_project_to_read() {
                 running.push(run.recheck(project).boxed_local());
             } else if let Some(attempt) = run.take_next(&mut queue) {
@@ -69,7 +68,7 @@ pub async fn dispatch(
                 break;
             }
         }
-        let has_room = running.len() < concurrency.max(1);
+        let has_room = running.len() < session.concurrency();
         let now = Instant::now();
         let starts = queue.iter().filter_map(|attempt| attempt.not_before);
         let wake = starts.filter(|start| *start > now).min();

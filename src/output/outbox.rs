@@ -72,7 +72,7 @@ impl Outbox<'_> {
         let queue = match destination {
             Destination::DeadLetterQueue => self.dead_letter_queue,
             Destination::WorkQueue => self.work_queue,
-            Destination::Source => None,
+            Destination::Source | Destination::Report => None,
         };
         let Some(queue) = queue else {
             return (0, 0);

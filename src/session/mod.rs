@@ -13,7 +13,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
 use crate::aws::error::{CallFailure, FailureClass};
@@ -33,6 +33,9 @@ pub const SHORTEST_CALL: Duration = Duration::from_millis(400);
 pub struct Session<'a> {
     sitewise: &'a SiteWise,
     rate_limiter: &'a Mutex<RateLimiter>,
+    concurrency: usize,
+    /// A permit for each request that may be in flight.
+    permits: Semaphore,
     /// Held by the request that is the next to start; the others queue for it.
     next: tokio::sync::Mutex<()>,
     /// Notified of each response: it may change when the next request may start.
@@ -62,15 +65,26 @@ struct State {
 }
 
 impl<'a> Session<'a> {
-    /// Starts a session, with no request yet.
-    pub fn new(sitewise: &'a SiteWise, rate_limiter: &'a Mutex<RateLimiter>) -> Self {
+    /// Starts a session of at most `concurrency` requests at a time.
+    pub fn new(
+        sitewise: &'a SiteWise,
+        rate_limiter: &'a Mutex<RateLimiter>,
+        concurrency: usize,
+    ) -> Self {
         Self {
             sitewise,
             rate_limiter,
+            concurrency,
+            permits: Semaphore::new(concurrency),
             next: tokio::sync::Mutex::default(),
             answered: Notify::new(),
             state: RefCell::default(),
         }
+    }
+
+    /// Returns how many requests may be in flight.
+    pub fn concurrency(&self) -> usize {
+        self.concurrency
     }
 
     /// Returns how many requests were made.
@@ -100,6 +114,7 @@ impl<'a> Session<'a> {
     where
         F: Future<Output = Result<T, CallFailure>>,
     {
+        let _permit = self.permits.acquire().await;
         let mut throttled = None;
         loop {
             let Some(started) = self.wait_for_start(kind, stop).await else {

@@ -87,6 +87,8 @@ impl Item {
 pub enum Destination {
     /// Where it came from: the record's own queue, Lambda's retries, the caller.
     Source,
+    /// Nowhere: a dry run only reports it.
+    Report,
     /// The dead-letter queue, in a dead letter.
     DeadLetterQueue,
     /// The work queue, in a part.
@@ -104,7 +106,8 @@ impl Settlement<'_> {
     /// Returns whether something of the message is not stored elsewhere, so that
     /// its source must keep it.
     pub fn must_be_kept(&self) -> bool {
-        self.unresolved.iter().any(|one| !one.is_stored)
+        let mut unresolved = self.unresolved.iter();
+        unresolved.any(|one| !one.is_stored && one.destination != Destination::Report)
     }
 
     /// Leaves where it came from what is not stored.
@@ -174,6 +177,17 @@ pub fn settle(
             destination: Destination::Source,
             is_stored: false,
         });
+    }
+    let request = settlement.received.request.as_ref();
+    if request.is_ok_and(|request| request.dry_run) {
+        for one in settlement
+            .unresolved
+            .iter_mut()
+            .filter(|one| !one.retryable)
+        {
+            one.destination = Destination::Report;
+        }
+        return settlement;
     }
     let was_tried = |one: &Unresolved| one.retryable && one.failure.is_some();
     let keeper = settlement.received.message.origin.keeper();
@@ -535,6 +549,7 @@ mod tests {
                 match one.destination {
                     DeadLetterQueue => prop_assert!(queues != Queues::None),
                     WorkQueue => prop_assert!(queues == Both && one.retryable && !is_part),
+                    Destination::Report => prop_assert!(false, "nothing but a dry run is only reported"),
                     Source => prop_assert!(
                         (origin == Origin::Sqs && unfinished) || queues == Queues::None
                     ),

@@ -23,8 +23,8 @@ async fn counts(harness: &Harness) -> RequestCounts {
     }]);
     let stop = Instant::now() + harness.time_left;
     let function = &harness.function;
-    let session = Session::new(&function.sitewise, &function.rate_limiter);
-    dispatch(&session, &batches, 1, stop).await;
+    let session = Session::new(&function.sitewise, &function.rate_limiter, 1);
+    dispatch(&session, &batches, stop).await;
     session.into_counts()
 }
 
