@@ -20,6 +20,7 @@ use crate::config::FunctionConfig;
 use crate::deadline::Stops;
 use crate::dispatch::dispatch;
 use crate::input::event::{self, Event, UnrecognizedEvent};
+use crate::input::id::AssetId;
 use crate::input::received::{ReadError, Received, receive};
 use crate::output::outbox::Outbox;
 use crate::output::response::{Counts, NoResponse, Response, partial_batch, reports};
@@ -176,10 +177,10 @@ impl Function {
         };
         join_all(resolutions.iter_mut().map(|one| resolver.list_again(one))).await;
         disassociate(&session, &received, &mut resolutions, stops.requests).await;
-        let outcomes: Vec<_> = (resolutions.into_iter())
+        let resolved: Vec<_> = (resolutions.into_iter())
             .map(|resolution| (resolution.outcomes, resolution.dry_run))
             .collect();
-        let mut settlements: Vec<Settlement<'_>> = (received.into_iter().zip(outcomes))
+        let mut settlements: Vec<Settlement<'_>> = (received.into_iter().zip(resolved))
             .map(|(received, (outcomes, dry_run))| Settlement {
                 dry_run,
                 ..settle(received, outcomes, self.queues())
@@ -231,30 +232,29 @@ async fn disassociate(
     resolutions: &mut [Resolution<'_>],
     stop: Instant,
 ) {
-    let inputs = received.iter().zip(&*resolutions).map(plan_input);
-    let inputs: Vec<Option<PlanInput<'_>>> = inputs.collect();
-    let planned: Vec<PlanInput<'_>> = inputs.iter().copied().flatten().collect();
-    let batches = plan(&planned);
+    let with_assets = received.iter().zip(resolutions);
+    let mut with_assets: Vec<_> = with_assets
+        .filter(|(_, resolution)| !resolution.assets.is_empty())
+        .collect();
+    let inputs = with_assets.iter();
+    let inputs: Vec<PlanInput<'_>> = inputs
+        .filter_map(|(received, resolution)| plan_input(received, &resolution.assets))
+        .collect();
+    let batches = plan(&inputs);
     let outcomes = dispatch(session, &batches, stop).await;
-    let outcomes = scatter(&planned, &batches, &outcomes);
-    let is_planned: Vec<bool> = inputs.iter().map(Option::is_some).collect();
-    let planned = resolutions
-        .iter_mut()
-        .zip(is_planned)
-        .filter(|(_, is_planned)| *is_planned);
-    for ((resolution, _), outcomes) in planned.zip(outcomes) {
+    let outcomes = scatter(&inputs, &batches, &outcomes);
+    for ((_, resolution), outcomes) in with_assets.iter_mut().zip(outcomes) {
         resolution.conclude(outcomes);
     }
 }
 
-/// Returns what is to be planned for a message, if anything is.
-fn plan_input<'a>(
-    (received, resolution): (&'a Received<'_>, &'a Resolution<'_>),
-) -> Option<PlanInput<'a>> {
+/// Returns what is to be planned for a message; `None` only where it has no
+/// project, and thus no assets.
+fn plan_input<'a>(received: &'a Received<'_>, assets: &'a [AssetId]) -> Option<PlanInput<'a>> {
     let request = received.request.as_ref().ok()?;
     Some(PlanInput {
         project: request.project()?,
-        assets: &resolution.assets,
+        assets,
         is_whole_project: request.named().is_none(),
         client_token: request.client_token.as_ref(),
         message_id: &received.id,

@@ -16,6 +16,7 @@
 //! - Failed otherwise: unfinished.
 
 mod attempt;
+mod isolation;
 mod state;
 
 use std::cell::RefCell;
@@ -32,13 +33,6 @@ use crate::session::{Session, is_too_late};
 
 use attempt::Attempt;
 use state::State;
-
-/// Into how many parts a refused set is split. With four, one asset at fault
-/// among a hundred is found with 24 requests at most; with two it takes up to 27.
-const REFUSED_PARTS: usize = 4;
-
-/// Into how many parts a shared call is split that failed otherwise.
-const FAILED_PARTS: usize = 2;
 
 /// Makes the calls of `batches` and returns, for each batch, what became of its
 /// assets, in their order.
