@@ -18,6 +18,7 @@ struct Body<'a> {
     project_id: &'a str,
     asset_ids: Vec<String>,
     client_token: &'a str,
+    #[serde(rename = "sitewiseDisassociatorPart")]
     part: Marker<'a>,
 }
 
