@@ -12,7 +12,7 @@ use aws_smithy_types::date_time::Format;
 use serde::Serialize;
 
 use super::{ScopeBody, group};
-use crate::aws::sqs::{MESSAGE_LIMIT, OutgoingMessage, escape_refused};
+use crate::aws::sqs::{ATTRIBUTES, Attribute, MESSAGE_LIMIT, OutgoingMessage, escape_refused};
 use crate::input::id::ProjectId;
 use crate::input::received::Received;
 use crate::outcome::Failure;
@@ -105,8 +105,13 @@ impl Source<'_> {
     }
 
     /// Writes the dead letter for a message as a whole: for a whole project or
-    /// portal its request, for anything else the message as it came.
-    pub fn of_message(&self, failure: &Failure) -> OutgoingMessage {
+    /// portal its request, for anything else the message as it came, with as many
+    /// of the sender's own attributes as SQS allows beside ours.
+    pub fn of_message(
+        &self,
+        failure: &Failure,
+        sender_attributes: impl IntoIterator<Item = Attribute>,
+    ) -> OutgoingMessage {
         let request = self.received.request.as_ref().ok();
         match request.and_then(|request| ScopeBody::whole(&request.scope)) {
             Some(scope) => {
@@ -115,7 +120,16 @@ impl Source<'_> {
             }
             None => {
                 let body = self.received.message.as_it_came();
-                self.outgoing(escape_refused(body.to_owned()), failure, [body])
+                let mut message = self.outgoing(escape_refused(body.to_owned()), failure, [body]);
+                for attribute in sender_attributes {
+                    let is_named = |one: &Attribute| one.name == attribute.name;
+                    if attribute.is_valid() && !message.attributes.iter().any(is_named) {
+                        message.attributes.push(attribute);
+                    }
+                }
+                message.attributes.truncate(ATTRIBUTES);
+                drop_excess_attributes(&mut message);
+                message
             }
         }
     }
@@ -145,10 +159,10 @@ impl Source<'_> {
         let mut deduplication = Derivation::new("dead letter");
         deduplication.text(&self.received.id);
         (content.into_iter()).for_each(|text| deduplication.text(text));
-        let attribute = |name, value: &str| {
-            let value = escape_refused(value.to_owned());
-            let end = value.floor_char_boundary(ERROR_MESSAGE_LIMIT);
-            (end > 0).then(|| (name, value[..end].to_owned()))
+        let attribute = |name: &'static str, value: &str| {
+            let mut value = escape_refused(value.to_owned());
+            value.truncate(value.floor_char_boundary(ERROR_MESSAGE_LIMIT));
+            (!value.is_empty()).then(|| Attribute::text(name, value))
         };
         let message_id = self.received.message.id.as_deref();
         let attributes = [
@@ -164,10 +178,15 @@ impl Source<'_> {
             group: group(self.received),
             deduplication: deduplication.finish().as_str().to_owned(),
         };
-        // The body is worth more than the attributes.
-        while message.size() > MESSAGE_LIMIT && message.attributes.pop().is_some() {}
+        drop_excess_attributes(&mut message);
         message
     }
+}
+
+/// Drops the last attributes while SQS would refuse the message for its size: the
+/// body is worth more.
+fn drop_excess_attributes(message: &mut OutgoingMessage) {
+    while message.size() > MESSAGE_LIMIT && message.attributes.pop().is_some() {}
 }
 
 impl<'a> ErrorBody<'a> {
@@ -188,8 +207,10 @@ fn json(value: &impl Serialize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::aws::sqs::AttributeValue;
     use crate::input::event::read;
     use crate::input::received::receive;
+    use crate::input::request::{Request, Scope};
     use serde_json::value::RawValue;
     use std::cell::Cell;
     use std::iter;
@@ -251,22 +272,16 @@ mod tests {
                 "deadLetteredAt": "2026-11-23T04:21:00Z",
             })
         );
-        let attributes: Vec<(&str, &str)> = dead_letters[0]
-            .message
-            .attributes
-            .iter()
-            .map(|(name, value)| (*name, value.as_str()))
-            .collect();
-        assert_eq!(
-            attributes,
-            [
-                ("RequestID", "r-1"),
-                ("ErrorCode", "INTERNAL_FAILURE"),
-                ("ErrorMessage", "try later"),
-                ("ProjectId", PROJECT),
-                ("SourceMessageId", "m-1"),
-            ]
-        );
+        let attributes = &dead_letters[0].message.attributes;
+        let text = |(name, value): (&'static str, &str)| Attribute::text(name, value.to_owned());
+        let expected = [
+            ("RequestID", "r-1"),
+            ("ErrorCode", "INTERNAL_FAILURE"),
+            ("ErrorMessage", "try later"),
+            ("ProjectId", PROJECT),
+            ("SourceMessageId", "m-1"),
+        ];
+        assert_eq!(*attributes, expected.map(text));
     }
 
     #[test]
@@ -435,23 +450,83 @@ mod tests {
     #[test]
     fn an_unreadable_message_is_kept_as_it_came_even_where_attributes_do_not_fit() {
         let failure = Failure::new("InvalidRequest", "no JSON\u{1b}\u{ffff}");
-        let message = with_message("not JSON", |source| source.of_message(&failure));
+        let message = with_message("not JSON", |source| source.of_message(&failure, []));
         assert_eq!(message.body, "not JSON");
-        assert_eq!(
-            message.attributes,
-            [
-                ("RequestID", "r-1".to_owned()),
-                ("ErrorCode", "InvalidRequest".to_owned()),
-                ("ErrorMessage", "no JSON\\u001b\\uffff".to_owned()),
-                ("SourceMessageId", "m-1".to_owned()),
-            ]
-        );
+        let text = |(name, value): (&'static str, &str)| Attribute::text(name, value.to_owned());
+        let expected = [
+            ("RequestID", "r-1"),
+            ("ErrorCode", "InvalidRequest"),
+            ("ErrorMessage", "no JSON\\u001b\\uffff"),
+            ("SourceMessageId", "m-1"),
+        ];
+        assert_eq!(message.attributes, expected.map(text));
         let attributes = message.size() - message.body.len();
         for (free, kept) in [(attributes, 4), (attributes - 1, 3), (0, 0)] {
             let large = "x".repeat(MESSAGE_LIMIT - free);
-            let message = with_message(&large, |source| source.of_message(&failure));
+            let message = with_message(&large, |source| source.of_message(&failure, []));
             assert_eq!(message.body, large);
             assert_eq!(message.attributes.len(), kept, "{free} bytes are free");
         }
+    }
+
+    #[test]
+    fn an_unreadable_message_keeps_as_many_of_the_senders_attributes_as_sqs_allows() {
+        let failure = Failure::new("InvalidRequest", "no JSON");
+        let sent = |name: &str, data_type: &'static str, value| Attribute {
+            name: name.to_owned().into(),
+            data_type: data_type.into(),
+            value,
+        };
+        let text = || AttributeValue::Text("1".to_owned());
+        let mut kept = vec![sent("size", "Number", text())];
+        kept.push(sent(
+            "image",
+            "Binary.gif",
+            AttributeValue::Binary(vec![0; 3]),
+        ));
+        kept.extend((0..4).map(|number| sent(&format!("label-{number}"), "String", text())));
+        let mut all = vec![
+            sent("ErrorCode", "String", text()),
+            sent("aws.reserved", "String", text()),
+        ];
+        all.extend(kept.iter().cloned());
+        all.push(sent("one-too-many", "String", text()));
+        let message = with_message("not JSON", |source| {
+            source.of_message(&failure, all.iter().cloned())
+        });
+        assert_eq!(message.body, "not JSON");
+        assert_eq!(message.attributes.len(), 10);
+        let code = Attribute::text("ErrorCode", "InvalidRequest".to_owned());
+        assert!(message.attributes[..4].contains(&code), "ours first");
+        assert_eq!(message.attributes[4..], kept);
+
+        // The sender's are the first to go where there is no room.
+        let large = "x".repeat(MESSAGE_LIMIT - (message.size() - message.body.len()) + 1);
+        let message = with_message(&large, |source| source.of_message(&failure, all));
+        assert_eq!(message.body, large);
+        assert_eq!(message.attributes[4..], kept[..5]);
+    }
+
+    #[test]
+    fn the_dead_letter_of_a_whole_request_has_no_attributes_of_the_sender() {
+        let failure = Failure::new("ResourceNotFoundException", "no such portal");
+        let sent = Attribute::text("size", "1".to_owned());
+        let message = with_message(REQUEST, |source| {
+            let request = source.received.request.as_ref().expect("a request").clone();
+            let received = Received {
+                message: source.received.message,
+                id: "m-1".into(),
+                request: Ok(Request {
+                    scope: Scope::Project(PROJECT.parse().expect("an id")),
+                    ..request
+                }),
+            };
+            let source = Source {
+                received: &received,
+                ..source
+            };
+            source.of_message(&failure, [sent])
+        });
+        assert_eq!(message.attributes.len(), 5);
     }
 }

@@ -4,6 +4,7 @@
 //! where anything goes.
 
 use std::iter;
+use std::ops::Range;
 use std::ptr;
 use std::time::SystemTime;
 
@@ -11,7 +12,7 @@ use tokio::time::Instant;
 
 use super::dead_letter::Source;
 use super::part::{as_it_came, part};
-use crate::aws::sqs::{OutgoingMessage, Queue};
+use crate::aws::sqs::{OutgoingMessage, Queue, is_maybe_too_large};
 use crate::input::id::AssetId;
 use crate::input::request::Request;
 use crate::outcome::{Failure, code};
@@ -91,24 +92,41 @@ impl Outbox<'_> {
                 items.map(move |one| (settlement, one))
             })
             .collect();
-        let mut end = 0;
-        let messages = (items.chunk_by(belong_together))
-            .flat_map(|run| self.messages(destination, run))
-            .map(|(message, count)| {
-                end += count;
-                (message, end - count..end)
-            });
         let mut results = vec![None; items.len()];
         let (mut stored, mut failed) = (0, 0);
-        for (range, result) in queue.send(messages, self.stop).await {
-            match &result {
-                Ok(()) => stored += 1,
-                Err(failure) => {
-                    failed += 1;
-                    telemetry::log_not_stored(failure);
+        // What is to be written: ranges of items, and most items in one message.
+        let mut runs = Vec::new();
+        let mut end = 0;
+        for run in items.chunk_by(belong_together) {
+            runs.push((end..end + run.len(), usize::MAX));
+            end += run.len();
+        }
+        while !runs.is_empty() {
+            let messages = (runs.iter())
+                .flat_map(|(run, most)| self.messages(destination, &items, run.clone(), *most));
+            let sent = queue.send(messages, self.stop).await;
+            runs.clear();
+            for (range, result) in sent {
+                match &result {
+                    Ok(()) => stored += 1,
+                    // A dead letter of several assets is split: the queue may take the
+                    // halves.
+                    Err(failure)
+                        if destination == Destination::DeadLetterQueue
+                            && range.len() > 1
+                            && is_maybe_too_large(failure) =>
+                    {
+                        let half = range.len().div_ceil(2);
+                        runs.push((range, half));
+                        continue;
+                    }
+                    Err(failure) => {
+                        failed += 1;
+                        telemetry::log_not_stored(failure);
+                    }
                 }
+                results[range].fill(Some(result));
             }
-            results[range].fill(Some(result));
         }
         if results.iter().any(Option::is_none) {
             // Time ran out before these were sent.
@@ -125,18 +143,21 @@ impl Outbox<'_> {
         }
         (stored, failed)
     }
-    /// Writes the messages that store a run of items, each when it is asked for, and
-    /// returns each with how many of the next items it stores.
+    /// Writes the messages that store a run of the items, each when it is asked for,
+    /// and returns each with the items that it stores, at most `most`.
     fn messages<'b>(
         &'b self,
         destination: Destination,
-        run: &'b [Pending<'b>],
-    ) -> impl Iterator<Item = (OutgoingMessage, usize)> {
+        items: &'b [Pending<'b>],
+        run: Range<usize>,
+        most: usize,
+    ) -> impl Iterator<Item = (OutgoingMessage, Range<usize>)> {
         let mut next = 0;
         iter::from_fn(move || {
-            let (message, count) = self.message(destination, run, next)?;
+            let (message, count) = self.message(destination, &items[run.clone()], next, most)?;
+            let first = run.start + next;
             next += count;
-            Some((message, count))
+            Some((message, first..first + count))
         })
     }
 
@@ -147,6 +168,7 @@ impl Outbox<'_> {
         destination: Destination,
         run: &[Pending<'_>],
         next: usize,
+        most: usize,
     ) -> Option<(OutgoingMessage, usize)> {
         let (settlement, first) = *run.get(next)?;
         let received = &settlement.received;
@@ -156,7 +178,7 @@ impl Outbox<'_> {
             request_id: self.request_id,
             now: self.now,
         };
-        let items = run[next..].iter().map(|(_, one)| *one);
+        let items = run[next..].iter().map(|(_, one)| *one).take(most);
         match (destination, &first.item, project) {
             (Destination::WorkQueue, Item::Asset(_), Some(project)) => {
                 let assets = items
@@ -180,7 +202,7 @@ impl Outbox<'_> {
                     items.filter_map(|one| Some((one.item.asset_id()?, one.failure.as_ref()?)));
                 dead_letter.of_assets(project, assets)
             }
-            _ => Some((dead_letter.of_message(first.failure.as_ref()?), 1)),
+            _ => Some((dead_letter.of_message(first.failure.as_ref()?, []), 1)),
         }
     }
 }
@@ -299,7 +321,8 @@ mod tests {
             .map(|one| (settlement, one))
             .collect();
         (items.chunk_by(belong_together))
-            .flat_map(|run| outbox.messages(destination, run))
+            .flat_map(|run| outbox.messages(destination, run, 0..run.len(), usize::MAX))
+            .map(|(message, range)| (message, range.len()))
             .collect()
     }
 
@@ -424,7 +447,7 @@ mod tests {
                     "deadLetteredAt": "2026-11-23T04:21:00Z",
                 })
             );
-            let names = dead_letter.attributes.iter().map(|(name, _)| *name);
+            let names = dead_letter.attributes.iter().map(|one| &*one.name);
             let has_project = names.clone().any(|name| name == "ProjectId");
             assert_eq!(has_project, is_project);
             assert_eq!(names.count(), 4 + usize::from(is_project));
