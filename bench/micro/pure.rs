@@ -10,9 +10,10 @@ use std::time::{Duration, SystemTime};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use sitewise_disassociator::input::event;
-use sitewise_disassociator::input::received::Received;
+use sitewise_disassociator::input::id::AssetId;
+use sitewise_disassociator::input::received::{Received, receive};
 use sitewise_disassociator::outcome::{Failure, Outcome};
-use sitewise_disassociator::output::dead_letter::{self, Source};
+use sitewise_disassociator::output::dead_letter::Source;
 use sitewise_disassociator::plan::{plan, scatter};
 use sitewise_disassociator::settle::{Item, Queues, settle};
 
@@ -94,8 +95,9 @@ fn settling(criterion: &mut Criterion) {
 fn dead_letters(criterion: &mut Criterion) {
     let payload = payload(1, 1);
     let event = event::read(&payload).expect("an event");
+    let received = receive(event.messages(), "");
     let source = Source {
-        message: &event.messages()[0],
+        received: &received[0],
         request_id: "8476a536-e9f4-11e8-9739-2dfe598c3fcd",
         now: SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_407_660),
     };
@@ -103,10 +105,13 @@ fn dead_letters(criterion: &mut Criterion) {
     by_shape(criterion, "dead letters", requests, |requests| {
         for request in requests {
             let named = request.named().expect("named assets");
-            let assets = named.valid.iter();
-            let assets = assets.map(|asset| (asset.to_string().into(), &failure));
-            for letter in dead_letter::dead_letters(source, named.project, assets) {
-                black_box(letter);
+            let mut assets = &named.valid[..];
+            let named_by = |asset: &AssetId| (asset.to_string().into(), &failure);
+            while let Some((dead_letter, count)) =
+                source.of_assets(named.project, assets.iter().map(named_by))
+            {
+                black_box(dead_letter);
+                assets = &assets[count..];
             }
         }
     });

@@ -9,9 +9,10 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use sitewise_disassociator::aws::sqs::{MESSAGE_LIMIT, OutgoingMessage};
 use sitewise_disassociator::input::event::{self, Event};
-use sitewise_disassociator::input::request::DisassociateRequest;
+use sitewise_disassociator::input::received::receive;
+use sitewise_disassociator::input::request::Request;
 use sitewise_disassociator::outcome::Failure;
-use sitewise_disassociator::output::dead_letter::{Source, as_it_came, dead_letters};
+use sitewise_disassociator::output::dead_letter::Source;
 
 /// Enough bytes for several dead letters.
 const ENOUGH: usize = 3 * MESSAGE_LIMIT;
@@ -32,8 +33,8 @@ fn is_accepted(text: &str) -> bool {
 
 fn check(message: &OutgoingMessage) {
     assert!(is_accepted(&message.body));
-    for (name, value) in &message.attributes {
-        assert!(is_accepted(value), "{name}: {value:?}");
+    for attribute in &message.attributes {
+        assert!(attribute.is_valid(), "{attribute:?}");
     }
     assert!(message.attributes.len() <= 10);
 }
@@ -69,14 +70,15 @@ fuzz_target!(|input: Input| {
     let Ok(Event::Queue(messages)) = event::read(&event) else {
         panic!("an SQS event is not read as one");
     };
+    let received = receive(&messages, &message_id);
     let source = Source {
-        message: &messages[0],
+        received: &received[0],
         request_id: &message_id,
         now: SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_407_660),
     };
-    let message = as_it_came(source, None, &failure);
+    let message = source.of_message(&failure, []);
     check(&message);
-    if is_accepted(&body) {
+    if received[0].request.is_err() && is_accepted(&body) {
         assert_eq!(message.body, body, "as it came");
     }
     assert!(message.size() <= MESSAGE_LIMIT || message.body.len() > MESSAGE_LIMIT);
@@ -84,39 +86,36 @@ fuzz_target!(|input: Input| {
     let project = "5791e316-d232-4366-84f0-e1df00172b1b"
         .parse()
         .expect("an id");
-    let named = assets.iter().map(|asset| (asset.into(), &failure));
-    let mut all: Vec<String> = Vec::new();
-    for letter in dead_letters(source, project, named) {
-        check(&letter.message);
+    let mut rest = &assets[..];
+    let named_by = |asset: &'_ String| (asset.clone().into(), &failure);
+    while let Some((message, count)) = source.of_assets(project, rest.iter().map(named_by)) {
+        check(&message);
         // What is too large alone is left to the queue to refuse.
-        let is_alone_too_large = letter.items == 1 && letter.message.attributes.is_empty();
-        assert!(letter.message.size() <= MESSAGE_LIMIT || is_alone_too_large);
-        if letter.items > 1 {
-            let values = [&message_id, failure.code(), failure.message(), "project"];
+        let is_alone_too_large = count == 1 && message.attributes.is_empty();
+        assert!(message.size() <= MESSAGE_LIMIT || is_alone_too_large);
+        if count > 1 {
+            let project = received[0].project().unwrap_or_default();
+            let values = [&message_id, failure.code(), failure.message(), &project];
             let given = values.iter().filter(|value| !value.is_empty()).count();
             let from = usize::from(!message_id.is_empty());
-            assert_eq!(letter.message.attributes.len(), given + from);
+            assert_eq!(message.attributes.len(), given + from);
         }
-        let request = DisassociateRequest::parse(&letter.message.body).expect("a request");
-        assert_eq!(request.project, project);
-        assert_eq!(request.requested(), letter.items);
+        let request = Request::parse(&message.body).expect("a request");
+        let assets = request.named().expect("named assets");
+        assert_eq!(assets.project, project);
+        assert_eq!(assets.valid.len() + assets.invalid.len(), count);
 
-        let body: Value = serde_json::from_str(&letter.message.body).expect("JSON");
-        let ids: Vec<&str> = body["assetIds"]
-            .as_array()
-            .expect("a list")
-            .iter()
-            .map(|id| id.as_str().expect("a text"))
-            .collect();
-        assert_eq!(ids, assets[all.len()..all.len() + letter.items]);
+        let body: Value = serde_json::from_str(&message.body).expect("JSON");
+        let (named, next) = rest.split_at(count);
+        assert_eq!(body["assetIds"], json!(named), "each once, in their order");
         let errors = body["errors"].as_array().expect("a list");
-        assert_eq!(errors.len(), ids.len());
-        for (error, id) in errors.iter().zip(&ids) {
+        assert_eq!(errors.len(), count);
+        for (error, id) in errors.iter().zip(named) {
             assert!(id.starts_with(error["assetId"].as_str().expect("a text")));
             assert_eq!(error["code"], failure.code());
             assert_eq!(error["message"], failure.message());
         }
-        all.extend(ids.into_iter().map(ToOwned::to_owned));
+        rest = next;
     }
-    assert_eq!(all, assets, "each once, in their order");
+    assert!(rest.is_empty());
 });

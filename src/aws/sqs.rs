@@ -4,6 +4,7 @@
 //! entries that fail inside a 200. The only place for SQS SDK types. It must not
 //! know what a message means.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::iter;
 use std::panic::AssertUnwindSafe;
@@ -15,6 +16,7 @@ use aws_sdk_sqs::operation::send_message_batch::SendMessageBatchOutput;
 use aws_sdk_sqs::types::{
     BatchResultErrorEntry, MessageAttributeValue, SendMessageBatchRequestEntry,
 };
+use aws_smithy_types::Blob;
 use futures_util::{FutureExt as _, StreamExt as _, stream};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
@@ -33,19 +35,84 @@ pub const BATCH_ENTRIES: usize = 10;
 /// order counts.
 const CONCURRENCY: usize = 8;
 
-const ATTRIBUTE_TYPE: &str = "String";
+/// Most attributes of a message (SQS quotas).
+pub const ATTRIBUTES: usize = 10;
 
 /// A message to send to a queue.
 #[derive(Clone, Debug)]
 pub struct OutgoingMessage {
     /// The body, not empty.
     pub body: String,
-    /// String attributes: names, and values that are not empty.
-    pub attributes: Vec<(&'static str, String)>,
+    /// The attributes, each with a name of its own.
+    pub attributes: Vec<Attribute>,
     /// The message group, used where the queue is FIFO.
     pub group: String,
     /// The deduplication id, used where the queue is FIFO.
     pub deduplication: String,
+}
+
+/// An attribute of a message.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Attribute {
+    /// The name.
+    pub name: Cow<'static, str>,
+    /// The data type: `String`, `Number` or `Binary`, maybe with a label behind a
+    /// dot.
+    pub data_type: Cow<'static, str>,
+    /// The value, not empty.
+    pub value: AttributeValue,
+}
+
+/// The value of an attribute.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum AttributeValue {
+    /// of the types `String` and `Number`
+    Text(String),
+    /// of the type `Binary`
+    Binary(Vec<u8>),
+}
+
+impl Attribute {
+    /// Makes an attribute of the type `String`.
+    pub fn text(name: &'static str, value: String) -> Self {
+        Self {
+            name: name.into(),
+            data_type: "String".into(),
+            value: AttributeValue::Text(value),
+        }
+    }
+
+    /// Returns whether SQS accepts it (SQS developer guide, "Message attribute
+    /// components").
+    pub fn is_valid(&self) -> bool {
+        let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
+        let is_name = |text: &str| {
+            let mut parts = text.split('.');
+            text.len() <= 256 && parts.all(|part| !part.is_empty() && part.bytes().all(is_allowed))
+        };
+        let prefix = self.name.split_once('.').map(|(first, _)| first);
+        let is_reserved = prefix.is_some_and(|first| {
+            first.eq_ignore_ascii_case("AWS") || first.eq_ignore_ascii_case("Amazon")
+        });
+        let is_value = match (&self.value, self.data_type.split('.').next()) {
+            (AttributeValue::Text(text), Some("String")) => {
+                !text.is_empty() && !text.contains(is_refused)
+            }
+            (AttributeValue::Text(text), Some("Number")) => text.parse::<f64>().is_ok(),
+            (AttributeValue::Binary(bytes), Some("Binary")) => !bytes.is_empty(),
+            _ => false,
+        };
+        is_name(&self.name) && !is_reserved && is_name(&self.data_type) && is_value
+    }
+}
+
+impl AttributeValue {
+    fn len(&self) -> usize {
+        match self {
+            Self::Text(text) => text.len(),
+            Self::Binary(bytes) => bytes.len(),
+        }
+    }
 }
 
 impl OutgoingMessage {
@@ -55,7 +122,7 @@ impl OutgoingMessage {
         let attributes: usize = self
             .attributes
             .iter()
-            .map(|(name, value)| name.len() + ATTRIBUTE_TYPE.len() + value.len())
+            .map(|one| one.name.len() + one.data_type.len() + one.value.len())
             .sum();
         self.body.len() + attributes
     }
@@ -216,13 +283,14 @@ impl Queue {
         let mut entry = SendMessageBatchRequestEntry::builder()
             .id(id.to_string())
             .message_body(&message.body);
-        for (name, value) in &message.attributes {
-            let value = MessageAttributeValue::builder()
-                .data_type(ATTRIBUTE_TYPE)
-                .string_value(value)
-                .build()
-                .expect("a data type is set");
-            entry = entry.message_attributes(*name, value);
+        for attribute in &message.attributes {
+            let value = MessageAttributeValue::builder().data_type(&*attribute.data_type);
+            let value = match &attribute.value {
+                AttributeValue::Text(text) => value.string_value(text),
+                AttributeValue::Binary(bytes) => value.binary_value(Blob::new(bytes.clone())),
+            };
+            let value = value.build().expect("a data type is set");
+            entry = entry.message_attributes(&*attribute.name, value);
         }
         if self.is_fifo() {
             entry = entry
@@ -231,6 +299,14 @@ impl Queue {
         }
         entry.build().expect("an id and a body are set")
     }
+}
+
+/// Returns whether a failure may say that a message is too large for its queue,
+/// whose `MaximumMessageSize` may be less than [`MESSAGE_LIMIT`]. Of an entry SQS
+/// says `InvalidParameterValue`, which has other meanings too.
+pub fn is_maybe_too_large(failure: &Failure) -> bool {
+    let code = failure.code();
+    code.starts_with("InvalidParameterValue") || code.ends_with("BatchRequestTooLong")
 }
 
 /// Packs messages, in their order, into batches that SQS accepts, each when it is
@@ -260,10 +336,6 @@ fn batches<T>(
 ///
 /// An escape has JSON's form, so that a JSON text keeps its meaning.
 pub fn escape_refused(text: String) -> String {
-    let is_refused = |character: char| {
-        matches!(character, '\0'..='\u{1f}' | '\u{fffe}' | '\u{ffff}')
-            && !matches!(character, '\t' | '\n' | '\r')
-    };
     if !text.contains(is_refused) {
         return text;
     }
@@ -276,6 +348,11 @@ pub fn escape_refused(text: String) -> String {
         }
     }
     escaped
+}
+
+fn is_refused(character: char) -> bool {
+    matches!(character, '\0'..='\u{1f}' | '\u{fffe}' | '\u{ffff}')
+        && !matches!(character, '\t' | '\n' | '\r')
 }
 
 #[cfg(test)]
@@ -346,10 +423,54 @@ mod tests {
     #[test]
     fn attributes_count_with_name_type_and_value() {
         let message = OutgoingMessage {
-            attributes: vec![("ErrorCode", "12345".to_owned())],
+            attributes: vec![
+                Attribute::text("ErrorCode", "12345".to_owned()),
+                Attribute {
+                    name: "image".into(),
+                    data_type: "Binary.gif".into(),
+                    value: AttributeValue::Binary(vec![0; 3]),
+                },
+            ],
             ..message(100)
         };
-        assert_eq!(message.size(), 100 + 9 + 6 + 5);
+        assert_eq!(message.size(), 100 + (9 + 6 + 5) + (5 + 10 + 3));
+    }
+
+    #[test]
+    fn an_attribute_is_valid_by_its_name_its_type_and_its_value() {
+        let text = |value: &str| AttributeValue::Text(value.to_owned());
+        let bytes = |value: &[u8]| AttributeValue::Binary(value.to_vec());
+        for (is_valid, name, data_type, value) in [
+            (true, "a", "String", text("x")),
+            (true, "a.B-c_9", "String.json", text("é\u{10000}\t")),
+            (true, "awsome", "Number.int", text("-1.5e3")),
+            (true, &"a".repeat(256), "Binary.gzip", bytes(&[0])),
+            (false, &"a".repeat(257), "String", text("x")),
+            (false, "", "String", text("x")),
+            (false, ".a", "String", text("x")),
+            (false, "a.", "String", text("x")),
+            (false, "a..b", "String", text("x")),
+            (false, "a b", "String", text("x")),
+            (false, "AWS.trace", "String", text("x")),
+            (false, "amazon.trace", "String", text("x")),
+            (false, "a", "", text("x")),
+            (false, "a", "string", text("x")),
+            (false, "a", "String.", text("x")),
+            (false, "a", "Strings", text("x")),
+            (false, "a", "String", text("")),
+            (false, "a", "String", text("\0")),
+            (false, "a", "String", bytes(&[0])),
+            (false, "a", "Number", text("one")),
+            (false, "a", "Binary", bytes(&[])),
+            (false, "a", "Binary", text("x")),
+        ] {
+            let attribute = Attribute {
+                name: name.to_owned().into(),
+                data_type: data_type.into(),
+                value,
+            };
+            assert_eq!(attribute.is_valid(), is_valid, "{attribute:?}");
+        }
     }
 
     #[test]

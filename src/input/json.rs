@@ -111,6 +111,7 @@ pub(super) struct Object<'a> {
     pub(super) project_id: Field<'a>,
     pub(super) asset_ids: Field<'a>,
     pub(super) client_token: Field<'a>,
+    #[serde(rename = "sitewiseDisassociatorPart")]
     pub(super) part: Field<'a>,
     // EventBridge event
     #[serde(rename = "detail-type")]

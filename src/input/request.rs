@@ -236,7 +236,7 @@ mod tests {
             "expected a JSON object: duplicate field `projectId` at line 1 column 33"
         );
         let text = format!(
-            r#"{{"x":1,"projectId":"{PROJECT}","assetIds":["{ASSET}"],"x":2,"part":{{}}}}"#
+            r#"{{"x":1,"projectId":"{PROJECT}","assetIds":["{ASSET}"],"x":2,"sitewiseDisassociatorPart":{{}}}}"#
         );
         let request = Request::parse(&text).expect("a request");
         assert!(request.is_part);

@@ -5,18 +5,16 @@
 //! one, and does not send it.
 
 use std::borrow::Cow;
-use std::iter;
 use std::time::SystemTime;
 
 use aws_smithy_types::DateTime;
 use aws_smithy_types::date_time::Format;
 use serde::Serialize;
-use serde_json::value::RawValue;
 
-use super::Written;
-use crate::aws::sqs::{MESSAGE_LIMIT, OutgoingMessage, escape_refused};
-use crate::input::event::Message;
+use super::{ScopeBody, group};
+use crate::aws::sqs::{ATTRIBUTES, Attribute, MESSAGE_LIMIT, OutgoingMessage, escape_refused};
 use crate::input::id::ProjectId;
+use crate::input::received::Received;
 use crate::outcome::Failure;
 use crate::token::Derivation;
 
@@ -28,107 +26,35 @@ const ERROR_MESSAGE_LIMIT: usize = 1024;
 /// always has it whole; a valid one has 36.
 const REPEATED_ID_LIMIT: usize = 128;
 
+/// Bytes between an asset and the one before it, in both lists.
+const COMMAS: usize = 2;
+
 /// Where a dead letter is from.
 #[derive(Clone, Copy, Debug)]
 pub struct Source<'a> {
     /// the message it stands for
-    pub message: &'a Message<'a>,
+    pub received: &'a Received<'a>,
     /// the Lambda request id of the invocation that wrote it
     pub request_id: &'a str,
     /// when it was written
     pub now: SystemTime,
 }
 
-impl Source<'_> {
-    fn message_id(&self) -> Option<&str> {
-        self.message.id.as_deref()
-    }
-
-    /// Makes an outgoing message. A FIFO queue takes those of one message with the
-    /// same `content` for one, at each of its deliveries.
-    fn outgoing<'b>(
-        &self,
-        body: String,
-        project: Option<&str>,
-        failure: &Failure,
-        content: impl IntoIterator<Item = &'b str>,
-    ) -> OutgoingMessage {
-        let mut deduplication = Derivation::new("dead letter");
-        deduplication.text(self.message_id().unwrap_or(self.request_id));
-        content
-            .into_iter()
-            .for_each(|text| deduplication.text(text));
-        let body = escape_refused(body);
-        let attribute = |name, value: &str| {
-            let value = escape_refused(value.to_owned());
-            let end = value.floor_char_boundary(ERROR_MESSAGE_LIMIT);
-            (end > 0).then(|| (name, value[..end].to_owned()))
-        };
-        let mut message = OutgoingMessage {
-            deduplication: deduplication.finish().as_str().to_owned(),
-            group: self
-                .message
-                .fifo_group
-                .as_deref()
-                .unwrap_or("sitewise-disassociator")
-                .to_owned(),
-            attributes: [
-                attribute("RequestID", self.request_id),
-                attribute("ErrorCode", failure.code()),
-                attribute("ErrorMessage", failure.message()),
-                attribute("ProjectId", project.unwrap_or_default()),
-                attribute("SourceMessageId", self.message_id().unwrap_or_default()),
-            ]
-            .into_iter()
-            .flatten()
-            .collect(),
-            body,
-        };
-        // The body is worth more than the attributes.
-        while message.size() > MESSAGE_LIMIT && message.attributes.pop().is_some() {}
-        message
-    }
-
-    /// Writes a dead letter that names `assets`, with this failure in its
-    /// attributes.
-    fn naming(
-        &self,
-        project: &str,
-        failure: &Failure,
-        assets: &[NamedAsset<'_>],
-    ) -> OutgoingMessage {
-        let now = DateTime::from_secs(DateTime::from(self.now).secs());
-        let body = Body {
-            project_id: project,
-            asset_ids: assets.iter().map(|named| &*named.id).collect(),
-            errors: assets.iter().map(|named| &*named.error).collect(),
-            source: SourceBody {
-                event_source: self.message.origin.as_str(),
-                message_id: self.message_id(),
-                request_id: self.request_id,
-            },
-            dead_lettered_at: now.fmt(Format::DateTime).unwrap_or_default(),
-        };
-        let body = serde_json::to_string(&body).expect("strings and lists of strings are JSON");
-        let ids = assets.iter().map(|named| named.id.get());
-        self.outgoing(body, Some(project), failure, ids)
-    }
-}
-
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Body<'a> {
-    project_id: &'a str,
-    asset_ids: Vec<&'a RawValue>,
-    errors: Vec<&'a RawValue>,
+    #[serde(flatten)]
+    scope: ScopeBody<'a>,
+    errors: &'a [ErrorBody<'a>],
     source: SourceBody<'a>,
     dead_lettered_at: String,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct AssetErrorBody<'a> {
-    asset_id: &'a str,
+struct ErrorBody<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    asset_id: Option<String>,
     code: &'a str,
     message: &'a str,
 }
@@ -142,83 +68,156 @@ struct SourceBody<'a> {
     request_id: &'a str,
 }
 
-/// An asset as a dead letter names it: in JSON, without characters that SQS
-/// refuses.
-struct NamedAsset<'a> {
-    id: Box<RawValue>,
-    error: Box<RawValue>,
-    failure: &'a Failure,
-}
+impl Source<'_> {
+    /// Writes a dead letter for as many of the first `assets` as keep it within
+    /// what SQS stores, and returns how many these are; `None` where there are no
+    /// assets. Takes no more of them than it needs.
+    pub fn of_assets<'a>(
+        &self,
+        project: ProjectId,
+        assets: impl Iterator<Item = (Cow<'a, str>, &'a Failure)>,
+    ) -> Option<(OutgoingMessage, usize)> {
+        let mut assets = assets.peekable();
+        let first_failure = assets.peek()?.1;
+        let write = |asset_ids: &[Cow<'_, str>], errors: &[ErrorBody<'_>]| {
+            let project_id = project.to_string();
+            let scope = ScopeBody::Assets {
+                project_id,
+                asset_ids,
+            };
+            let content = asset_ids.iter().map(|id| &**id);
+            self.outgoing(self.body(scope, errors), first_failure, content)
+        };
+        let (mut ids, mut errors) = (Vec::new(), Vec::new());
+        let mut size = write(&[], &[]).size() - COMMAS;
+        for (id, failure) in assets {
+            let repeated = &id[..id.floor_char_boundary(REPEATED_ID_LIMIT)];
+            let error = ErrorBody::new(Some(repeated.to_owned()), failure);
+            size += COMMAS + json(&id).len() + json(&error).len();
+            // An asset alone is stored, or refused by the queue.
+            if size > MESSAGE_LIMIT && !ids.is_empty() {
+                break;
+            }
+            ids.push(id);
+            errors.push(error);
+        }
+        Some((write(&ids, &errors), ids.len()))
+    }
 
-impl<'a> NamedAsset<'a> {
-    fn new(id: &str, failure: &'a Failure) -> Self {
-        Self {
-            id: raw(&id),
-            error: raw(&AssetErrorBody {
-                asset_id: &id[..id.floor_char_boundary(REPEATED_ID_LIMIT)],
-                code: failure.code(),
-                message: failure.message(),
-            }),
-            failure,
+    /// Writes the dead letter for a message as a whole: for a whole project or
+    /// portal its request, for anything else the message as it came, with as many
+    /// of the sender's own attributes as SQS allows beside ours.
+    pub fn of_message(
+        &self,
+        failure: &Failure,
+        sender_attributes: impl IntoIterator<Item = Attribute>,
+    ) -> OutgoingMessage {
+        let request = self.received.request.as_ref().ok();
+        match request.and_then(|request| ScopeBody::whole(&request.scope)) {
+            Some(scope) => {
+                let errors = [ErrorBody::new(None, failure)];
+                self.outgoing(self.body(scope, &errors), failure, [])
+            }
+            None => {
+                let body = self.received.message.as_it_came();
+                let mut message = self.outgoing(escape_refused(body.to_owned()), failure, [body]);
+                for attribute in sender_attributes {
+                    let is_named = |one: &Attribute| one.name == attribute.name;
+                    if attribute.is_valid() && !message.attributes.iter().any(is_named) {
+                        message.attributes.push(attribute);
+                    }
+                }
+                message.attributes.truncate(ATTRIBUTES);
+                drop_excess_attributes(&mut message);
+                message
+            }
         }
     }
 
-    /// Returns the bytes that it takes in a body, without commas.
-    fn size(&self) -> usize {
-        self.id.get().len() + self.error.get().len()
-    }
-}
-
-fn raw(value: &impl Serialize) -> Box<RawValue> {
-    let json = serde_json::to_string(value).expect("strings are JSON");
-    RawValue::from_string(escape_refused(json)).expect("escaped JSON is JSON")
-}
-
-/// Writes the dead letters for one request: one, or as many as it takes to keep
-/// each within what SQS stores. Each is written when it is asked for, of assets
-/// that are taken no sooner.
-pub fn dead_letters<'a>(
-    source: Source<'a>,
-    project: ProjectId,
-    assets: impl Iterator<Item = (Cow<'a, str>, &'a Failure)>,
-) -> impl Iterator<Item = Written> {
-    let project = project.to_string();
-    let mut assets = assets
-        .map(|(id, failure)| NamedAsset::new(&id, failure))
-        .peekable();
-    const COMMAS: usize = 2;
-    iter::from_fn(move || {
-        let first = assets.next()?;
-        let mut size = source.naming(&project, first.failure, &[]).size() + first.size();
-        let mut named = vec![first];
-        // An asset alone is stored, or refused by the queue.
-        while let Some(next) = assets.next_if(|next| size + COMMAS + next.size() <= MESSAGE_LIMIT) {
-            size += COMMAS + next.size();
-            named.push(next);
-        }
-        Some(Written {
-            message: source.naming(&project, named[0].failure, &named),
-            items: named.len(),
+    fn body(&self, scope: ScopeBody<'_>, errors: &[ErrorBody<'_>]) -> String {
+        let now = DateTime::from_secs(DateTime::from(self.now).secs());
+        json(&Body {
+            scope,
+            errors,
+            source: SourceBody {
+                event_source: self.received.message.origin.as_str(),
+                message_id: self.received.message.id.as_deref(),
+                request_id: self.request_id,
+            },
+            dead_lettered_at: now.fmt(Format::DateTime).unwrap_or_default(),
         })
-    })
+    }
+
+    /// Makes an outgoing message. A FIFO queue takes those of one message with the
+    /// same `content` for one, at each of its deliveries.
+    fn outgoing<'a>(
+        &self,
+        body: String,
+        failure: &Failure,
+        content: impl IntoIterator<Item = &'a str>,
+    ) -> OutgoingMessage {
+        let mut deduplication = Derivation::new("dead letter");
+        deduplication.text(&self.received.id);
+        (content.into_iter()).for_each(|text| deduplication.text(text));
+        let attribute = |name: &'static str, value: &str| {
+            let mut value = escape_refused(value.to_owned());
+            value.truncate(value.floor_char_boundary(ERROR_MESSAGE_LIMIT));
+            (!value.is_empty()).then(|| Attribute::text(name, value))
+        };
+        let message_id = self.received.message.id.as_deref();
+        let attributes = [
+            attribute("RequestID", self.request_id),
+            attribute("ErrorCode", failure.code()),
+            attribute("ErrorMessage", failure.message()),
+            attribute("ProjectId", &self.received.project().unwrap_or_default()),
+            attribute("SourceMessageId", message_id.unwrap_or_default()),
+        ];
+        let mut message = OutgoingMessage {
+            body,
+            attributes: attributes.into_iter().flatten().collect(),
+            group: group(self.received),
+            deduplication: deduplication.finish().as_str().to_owned(),
+        };
+        drop_excess_attributes(&mut message);
+        message
+    }
 }
 
-/// Writes the dead letter for a message that cannot be read: the message as it
-/// came.
-pub fn as_it_came(source: Source<'_>, project: Option<&str>, failure: &Failure) -> OutgoingMessage {
-    let body = source.message.as_it_came();
-    source.outgoing(body.to_owned(), project, failure, [body])
+/// Drops the last attributes while SQS would refuse the message for its size: the
+/// body is worth more.
+fn drop_excess_attributes(message: &mut OutgoingMessage) {
+    while message.size() > MESSAGE_LIMIT && message.attributes.pop().is_some() {}
+}
+
+impl<'a> ErrorBody<'a> {
+    fn new(asset_id: Option<String>, failure: &'a Failure) -> Self {
+        Self {
+            asset_id,
+            code: failure.code(),
+            message: failure.message(),
+        }
+    }
+}
+
+/// Returns the JSON of a value, without characters that SQS refuses.
+fn json(value: &impl Serialize) -> String {
+    escape_refused(serde_json::to_string(value).expect("strings and lists of strings are JSON"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::input::event::{Event, read};
+    use crate::aws::sqs::AttributeValue;
+    use crate::input::event::read;
+    use crate::input::received::receive;
+    use crate::input::request::{Request, Scope};
     use serde_json::value::RawValue;
     use std::cell::Cell;
+    use std::iter;
     use std::time::Duration;
 
     const PROJECT: &str = "1f2e3d4c-5b6a-4798-8796-a5b4c3d2e1f0";
+    const REQUEST: &str = r#"{"projectId":"1f2e3d4c-5b6a-4798-8796-a5b4c3d2e1f0","assetIds":[""]}"#;
 
     fn with_message<R>(body: &str, run: impl FnOnce(Source<'_>) -> R) -> R {
         let payload = serde_json::json!({"Records": [{
@@ -226,14 +225,18 @@ mod tests {
         }]});
         let payload = RawValue::from_string(payload.to_string()).expect("JSON");
         let event = read(&payload).expect("an event");
-        let Event::Queue(messages) = &event else {
-            panic!("an SQS event");
-        };
+        let received = receive(event.messages(), "r-1");
         run(Source {
-            message: &messages[0],
+            received: &received[0],
             request_id: "r-1",
             now: SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_407_660_999),
         })
+    }
+
+    /// A dead letter, and how many assets it names.
+    struct Written {
+        message: OutgoingMessage,
+        items: usize,
     }
 
     /// An asset id, and why it is in a dead letter.
@@ -241,13 +244,19 @@ mod tests {
 
     fn dead_letters_of<'a>(source: Source<'a>, assets: &[Named<'a>]) -> Vec<Written> {
         let project = PROJECT.parse().expect("an id");
-        dead_letters(source, project, assets.iter().cloned()).collect()
+        let mut next = 0;
+        iter::from_fn(|| {
+            let (message, items) = source.of_assets(project, assets[next..].iter().cloned())?;
+            next += items;
+            Some(Written { message, items })
+        })
+        .collect()
     }
 
     #[test]
     fn a_dead_letter_has_the_contracts_form() {
         let failure = Failure::new("INTERNAL_FAILURE", "try later");
-        let dead_letters = with_message("{}", |source| {
+        let dead_letters = with_message(REQUEST, |source| {
             dead_letters_of(source, &[("a".into(), &failure)])
         });
         assert_eq!(dead_letters.len(), 1);
@@ -263,22 +272,16 @@ mod tests {
                 "deadLetteredAt": "2026-11-23T04:21:00Z",
             })
         );
-        let attributes: Vec<(&str, &str)> = dead_letters[0]
-            .message
-            .attributes
-            .iter()
-            .map(|(name, value)| (*name, value.as_str()))
-            .collect();
-        assert_eq!(
-            attributes,
-            [
-                ("RequestID", "r-1"),
-                ("ErrorCode", "INTERNAL_FAILURE"),
-                ("ErrorMessage", "try later"),
-                ("ProjectId", PROJECT),
-                ("SourceMessageId", "m-1"),
-            ]
-        );
+        let attributes = &dead_letters[0].message.attributes;
+        let text = |(name, value): (&'static str, &str)| Attribute::text(name, value.to_owned());
+        let expected = [
+            ("RequestID", "r-1"),
+            ("ErrorCode", "INTERNAL_FAILURE"),
+            ("ErrorMessage", "try later"),
+            ("ProjectId", PROJECT),
+            ("SourceMessageId", "m-1"),
+        ];
+        assert_eq!(*attributes, expected.map(text));
     }
 
     #[test]
@@ -287,7 +290,7 @@ mod tests {
         let named: Vec<Named<'_>> = (0..5000)
             .map(|number| (format!("{number:036}").into(), &failure))
             .collect();
-        let dead_letters = with_message("{}", |source| dead_letters_of(source, &named));
+        let dead_letters = with_message(REQUEST, |source| dead_letters_of(source, &named));
         assert!(dead_letters.len() > 4);
         let mut next = 0;
         for dead_letter in &dead_letters {
@@ -308,7 +311,7 @@ mod tests {
         let failure = Failure::new("InvalidAssetId", "bad");
         let written = |length: usize| {
             let named = ["x".to_owned(), "y".repeat(length)].map(|asset| (asset.into(), &failure));
-            with_message("{}", |source| dead_letters_of(source, &named))
+            with_message(REQUEST, |source| dead_letters_of(source, &named))
         };
         let full = 1000 + MESSAGE_LIMIT - written(1000)[0].message.size();
         for (length, expected) in [(full, vec![2]), (full + 1, vec![1, 1])] {
@@ -353,7 +356,7 @@ mod tests {
                 )
             })
             .collect();
-        with_message("{}", |source| {
+        with_message(REQUEST, |source| {
             let dead_letters = dead_letters_of(source, &named);
             let mut next = 0;
             for dead_letter in &dead_letters {
@@ -388,17 +391,24 @@ mod tests {
                 )
             })
             .collect();
-        with_message("{}", |source| {
+        with_message(REQUEST, |source| {
             let dead_letters = dead_letters_of(source, &named);
             assert!(dead_letters.len() > 3, "{}", dead_letters.len());
             let mut start = 0;
             for dead_letter in &dead_letters[..dead_letters.len() - 1] {
                 let end = start + dead_letter.items;
-                let and_the_next: Vec<NamedAsset<'_>> = named[start..=end]
-                    .iter()
-                    .map(|(id, failure)| NamedAsset::new(id, failure))
-                    .collect();
-                let message = source.naming(PROJECT, and_the_next[0].failure, &and_the_next);
+                let and_the_next = &named[start..=end];
+                let ids: Vec<_> = and_the_next.iter().map(|(id, _)| id.clone()).collect();
+                let errors = and_the_next.iter().map(|(id, failure)| {
+                    let end = id.floor_char_boundary(REPEATED_ID_LIMIT);
+                    ErrorBody::new(Some(id[..end].to_owned()), failure)
+                });
+                let errors: Vec<_> = errors.collect();
+                let scope = ScopeBody::Assets {
+                    project_id: PROJECT.to_owned(),
+                    asset_ids: &ids,
+                };
+                let message = source.outgoing(source.body(scope, &errors), named[start].1, []);
                 assert!(message.attributes.len() < 5, "they fit only without");
                 start = end;
             }
@@ -406,21 +416,17 @@ mod tests {
     }
 
     #[test]
-    fn a_dead_letter_is_of_no_more_assets_than_have_been_asked_for() {
+    fn a_dead_letter_takes_no_more_assets_than_it_needs() {
         let failure = Failure::new("InvalidAssetId", "bad");
         let read = Cell::new(0);
-        with_message("{}", |source| {
+        with_message(REQUEST, |source| {
             let endless = iter::repeat_with(|| {
                 read.set(read.get() + 1);
                 ("abc".into(), &failure)
             });
-            let mut dead_letters = dead_letters(source, PROJECT.parse().expect("an id"), endless);
-            assert_eq!(read.get(), 0);
-            let mut named = 0;
-            for _ in 0..3 {
-                named += dead_letters.next().expect("a dead letter").items;
-                assert_eq!(read.get(), named + 1, "one does not fit");
-            }
+            let project = PROJECT.parse().expect("an id");
+            let (_, named) = source.of_assets(project, endless).expect("a dead letter");
+            assert_eq!(read.get(), named + 1, "one does not fit");
         });
     }
 
@@ -428,7 +434,7 @@ mod tests {
     fn a_huge_bad_id_is_kept_whole_and_repeated_in_short() {
         let failure = Failure::new("InvalidAssetId", "bad");
         let huge = "é".repeat(400_000);
-        let dead_letters = with_message("{}", |source| {
+        let dead_letters = with_message(REQUEST, |source| {
             dead_letters_of(source, &[(huge.as_str().into(), &failure)])
         });
         assert!(dead_letters[0].message.size() <= MESSAGE_LIMIT);
@@ -444,23 +450,83 @@ mod tests {
     #[test]
     fn an_unreadable_message_is_kept_as_it_came_even_where_attributes_do_not_fit() {
         let failure = Failure::new("InvalidRequest", "no JSON\u{1b}\u{ffff}");
-        let message = with_message("not JSON", |source| as_it_came(source, None, &failure));
+        let message = with_message("not JSON", |source| source.of_message(&failure, []));
         assert_eq!(message.body, "not JSON");
-        assert_eq!(
-            message.attributes,
-            [
-                ("RequestID", "r-1".to_owned()),
-                ("ErrorCode", "InvalidRequest".to_owned()),
-                ("ErrorMessage", "no JSON\\u001b\\uffff".to_owned()),
-                ("SourceMessageId", "m-1".to_owned()),
-            ]
-        );
+        let text = |(name, value): (&'static str, &str)| Attribute::text(name, value.to_owned());
+        let expected = [
+            ("RequestID", "r-1"),
+            ("ErrorCode", "InvalidRequest"),
+            ("ErrorMessage", "no JSON\\u001b\\uffff"),
+            ("SourceMessageId", "m-1"),
+        ];
+        assert_eq!(message.attributes, expected.map(text));
         let attributes = message.size() - message.body.len();
         for (free, kept) in [(attributes, 4), (attributes - 1, 3), (0, 0)] {
             let large = "x".repeat(MESSAGE_LIMIT - free);
-            let message = with_message(&large, |source| as_it_came(source, None, &failure));
+            let message = with_message(&large, |source| source.of_message(&failure, []));
             assert_eq!(message.body, large);
             assert_eq!(message.attributes.len(), kept, "{free} bytes are free");
         }
+    }
+
+    #[test]
+    fn an_unreadable_message_keeps_as_many_of_the_senders_attributes_as_sqs_allows() {
+        let failure = Failure::new("InvalidRequest", "no JSON");
+        let sent = |name: &str, data_type: &'static str, value| Attribute {
+            name: name.to_owned().into(),
+            data_type: data_type.into(),
+            value,
+        };
+        let text = || AttributeValue::Text("1".to_owned());
+        let mut kept = vec![sent("size", "Number", text())];
+        kept.push(sent(
+            "image",
+            "Binary.gif",
+            AttributeValue::Binary(vec![0; 3]),
+        ));
+        kept.extend((0..4).map(|number| sent(&format!("label-{number}"), "String", text())));
+        let mut all = vec![
+            sent("ErrorCode", "String", text()),
+            sent("aws.reserved", "String", text()),
+        ];
+        all.extend(kept.iter().cloned());
+        all.push(sent("one-too-many", "String", text()));
+        let message = with_message("not JSON", |source| {
+            source.of_message(&failure, all.iter().cloned())
+        });
+        assert_eq!(message.body, "not JSON");
+        assert_eq!(message.attributes.len(), 10);
+        let code = Attribute::text("ErrorCode", "InvalidRequest".to_owned());
+        assert!(message.attributes[..4].contains(&code), "ours first");
+        assert_eq!(message.attributes[4..], kept);
+
+        // The sender's are the first to go where there is no room.
+        let large = "x".repeat(MESSAGE_LIMIT - (message.size() - message.body.len()) + 1);
+        let message = with_message(&large, |source| source.of_message(&failure, all));
+        assert_eq!(message.body, large);
+        assert_eq!(message.attributes[4..], kept[..5]);
+    }
+
+    #[test]
+    fn the_dead_letter_of_a_whole_request_has_no_attributes_of_the_sender() {
+        let failure = Failure::new("ResourceNotFoundException", "no such portal");
+        let sent = Attribute::text("size", "1".to_owned());
+        let message = with_message(REQUEST, |source| {
+            let request = source.received.request.as_ref().expect("a request").clone();
+            let received = Received {
+                message: source.received.message,
+                id: "m-1".into(),
+                request: Ok(Request {
+                    scope: Scope::Project(PROJECT.parse().expect("an id")),
+                    ..request
+                }),
+            };
+            let source = Source {
+                received: &received,
+                ..source
+            };
+            source.of_message(&failure, [sent])
+        });
+        assert_eq!(message.attributes.len(), 5);
     }
 }

@@ -1,24 +1,27 @@
-//! A part: a request of at most `FAN_OUT_ASSETS` assets that this function
-//! cut from a larger one, or that holds what an event left unfinished.
+//! A part: a project of a portal, or at most `FAN_OUT_ASSETS` assets, that this
+//! function cut from a larger request, or that an event left unfinished.
 //!
 //! Owns the part's form (contract, section 5). It must not decide what is cut,
 //! and does not send it.
 
+use std::borrow::Cow;
+
 use serde::Serialize;
 
-use super::Written;
+use super::{ScopeBody, group};
 use crate::aws::sqs::{OutgoingMessage, escape_refused};
-use crate::input::id::{AssetId, ClientToken, ProjectId};
+use crate::input::id::{AssetId, ProjectId};
 use crate::input::received::Received;
 use crate::token::Derivation;
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Body<'a> {
-    project_id: &'a str,
-    asset_ids: Vec<String>,
+    #[serde(flatten)]
+    scope: ScopeBody<'a>,
     client_token: &'a str,
-    part: Marker<'a>,
+    #[serde(rename = "sitewiseDisassociatorPart")]
+    marker: Marker<'a>,
 }
 
 #[derive(Serialize)]
@@ -28,61 +31,75 @@ struct Marker<'a> {
     count: usize,
 }
 
-/// Cuts `assets` of a request into parts of at most `size`. A repeated cut gives
-/// the same parts with the same tokens.
-pub fn cut(
+/// Writes part `number`, from 1, of `count`: of some assets of a project, or of
+/// the whole project where there are none.
+///
+/// The token is derived from the original's (its own, or else its message id), the
+/// project and the assets as a set. The number does not count: a list may differ
+/// from one delivery to the next.
+///
+/// A FIFO queue gets the assets in the original's group, and a whole project, which
+/// comes from a portal, in a group of its own.
+pub fn part(
     received: &Received<'_>,
     project: ProjectId,
-    own_token: Option<&ClientToken>,
-    assets: &[AssetId],
-    size: usize,
-) -> Vec<Written> {
-    let project_id = &*project.to_string();
-    let message_id = &*received.id;
-    let group = received.message.fifo_group.as_deref().unwrap_or(project_id);
-    let count = assets.len().div_ceil(size);
-    let part = |(index, chunk): (usize, &[AssetId])| {
-        let token = token(message_id, own_token, project, chunk);
-        let body = Body {
-            project_id,
-            asset_ids: chunk.iter().map(AssetId::to_string).collect(),
-            client_token: token.as_str(),
-            part: Marker {
-                of: message_id,
-                number: index + 1,
-                count,
-            },
-        };
-        let body = serde_json::to_string(&body).expect("strings and numbers are JSON");
-        Written {
-            message: OutgoingMessage {
-                body: escape_refused(body),
-                attributes: Vec::new(),
-                group: group.to_owned(),
-                deduplication: token.as_str().to_owned(),
-            },
-            items: chunk.len(),
-        }
+    assets: Option<&[AssetId]>,
+    (number, count): (usize, usize),
+) -> OutgoingMessage {
+    let request = received.request.as_ref().ok();
+    let (purpose, original) = match request.and_then(|request| request.client_token.as_ref()) {
+        Some(token) => ("part of token", token.as_str()),
+        None => ("part of message", &*received.id),
     };
-    assets.chunks(size).enumerate().map(part).collect()
+    let mut token = Derivation::new(purpose);
+    token.text(original);
+    token.project(project);
+    let project_id = project.to_string();
+    let ids = assets.unwrap_or_default().iter();
+    let ids: Vec<Cow<'_, str>> = ids.map(|asset| asset.to_string().into()).collect();
+    let (scope, group) = match assets {
+        Some(assets) => {
+            token.assets(assets);
+            let group = received.message.fifo_group.as_deref();
+            let group = group.unwrap_or(&project_id).to_owned();
+            let asset_ids = &ids;
+            let scope = ScopeBody::Assets {
+                project_id,
+                asset_ids,
+            };
+            (scope, group)
+        }
+        None => (ScopeBody::project(project), project_id),
+    };
+    let token = token.finish();
+    let body = Body {
+        scope,
+        client_token: token.as_str(),
+        marker: Marker {
+            of: &received.id,
+            number,
+            count,
+        },
+    };
+    let body = serde_json::to_string(&body).expect("strings and numbers are JSON");
+    OutgoingMessage {
+        body: escape_refused(body),
+        attributes: Vec::new(),
+        group,
+        deduplication: token.as_str().to_owned(),
+    }
 }
 
-/// Derives a part's token from the original's (its own, or else its message
-/// id), the project and the part's assets as a set. Its number among the parts
-/// does not count: what is left of an event may differ from one try to the next.
-fn token(
-    message_id: &str,
-    own_token: Option<&ClientToken>,
-    project: ProjectId,
-    assets: &[AssetId],
-) -> ClientToken {
-    let (purpose, original) = match own_token {
-        Some(token) => ("part of token", token.as_str()),
-        None => ("part of message", message_id),
-    };
-    let mut derivation = Derivation::new(purpose);
-    derivation.text(original);
-    derivation.project(project);
-    derivation.assets(assets);
-    derivation.finish()
+/// Writes a request as it came, unmarked: one whose list could not be read.
+pub fn as_it_came(received: &Received<'_>) -> OutgoingMessage {
+    let body = received.message.as_it_came();
+    let mut deduplication = Derivation::new("request as it came");
+    deduplication.text(&received.id);
+    deduplication.text(body);
+    OutgoingMessage {
+        body: escape_refused(body.to_owned()),
+        attributes: Vec::new(),
+        group: group(received),
+        deduplication: deduplication.finish().as_str().to_owned(),
+    }
 }

@@ -8,8 +8,8 @@ use simulator::{Action, Fault, Message, Operation};
 use tokio::time::Instant;
 
 use crate::support::{
-    Harness, REQUEST_ID, asset, asset_ids, assets, failed, project, record, records, request,
-    rule_event, topic_event,
+    DEAD_LETTERS, Harness, REQUEST_ID, asset, asset_ids, assets, failed, project, record, records,
+    request, rule_event, topic_event,
 };
 
 fn never_heals(message: &str) -> Fault {
@@ -355,4 +355,67 @@ async fn entries_that_fail_are_sent_again_only_while_there_is_time() {
         let took = start.elapsed();
         assert!(took <= harness.time_left, "{took:?} of {milliseconds} ms");
     }
+}
+
+/// A queue's own `MaximumMessageSize` may be less than what SQS takes.
+#[tokio::test(start_paused = true)]
+async fn a_letter_that_its_queue_refuses_for_its_size_is_halved_until_it_fits() {
+    for code in [
+        "InvalidParameterValue",
+        "AWS.SimpleQueueService.BatchRequestTooLong",
+    ] {
+        let ids = bad_ids('!', 25);
+        let both = request(1, &ids);
+        for event in [records([record("m-1", &both)]), both.clone()] {
+            let harness = Harness::with_assets([]);
+            let fault = Fault::sqs().queue(DEAD_LETTERS);
+            harness.simulator.fault(fault.action(Action::FailEntries {
+                bodies_containing: ids[7].clone(),
+                code: code.to_owned(),
+                sender_fault: true,
+                heals_after: None,
+            }));
+            let response = harness.answer(&event).await;
+            let mut stored: Vec<String> = harness.lettered_assets().concat();
+            stored.sort();
+            let mut others = ids.clone();
+            others.remove(7);
+            others.sort();
+            assert_eq!(stored, others, "once each");
+            // Halves of 25, 13, 7, 4 and 2, which has the one alone.
+            assert_eq!(harness.letters().len(), 5);
+            if event["Records"].is_array() {
+                assert_eq!(response, failed(["m-1"]), "one asset is in no queue");
+                continue;
+            }
+            let failures = response["failures"].as_array().expect("a list");
+            let reported = failures
+                .iter()
+                .map(|one| (&one["deadLettered"], asset_ids(one)));
+            let reported: Vec<(&Value, Vec<String>)> = reported.collect();
+            let mut in_order = ids.clone();
+            in_order.remove(7);
+            let expected = [
+                (&json!(true), in_order),
+                (&json!(false), vec![ids[7].clone()]),
+            ];
+            assert_eq!(reported, expected);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_letter_that_its_queue_refuses_otherwise_is_not_split() {
+    let harness = Harness::with_assets([]);
+    harness.fault(&format!(
+        "sqs:queue={DEAD_LETTERS}:fail-entries=AccessDenied"
+    ));
+    let event = records([record("m-1", &request(1, &bad_ids('!', 25)))]);
+    assert_eq!(harness.answer(&event).await, failed(["m-1"]));
+    let calls = harness.simulator.calls();
+    assert!(
+        calls.iter().all(
+            |call| asset_ids(&serde_json::from_str(&call.bodies[0]).expect("JSON")).len() == 25
+        )
+    );
 }

@@ -46,7 +46,7 @@ async fn a_request_past_the_limit_is_cut_into_parts_and_acknowledged() {
     for (index, part) in parts.iter().enumerate() {
         assert_eq!(part["projectId"], project(1));
         assert_eq!(
-            part["part"],
+            part["sitewiseDisassociatorPart"],
             json!({"of": "m-1", "number": index + 1, "count": 3})
         );
     }
