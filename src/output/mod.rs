@@ -2,8 +2,11 @@
 //! through Lambda.
 
 pub mod dead_letter;
+#[cfg(test)]
+mod fixtures;
 pub mod outbox;
 pub mod part;
+pub mod report;
 pub mod response;
 
 use std::borrow::Cow;

@@ -220,86 +220,25 @@ fn belong_together((settlement, one): &Pending<'_>, (other, another): &Pending<'
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::input::event::{Message, read};
-    use crate::input::received::Received;
-    use crate::input::request::{NamedAssets, Scope};
+    use crate::input::request::Scope;
+    use crate::output::fixtures::{
+        self, BODY, asset, id, named_assets, portal, project, whole_project,
+    };
     use Destination::{DeadLetterQueue, WorkQueue};
-    use serde_json::value::RawValue;
     use serde_json::{Value, json};
     use std::collections::BTreeSet;
     use std::time::Duration;
 
     const TOKEN: &str = "decommission-2026-11-23-press-line-1";
-    const BODY: &str = r#"{"portalId":"as it came"}"#;
-
-    fn id(number: usize) -> String {
-        format!("aaaaaaaa-0000-4000-8000-{number:012x}")
-    }
-
-    fn project(number: usize) -> Item {
-        Item::Project(id(number).parse().expect("an id"))
-    }
-
-    fn asset(number: usize) -> Item {
-        Item::Asset(id(number).parse().expect("an id"))
-    }
-
-    fn portal() -> Scope {
-        Scope::Portal(id(0).parse().expect("an id"))
-    }
-
-    fn whole_project() -> Scope {
-        Scope::Project(id(0).parse().expect("an id"))
-    }
-
-    fn named_assets() -> Scope {
-        Scope::Assets(NamedAssets {
-            project: id(0).parse().expect("an id"),
-            valid: Vec::new(),
-            invalid: Vec::new(),
-            duplicates: 0,
-        })
-    }
-
-    /// A record of a FIFO queue's group `g`.
-    fn message() -> &'static Message<'static> {
-        let event = json!([{
-            "eventSource": "aws:sqs", "messageId": "m-1", "body": BODY,
-            "eventSourceARN": "arn:work.fifo", "attributes": {"MessageGroupId": "g"},
-        }]);
-        let event = RawValue::from_string(event.to_string()).expect("JSON");
-        let event = read(Box::leak(event)).expect("an event");
-        &Box::leak(Box::new(event)).messages()[0]
-    }
 
     fn settlement(
         (scope, own_token): (Scope, Option<&str>),
         items: impl IntoIterator<Item = (Item, Destination)>,
     ) -> Settlement<'static> {
-        let request = Request {
-            scope,
-            client_token: own_token.map(|token| token.parse().expect("a token")),
-            dry_run: false,
-            is_part: false,
-        };
-        let unresolved = items.into_iter().map(|(item, destination)| Unresolved {
-            item,
-            failure: Some(Failure::new("CODE", "message")),
-            retryable: destination == WorkQueue,
-            destination,
-            is_stored: false,
-        });
-        Settlement {
-            received: Received {
-                message: message(),
-                id: "m-1".into(),
-                request: Ok(request),
-            },
-            disassociated: 0,
-            absent: 0,
-            unresolved: unresolved.collect(),
-            dry_run: None,
-        }
+        let mut settlement = fixtures::settlement(scope, items);
+        let request = settlement.received.request.as_mut().expect("a request");
+        request.client_token = own_token.map(|token| token.parse().expect("a token"));
+        settlement
     }
 
     /// The messages for one queue, each with how many items it stores.

@@ -1,24 +1,19 @@
 //! What Lambda is given back: a partial batch response, or a report.
 //!
-//! Owns the forms of both (contract, section 3). It must not decide what
-//! became of anything.
+//! Owns which of them it is, and what is counted (contract, section 3). It must not
+//! decide what became of anything.
 
-use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
-use std::slice;
+use std::collections::HashSet;
 
 use aws_lambda_events::event::sqs::SqsBatchResponse;
 use serde::Serialize;
 use thiserror::Error;
 
+use super::report::Report;
 use crate::input::event::Keeper;
 use crate::input::request::Request;
 use crate::outcome::Failure;
 use crate::settle::{Destination, Item, Settlement};
-
-/// Largest response, in bytes: Lambda's limit is 6 MB for a synchronous
-/// invocation (Lambda quotas), and a larger one would be an error instead.
-const RESPONSE_LIMIT: usize = 6_000_000;
 
 /// What is given back to Lambda.
 #[derive(Debug, Serialize)]
@@ -88,10 +83,11 @@ pub fn reports(
     request_id: &str,
     calls: usize,
 ) -> Result<Response, NoResponse> {
-    let of_lambda = settlements
-        .iter()
-        .filter(|settlement| settlement.received.message.origin.keeper() == Keeper::Lambda);
-    let mut not_stored = of_lambda
+    let kept_by_lambda = settlements.iter().filter(|settlement| {
+        let keeper = settlement.received.message.origin.keeper();
+        keeper == Keeper::Lambda && !is_dry_run(settlement)
+    });
+    let mut not_stored = kept_by_lambda
         .flat_map(|settlement| &settlement.unresolved)
         .filter(|one| !one.is_stored)
         .peekable();
@@ -114,36 +110,21 @@ pub fn reports(
     })
 }
 
-/// What became of one request.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Report {
-    /// The Lambda request id.
-    pub request_id: String,
-    /// The project, `null` where the request gives none.
-    pub project_id: Option<String>,
-    /// The whole in a word.
-    pub status: Status,
-    /// The counts.
-    pub assets: Counts,
-    /// Calls made, without the SDK's retries.
-    pub calls: usize,
-    /// Everything that failed, by reason.
-    pub failures: Vec<ReportedFailure>,
+/// Returns whether a request asks for a dry run.
+pub(super) fn is_dry_run(settlement: &Settlement<'_>) -> bool {
+    let request = settlement.received.request.as_ref();
+    request.is_ok_and(|request| request.dry_run)
 }
 
-/// The state of a request as a whole.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Status {
-    /// Every asset is disassociated or absent.
-    Succeeded,
-    /// Nothing failed for good; some assets are in the work queue.
-    Accepted,
-    /// Some assets failed.
-    Partial,
-    /// Nothing was achieved.
-    Failed,
+/// Returns how many requests are unfinished, or queued for that reason, of which
+/// not even the assets are known.
+pub fn requests_unfinished(settlements: &[Settlement<'_>]) -> usize {
+    let is_unfinished = |settlement: &&Settlement<'_>| {
+        let mut unresolved = settlement.unresolved.iter();
+        let unknown = unresolved.find(|one| one.item == Item::Message);
+        unknown.is_some_and(|one| one.retryable) && !is_dry_run(settlement)
+    };
+    settlements.iter().filter(is_unfinished).count()
 }
 
 /// How many assets, counted once each:
@@ -167,10 +148,10 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// Counts the assets of settlements that have been carried out.
+    /// Counts the assets of settlements that have been carried out, without dry runs.
     pub fn of(settlements: &[Settlement<'_>]) -> Self {
         let mut counts = Self::default();
-        for settlement in settlements {
+        for settlement in settlements.iter().filter(|one| !is_dry_run(one)) {
             let request = settlement.received.request.as_ref().ok();
             let named = request.and_then(Request::named);
             counts.duplicates += named.map_or(0, |named| named.duplicates);
@@ -196,110 +177,4 @@ impl Counts {
             + counts.queued;
         counts
     }
-}
-
-/// Assets that failed for one reason.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ReportedFailure {
-    /// the assets; none where the request failed as a whole
-    pub asset_ids: Vec<String>,
-    /// the service's code, or one of ours
-    pub code: String,
-    /// what the service said
-    pub message: String,
-    /// whether another try may help
-    pub retryable: bool,
-    /// whether the dead-letter queue has them
-    pub dead_lettered: bool,
-    /// whether the work queue has them
-    pub queued: bool,
-    /// how many more assets failed so, where the response has no room for them
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub omitted: Option<usize>,
-}
-
-impl Report {
-    /// Reports a settlement that has been carried out. `calls` are those of the
-    /// whole invocation.
-    pub fn new(settlement: &Settlement<'_>, request_id: &str, calls: usize) -> Self {
-        let counts = Counts::of(slice::from_ref(settlement));
-        let mut report = Self {
-            request_id: request_id.to_owned(),
-            project_id: settlement.received.project(),
-            status: status(&counts, settlement),
-            assets: counts,
-            calls,
-            failures: failures(settlement, Failure::message),
-        };
-        if report.size() > RESPONSE_LIMIT {
-            // Failures of one code share the message of the first.
-            report.failures = failures(settlement, |_| "");
-        }
-        while report.size() > RESPONSE_LIMIT
-            && let Some(largest) =
-                (report.failures.iter_mut()).max_by_key(|failure| failure.asset_ids.len())
-            && !largest.asset_ids.is_empty()
-        {
-            let left_out = largest.asset_ids.len().div_ceil(2);
-            largest
-                .asset_ids
-                .truncate(largest.asset_ids.len() - left_out);
-            *largest.omitted.get_or_insert_default() += left_out;
-        }
-        report
-    }
-
-    fn size(&self) -> usize {
-        serde_json::to_vec(self).map_or(usize::MAX, |text| text.len())
-    }
-}
-
-fn status(counts: &Counts, settlement: &Settlement<'_>) -> Status {
-    let mut unresolved = settlement.unresolved.iter();
-    let failed_whole = unresolved.any(|one| one.item == Item::Message);
-    if failed_whole || counts.disassociated + counts.absent + counts.queued == 0 {
-        Status::Failed
-    } else if counts.rejected + counts.unfinished > 0 {
-        Status::Partial
-    } else if counts.queued > 0 {
-        Status::Accepted
-    } else {
-        Status::Succeeded
-    }
-}
-
-/// Groups what failed by its reason, in the order of first mention. `message`
-/// returns what of a message makes it another reason.
-fn failures(
-    settlement: &Settlement<'_>,
-    message: impl Fn(&Failure) -> &str,
-) -> Vec<ReportedFailure> {
-    let mut failures: Vec<ReportedFailure> = Vec::new();
-    let mut indices = HashMap::new();
-    for one in &settlement.unresolved {
-        let Some(failure) = &one.failure else {
-            continue;
-        };
-        let queued = one.is_stored_in(Destination::WorkQueue);
-        let dead_lettered = one.is_stored_in(Destination::DeadLetterQueue);
-        let reason = (failure.code(), message(failure));
-        let index = *indices
-            .entry((reason, one.retryable, dead_lettered, queued))
-            .or_insert(failures.len());
-        if index == failures.len() {
-            failures.push(ReportedFailure {
-                asset_ids: Vec::new(),
-                code: failure.code().to_owned(),
-                message: failure.message().to_owned(),
-                retryable: one.retryable,
-                dead_lettered,
-                queued,
-                omitted: None,
-            });
-        }
-        let asset_id = one.item.asset_id().map(Cow::into_owned);
-        failures[index].asset_ids.extend(asset_id);
-    }
-    failures
 }
