@@ -93,6 +93,11 @@ impl Batch<'_> {
         shares.map(|share| share.input.message_id).collect()
     }
 
+    /// Returns whether the assets are those that the project listed.
+    pub fn is_whole_project(&self) -> bool {
+        self.shares.iter().all(|share| share.input.is_whole_project)
+    }
+
     /// Returns how often the messages were delivered at most, this time included.
     pub fn receives(&self) -> u32 {
         let receives = self.shares.iter().map(|share| share.input.receives);

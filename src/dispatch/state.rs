@@ -11,6 +11,7 @@ use crate::input::id::{AssetId, ProjectId};
 use crate::outcome::{Failure, Outcome, code};
 use crate::plan::Batch;
 use crate::session::too_late;
+use crate::telemetry::{log_absent, log_disassociated};
 
 /// Into how many parts a refused set is split. With four, one asset at fault
 /// among a hundred is found with 24 requests at most; with two it takes up to 27.
@@ -37,6 +38,8 @@ struct Project {
     exists: bool,
     /// the service's answer that it does not exist
     missing: Option<Failure>,
+    /// the assets that any list of this invocation showed
+    listed: BTreeSet<AssetId>,
 }
 
 /// What is known so far.
@@ -94,6 +97,22 @@ impl<'a> State<'a> {
         }
     }
 
+    /// Logs what became of assets, and whether a list had shown all of them before.
+    fn log(&self, batch: usize, assets: &[AssetId], outcome: &Outcome) {
+        if assets.is_empty() {
+            return;
+        }
+        let batch = &self.batches[batch];
+        let project = self.projects.get(&batch.project);
+        let are_listed = batch.is_whole_project()
+            || project.is_some_and(|project| assets.iter().all(|one| project.listed.contains(one)));
+        let message_ids = batch.message_ids(assets).into_iter();
+        match outcome {
+            Outcome::Absent => log_absent(batch.project, assets, are_listed, message_ids),
+            _ => log_disassociated(batch.project, assets, are_listed, message_ids),
+        }
+    }
+
     fn project(&mut self, attempt: &Attempt) -> &mut Project {
         let project = self.batches[attempt.batch].project;
         self.projects.entry(project).or_default()
@@ -115,12 +134,15 @@ impl<'a> State<'a> {
         errors: Vec<(AssetId, Failure)>,
     ) -> Vec<Attempt> {
         self.project(attempt).exists = true;
-        self.conclude(attempt.batch, &attempt.assets, &Outcome::Disassociated);
         let mut named = BTreeSet::new();
         for (asset, failure) in errors {
             self.conclude(attempt.batch, &[asset], &Outcome::Unfinished(failure));
             named.insert(asset);
         }
+        let removed = attempt.assets.iter().copied();
+        let removed: Vec<AssetId> = removed.filter(|asset| !named.contains(asset)).collect();
+        self.conclude(attempt.batch, &removed, &Outcome::Disassociated);
+        self.log(attempt.batch, &removed, &Outcome::Disassociated);
         if !named.is_empty() {
             self.find_overlaps();
             self.refused(attempt.part(named.into_iter().collect()), true);
@@ -255,9 +277,10 @@ impl<'a> State<'a> {
             Ok(listed) => {
                 project.exists = true;
                 let refusals = refusals.into_iter();
-                return refusals
-                    .flat_map(|refusal| self.decide(refusal, &listed))
-                    .collect();
+                let again = refusals.flat_map(|refusal| self.decide(refusal, &listed));
+                let again = again.collect();
+                self.projects.entry(id).or_default().listed.extend(listed);
+                return again;
             }
             Err(error) => error,
         };
@@ -287,6 +310,7 @@ impl<'a> State<'a> {
             .iter()
             .partition(|asset| listed.contains(asset));
         self.conclude_absent(attempt.batch, &absent);
+        self.log(attempt.batch, &absent, &Outcome::Absent);
         let again = self.part(&attempt, listed);
         let are_all_listed = again.assets.len() == count;
         match again.assets.len() {

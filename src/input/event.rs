@@ -4,13 +4,21 @@
 //! it at any time. Each record is read by itself.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use aws_smithy_types::base64;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use thiserror::Error;
 
 use super::json::{self, Field, Object};
 use super::request::{InvalidRequest, Request};
+use crate::aws::sqs::{Attribute, AttributeValue};
+
+/// Most envelopes that a request may be in: one inside the other, as from a rule to
+/// a topic to a queue.
+const MOST_ENVELOPES: usize = 3;
 
 /// A payload that was recognised: its messages and the response it wants.
 #[derive(Debug)]
@@ -83,12 +91,16 @@ pub struct Message<'a> {
     pub origin: Origin,
     /// The id its service gave it, if any.
     pub id: Option<Cow<'a, str>>,
+    /// The ARN of the queue that a record is from (`eventSourceARN`).
+    pub queue_arn: Option<Cow<'a, str>>,
     /// The FIFO message group, for a record of a FIFO queue only: a standard
     /// queue may have groups too, but promises no order.
     pub fifo_group: Option<Cow<'a, str>>,
     /// How often its queue has delivered it, this time included
     /// (`ApproximateReceiveCount`); 0 if unknown.
     pub receives: u32,
+    /// When it was sent to its queue (`SentTimestamp`).
+    pub sent_at: Option<SystemTime>,
     /// The text to read the request from, or why there is none.
     text: Result<Cow<'a, str>, String>,
     raw: &'a RawValue,
@@ -99,8 +111,10 @@ impl<'a> Message<'a> {
         Self {
             origin,
             id: id.text().ok().filter(|id| !id.is_empty()),
+            queue_arn: None,
             fifo_group: None,
             receives: 0,
+            sent_at: None,
             text: Ok(raw.get().into()),
             raw,
         }
@@ -109,7 +123,7 @@ impl<'a> Message<'a> {
     /// Reads the request out of the message.
     pub fn request(&self) -> Result<Request, InvalidRequest> {
         match &self.text {
-            Ok(text) => open(text),
+            Ok(text) => open(text, 0),
             Err(problem) => Err(problem.clone().into()),
         }
     }
@@ -123,100 +137,94 @@ impl<'a> Message<'a> {
         }
     }
 
+    /// Returns the sender's own attributes of an SQS message, as far as they can be
+    /// read.
+    pub fn sender_attributes(&self) -> Vec<Attribute> {
+        let record = Object::read_leniently(self.raw);
+        let attributes = record.get("messageAttributes").value();
+        let attributes: HashMap<String, SenderAttribute<'_>> = attributes
+            .and_then(|attributes| serde_json::from_str(attributes.get()).ok())
+            .unwrap_or_default();
+        let attributes = attributes.into_iter();
+        let mut attributes: Vec<Attribute> = attributes
+            .filter_map(|(name, attribute)| attribute.named(name))
+            .collect();
+        attributes.sort_by(|a, b| a.name.cmp(&b.name));
+        attributes
+    }
+
     fn from_sqs(raw: &'a RawValue) -> Self {
-        let record = json::object::<SqsRecord<'_>>(raw.get());
-        let text = match &record {
-            Ok(record) => record.body(),
+        let record = Object::read_leniently(raw);
+        let body = record.get("body");
+        let text = match Object::read(raw.get()) {
+            Ok(_) => match body.text() {
+                Ok(body) if body.is_empty() => {
+                    Err("expected a request, found an empty string".to_owned())
+                }
+                body => body,
+            }
+            .map_err(|problem| format!("body: {problem}")),
             Err(problem) => Err(format!("record: {problem}")),
         };
-        let record = record.unwrap_or_else(|_| SqsRecord {
-            message_id: AnyRecord::read(raw).message_id,
-            ..SqsRecord::default()
-        });
-        let attributes: Attributes<'_> = (record.attributes.value())
-            .and_then(|attributes| json::object(attributes.get()).ok())
-            .unwrap_or_default();
-        let is_fifo = match record.queue_arn.text() {
-            Ok(arn) => arn.ends_with(".fifo"),
-            Err(_) => attributes.sequence_number.is_present(),
+        let attributes = record.get("attributes").value();
+        let attributes = attributes.map(Object::read_leniently).unwrap_or_default();
+        let queue_arn = record.get("eventSourceARN").text().ok();
+        let is_fifo = match &queue_arn {
+            Some(arn) => arn.ends_with(".fifo"),
+            None => attributes.get("SequenceNumber").is_present(),
         };
-        let group = attributes.message_group_id.text().ok();
+        let group = attributes.get("MessageGroupId").text().ok();
+        let sent_at = attributes.get("SentTimestamp").parse().ok();
         Self {
+            queue_arn,
             fifo_group: group.filter(|_| is_fifo),
-            receives: attributes.approximate_receive_count.parse().unwrap_or(0),
+            receives: attributes
+                .get("ApproximateReceiveCount")
+                .parse()
+                .unwrap_or(0),
+            sent_at: sent_at.map(|sent_at| UNIX_EPOCH + Duration::from_millis(sent_at)),
             text,
-            ..Self::new(Origin::Sqs, record.message_id, raw)
+            ..Self::new(Origin::Sqs, record.get("messageId"), raw)
         }
     }
 
     fn from_sns(raw: &'a RawValue) -> Self {
-        let sns = AnyRecord::read(raw).sns.value();
-        let notification: Object<'_> = sns
-            .and_then(|sns| json::object(sns.get()).ok())
-            .unwrap_or_default();
+        let sns = Object::read_leniently(raw).get("Sns").value();
+        let notification = sns.map(Object::read_leniently).unwrap_or_default();
         let text = match sns {
-            Some(sns) if notification.is_notification() => sns.get().into(),
+            Some(sns) if is_notification(&notification) => sns.get().into(),
             // Without its usual fields it is recognised in an event only.
             _ => format!(r#"{{"Records":[{raw}]}}"#).into(),
         };
         Self {
             text: Ok(text),
-            ..Self::new(Origin::Sns, notification.message_id, raw)
+            ..Self::new(Origin::Sns, notification.get("MessageId"), raw)
         }
     }
 }
 
-/// A record of any service, by the fields that say what it is.
-#[derive(Default, Deserialize)]
-#[serde(default, rename_all = "camelCase", bound(deserialize = "'de: 'a"))]
-struct AnyRecord<'a> {
-    message_id: Field<'a>,
-    event_source: Field<'a>,
-    #[serde(rename = "EventSource")]
-    sns_event_source: Field<'a>,
-    #[serde(rename = "Sns")]
-    sns: Field<'a>,
+/// A message attribute, as Lambda gives it in a record.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct SenderAttribute<'a> {
+    #[serde(borrow)]
+    data_type: Cow<'a, str>,
+    string_value: Option<String>,
+    binary_value: Option<String>,
 }
 
-impl<'a> AnyRecord<'a> {
-    /// Reads a record; one that cannot be read has no fields.
-    fn read(record: &'a RawValue) -> Self {
-        json::object(record.get()).unwrap_or_default()
+impl SenderAttribute<'_> {
+    fn named(self, name: String) -> Option<Attribute> {
+        let value = match (self.string_value, self.binary_value) {
+            (Some(text), _) => AttributeValue::Text(text),
+            (None, binary) => AttributeValue::Binary(base64::decode(binary?).ok()?),
+        };
+        Some(Attribute {
+            name: name.into(),
+            data_type: self.data_type.into_owned().into(),
+            value,
+        })
     }
-}
-
-/// A record of an SQS queue, from Lambda or EventBridge Pipes.
-///
-/// It borrows and takes what it needs, where `SqsMessage` of `aws_lambda_events`
-/// copies every field and refuses the record for a wrong one that nobody needs.
-#[derive(Default, Deserialize)]
-#[serde(default, rename_all = "camelCase", bound(deserialize = "'de: 'a"))]
-struct SqsRecord<'a> {
-    message_id: Field<'a>,
-    body: Field<'a>,
-    attributes: Field<'a>,
-    #[serde(rename = "eventSourceARN")]
-    queue_arn: Field<'a>,
-}
-
-impl<'a> SqsRecord<'a> {
-    fn body(&self) -> Result<Cow<'a, str>, String> {
-        match self.body.text() {
-            Ok(body) if body.is_empty() => {
-                Err("body: expected a request, found an empty string".to_owned())
-            }
-            body => body.map_err(|problem| format!("body: {problem}")),
-        }
-    }
-}
-
-/// The system attributes of an SQS message.
-#[derive(Default, Deserialize)]
-#[serde(default, rename_all = "PascalCase", bound(deserialize = "'de: 'a"))]
-struct Attributes<'a> {
-    approximate_receive_count: Field<'a>,
-    message_group_id: Field<'a>,
-    sequence_number: Field<'a>,
 }
 
 /// A payload that is none of the known events.
@@ -224,8 +232,8 @@ struct Attributes<'a> {
 #[error(
     "unrecognized event: expected an SQS event (Records with eventSource aws:sqs), an array of \
      such records from EventBridge Pipes, an EventBridge event (detail-type, source, detail), an \
-     SNS event (Records with EventSource aws:sns) or a request (projectId, assetIds), found \
-     {found}"
+     SNS event (Records with EventSource aws:sns) or a request (projectId or portalId, with \
+     assetIds, allAssets or allProjects), found {found}"
 )]
 pub struct UnrecognizedEvent {
     found: &'static str,
@@ -253,15 +261,15 @@ pub fn read(payload: &RawValue) -> Result<Event<'_>, UnrecognizedEvent> {
     if json::kind(payload) != "an object" {
         return unrecognized(json::kind(payload));
     }
-    let Ok(object) = json::object::<Object<'_>>(payload.get()) else {
+    let Ok(object) = Object::read(payload.get()) else {
         // A field is given twice, which no service does: the report says so.
         return whole(Origin::Direct, Field::default());
     };
-    if object.is_request() {
+    if is_request(&object) {
         whole(Origin::Direct, Field::default())
-    } else if object.detail().is_some() {
-        whole(Origin::EventBridge, object.id)
-    } else if let Some(records) = object.records.value().and_then(json::elements) {
+    } else if detail(&object).is_some() {
+        whole(Origin::EventBridge, object.get("id"))
+    } else if let Some(records) = object.get("Records").value().and_then(json::elements) {
         match source_of(&records) {
             Some(Origin::Sqs) => Ok(queue(records)),
             Some(_) => Ok(topic(records)),
@@ -279,10 +287,10 @@ fn source_of(records: &[&RawValue]) -> Option<Origin> {
         return Some(Origin::Sqs);
     }
     records.iter().find_map(|record| {
-        let record = AnyRecord::read(record);
-        if record.event_source.text().as_deref() == Ok("aws:sqs") {
+        let record = Object::read_leniently(record);
+        if record.get("eventSource").text().as_deref() == Ok("aws:sqs") {
             Some(Origin::Sqs)
-        } else if record.sns_event_source.text().as_deref() == Ok("aws:sns") {
+        } else if record.get("EventSource").text().as_deref() == Ok("aws:sns") {
             Some(Origin::Sns)
         } else {
             None
@@ -290,58 +298,70 @@ fn source_of(records: &[&RawValue]) -> Option<Origin> {
     })
 }
 
-/// Reads a request, which may be in an envelope.
-fn open(text: &str) -> Result<Request, InvalidRequest> {
-    let object: Object<'_> = json::object(text)?;
-    if object.is_request() {
+/// Reads a request that is in so many envelopes, and may be in more.
+fn open(text: &str, envelopes: usize) -> Result<Request, InvalidRequest> {
+    let object = Object::read(text)?;
+    if is_request(&object) {
         return Request::from_object(&object);
     }
-    if let Some(detail) = object.detail() {
-        return Request::parse(detail.get());
-    }
-    let message = if object.is_notification() {
-        object.message
+    let inner: Result<Cow<'_, str>, String> = if let Some(detail) = detail(&object) {
+        Ok(detail.get().into())
+    } else if is_notification(&object) {
+        object.get("Message").text()
     } else if let Some(sns) = lone_notification(&object) {
-        let notification = json::object::<Object<'_>>(sns.get());
+        let notification = Object::read(sns.get());
         let notification = notification.map_err(|problem| format!("Sns: {problem}"))?;
-        notification.message
+        notification.get("Message").text()
+    } else if envelopes > 0 {
+        // What is missing is named.
+        return Request::from_object(&object);
     } else {
-        let unknown = "expected a request (projectId, assetIds), an EventBridge event (source, \
-                       detail-type, detail) or an SNS notification (Type, TopicArn, Message), \
-                       found none of their fields";
+        let unknown = "expected a request (projectId or portalId, with assetIds, allAssets or \
+                       allProjects), an EventBridge event (source, detail-type, detail) or an \
+                       SNS notification (Type, TopicArn, Message), found none of their fields";
         return Err(unknown.to_owned().into());
     };
-    let message = (message.text()).map_err(|problem| format!("Message: {problem}"))?;
-    Request::parse(&message)
+    if envelopes == MOST_ENVELOPES {
+        let too_many = "expected a request in at most three envelopes, found another one";
+        return Err(too_many.to_owned().into());
+    }
+    open(
+        &inner.map_err(|problem| format!("Message: {problem}"))?,
+        envelopes + 1,
+    )
 }
 
 /// Returns the notification in an SNS event of one record, which is what
 /// Lambda's own dead-letter queue keeps of a failed event.
 fn lone_notification<'a>(event: &Object<'a>) -> Option<&'a RawValue> {
-    match json::elements(event.records.value()?)?.as_slice() {
-        [record] => AnyRecord::read(record).sns.value(),
+    match json::elements(event.get("Records").value()?)?.as_slice() {
+        [record] => Object::read_leniently(record).get("Sns").value(),
         _ => None,
     }
 }
 
-impl<'a> Object<'a> {
-    fn is_request(&self) -> bool {
-        self.project_id.is_present() || self.asset_ids.is_present()
-    }
+fn is_request(object: &Object<'_>) -> bool {
+    object.has_any(&[
+        "projectId",
+        "assetIds",
+        "portalId",
+        "allAssets",
+        "allProjects",
+    ])
+}
 
-    /// Returns the detail of an EventBridge event.
-    fn detail(&self) -> Option<&'a RawValue> {
-        let is_event = self.detail_type.is_present() && self.source.is_present();
-        self.detail.value().filter(|_| is_event)
-    }
+/// Returns the detail of an EventBridge event.
+fn detail<'a>(object: &Object<'a>) -> Option<&'a RawValue> {
+    let is_event = object.get("detail-type").is_present() && object.get("source").is_present();
+    object.get("detail").value().filter(|_| is_event)
+}
 
-    /// Returns whether the object is an SNS notification and nothing else.
-    fn is_notification(&self) -> bool {
-        self.topic_arn.is_present()
-            && self.message.is_present()
-            && !self.is_request()
-            && self.detail().is_none()
-    }
+/// Returns whether the object is an SNS notification and nothing else.
+fn is_notification(object: &Object<'_>) -> bool {
+    object.get("TopicArn").is_present()
+        && object.get("Message").is_present()
+        && !is_request(object)
+        && detail(object).is_none()
 }
 
 #[cfg(test)]
@@ -492,7 +512,8 @@ mod tests {
                     "unrecognized event: expected an SQS event (Records with eventSource \
                      aws:sqs), an array of such records from EventBridge Pipes, an EventBridge \
                      event (detail-type, source, detail), an SNS event (Records with EventSource \
-                     aws:sns) or a request (projectId, assetIds), found {found}"
+                     aws:sns) or a request (projectId or portalId, with assetIds, allAssets or \
+                     allProjects), found {found}"
                 )
             );
         }
@@ -527,9 +548,9 @@ mod tests {
 
     #[test]
     fn one_unreadable_record_never_affects_its_neighbours() {
-        let none_of_them = "expected a request (projectId, assetIds), an EventBridge event \
-                            (source, detail-type, detail) or an SNS notification (Type, TopicArn, \
-                            Message), found none of their fields";
+        let none_of_them = "expected a request (projectId or portalId, with assetIds, allAssets or \
+                            allProjects), an EventBridge event (source, detail-type, detail) or an \
+                            SNS notification (Type, TopicArn, Message), found none of their fields";
         for (bad, problem) in [
             (record(&json!(null)), "body: expected a string, found null"),
             (
@@ -562,7 +583,7 @@ mod tests {
                 record(&json!(
                     "{\"detail-type\":\"t\",\"source\":\"s\",\"detail\":{},\"detail\":{}}"
                 )),
-                "expected a JSON object: duplicate field `detail` at line 1 column 52",
+                "expected a JSON object: duplicate field `detail`",
             ),
             (
                 record(&json!("{\"TopicArn\":\"t\",\"Message\":{}}")),
@@ -624,17 +645,17 @@ mod tests {
             (
                 r#"{"projectId":1,"projectId":2}"#,
                 None,
-                "expected a JSON object: duplicate field `projectId` at line 1 column 26",
+                "expected a JSON object: duplicate field `projectId`",
             ),
             (
                 r#"[{"eventSource":"aws:sqs","messageId":"m","body":"","body":""}]"#,
                 Some("m"),
-                "record: expected a JSON object: duplicate field `body` at line 1 column 57",
+                "record: expected a JSON object: duplicate field `body`",
             ),
             (
                 r#"{"Records":[{"EventSource":"aws:sns","Sns":{"Message":"","Message":""}}]}"#,
                 None,
-                "Sns: expected a JSON object: duplicate field `Message` at line 1 column 23",
+                "Sns: expected a JSON object: duplicate field `Message`",
             ),
         ] {
             let payload: &RawValue = serde_json::from_str(payload).expect("JSON");

@@ -58,7 +58,7 @@ fn parse_id(text: &str) -> Result<Uuid, InvalidId> {
 }
 
 /// Quotes `text` for a message: escaped, and cut where it is long.
-fn excerpt(text: &str) -> String {
+pub(super) fn excerpt(text: &str) -> String {
     const LONGEST: usize = 64;
     match text.char_indices().nth(LONGEST) {
         None => format!("{text:?}"),
@@ -127,6 +127,12 @@ impl FromStr for ClientToken {
 }
 
 impl ClientToken {
+    /// Returns whether it has the form of a token that this function derives: 64
+    /// hexadecimal digits.
+    pub fn is_derived(&self) -> bool {
+        self.0.len() == 64 && self.0.bytes().all(|byte| byte.is_ascii_hexdigit())
+    }
+
     /// Returns the token as it is sent.
     pub fn as_str(&self) -> &str {
         &self.0

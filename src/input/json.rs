@@ -5,27 +5,151 @@
 //! hide another.
 
 use std::borrow::Cow;
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::str::FromStr;
 
+use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-/// Reads `text` as one JSON object with the fields of `T`.
-///
-/// # Errors
-///
-/// What was found instead of an object, or which field is given twice.
-pub(super) fn object<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, String> {
-    let unreadable = |error| format!("expected a JSON object: {error}");
-    let found = match text.trim_ascii_start().chars().next() {
-        Some('{') => return serde_json::from_str(text).map_err(unreadable),
-        // RFC 8259, section 8.1: JSON has no byte-order mark.
-        Some('\u{feff}') => "a byte-order mark before it",
-        Some(_) => kind(serde_json::from_str(text).map_err(unreadable)?),
-        None => "nothing",
-    };
-    Err(format!("expected a JSON object, found {found}"))
+/// The fields of requests, events, envelopes and records that are read.
+const FIELDS: [&str; 31] = [
+    "projectId",
+    "portalId",
+    "assetIds",
+    "allAssets",
+    "allProjects",
+    "dryRun",
+    "clientToken",
+    "sitewiseDisassociatorPart",
+    "of",
+    "number",
+    "count",
+    "detail-type",
+    "source",
+    "id",
+    "detail",
+    "TopicArn",
+    "MessageId",
+    "Message",
+    "Records",
+    "EventSource",
+    "Sns",
+    "messageId",
+    "eventSource",
+    "eventSourceARN",
+    "body",
+    "attributes",
+    "messageAttributes",
+    "ApproximateReceiveCount",
+    "MessageGroupId",
+    "SentTimestamp",
+    "SequenceNumber",
+];
+
+/// Problems of a kind that a message lists before it only counts them.
+pub(super) const LISTED: usize = 20;
+
+/// The fields of [`FIELDS`] that no similar name may stand for.
+const FLAGS: [&str; 3] = ["dryRun", "allAssets", "allProjects"];
+
+/// An object's known fields.
+#[derive(Debug, Default)]
+pub(super) struct Object<'a> {
+    fields: Vec<(&'static str, &'a RawValue)>,
+    /// a known field that is given twice; the first value counts
+    duplicate: Option<&'static str>,
+    /// names that are a flag's but for case, `_` or `-`
+    pub(super) misspelt_flags: Vec<String>,
+}
+
+impl<'a> Object<'a> {
+    /// Reads `text` as one JSON object.
+    ///
+    /// # Errors
+    ///
+    /// What was found instead of an object, or which known field is given twice.
+    pub(super) fn read(text: &'a str) -> Result<Self, String> {
+        let unreadable = |error| format!("expected a JSON object: {error}");
+        let found = match text.trim_ascii_start().chars().next() {
+            Some('{') => {
+                let object: Self = serde_json::from_str(text).map_err(unreadable)?;
+                return object.check();
+            }
+            // RFC 8259, section 8.1: JSON has no byte-order mark.
+            Some('\u{feff}') => "a byte-order mark before it",
+            Some(_) => kind(serde_json::from_str(text).map_err(unreadable)?),
+            None => "nothing",
+        };
+        Err(format!("expected a JSON object, found {found}"))
+    }
+
+    /// Reads what AWS wrote around a request: what is no object has no fields, and
+    /// of a field that is given twice the first counts.
+    pub(super) fn read_leniently(value: &'a RawValue) -> Self {
+        serde_json::from_str(value.get()).unwrap_or_default()
+    }
+
+    /// Returns the object, if no known field is given twice.
+    pub(super) fn check(self) -> Result<Self, String> {
+        match self.duplicate {
+            Some(field) => Err(format!("expected a JSON object: duplicate field `{field}`")),
+            None => Ok(self),
+        }
+    }
+
+    /// Returns a field, one of [`FIELDS`].
+    pub(super) fn get(&self, name: &str) -> Field<'a> {
+        let mut fields = self.fields.iter();
+        Field(
+            fields
+                .find(|(known, _)| *known == name)
+                .map(|(_, value)| *value),
+        )
+    }
+
+    /// Returns whether one of these fields is there.
+    pub(super) fn has_any(&self, names: &[&str]) -> bool {
+        names.iter().any(|name| self.get(name).is_present())
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields<'a>(Object<'a>);
+
+        impl<'de: 'a, 'a> Visitor<'de> for Fields<'a> {
+            type Value = Object<'a>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Object<'a>, M::Error> {
+                let Self(mut object) = self;
+                while let Some(Text(name)) = map.next_key()? {
+                    let Some(known) = FIELDS.into_iter().find(|known| *known == name) else {
+                        map.next_value::<IgnoredAny>()?;
+                        let plain = name.replace(['_', '-'], "");
+                        let has_room = object.misspelt_flags.len() < LISTED;
+                        if has_room && FLAGS.iter().any(|flag| flag.eq_ignore_ascii_case(&plain)) {
+                            object.misspelt_flags.push(name.into_owned());
+                        }
+                        continue;
+                    };
+                    let value = map.next_value()?;
+                    if object.get(known).is_present() {
+                        object.duplicate = Some(known);
+                    } else {
+                        object.fields.push((known, value));
+                    }
+                }
+                Ok(object)
+            }
+        }
+
+        deserializer.deserialize_map(Fields(Self::default()))
+    }
 }
 
 /// Reads an array, if `value` is one.
@@ -48,12 +172,6 @@ pub(super) fn kind(value: &RawValue) -> &'static str {
 /// A field of an object. `null` is a value, unlike in an `Option`.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Field<'a>(Option<&'a RawValue>);
-
-impl<'de: 'a, 'a> Deserialize<'de> for Field<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        <&RawValue>::deserialize(deserializer).map(|value| Self(Some(value)))
-    }
-}
 
 impl<'a> Field<'a> {
     /// Returns the value, if the field is there.
@@ -103,48 +221,12 @@ impl<'a> Field<'a> {
 #[derive(Debug, Deserialize)]
 pub(super) struct Text<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
 
-/// The known fields of a request, an event and an envelope.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase", bound(deserialize = "'de: 'a"))]
-pub(super) struct Object<'a> {
-    // request
-    pub(super) project_id: Field<'a>,
-    pub(super) asset_ids: Field<'a>,
-    pub(super) client_token: Field<'a>,
-    #[serde(rename = "sitewiseDisassociatorPart")]
-    pub(super) part: Field<'a>,
-    // EventBridge event
-    #[serde(rename = "detail-type")]
-    pub(super) detail_type: Field<'a>,
-    pub(super) source: Field<'a>,
-    pub(super) id: Field<'a>,
-    pub(super) detail: Field<'a>,
-    // SNS notification
-    #[serde(rename = "TopicArn")]
-    pub(super) topic_arn: Field<'a>,
-    #[serde(rename = "MessageId")]
-    pub(super) message_id: Field<'a>,
-    #[serde(rename = "Message")]
-    pub(super) message: Field<'a>,
-    // SQS or SNS event
-    #[serde(rename = "Records")]
-    pub(super) records: Field<'a>,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[derive(Debug, Default, Deserialize)]
-    #[serde(default, bound(deserialize = "'de: 'a"))]
-    struct Example<'a> {
-        a: Field<'a>,
-        b: Field<'a>,
-        c: Field<'a>,
-    }
-
     fn refusal(text: &str) -> String {
-        object::<Example<'_>>(text).expect_err(text)
+        Object::read(text).expect_err(text)
     }
 
     #[test]
@@ -181,21 +263,38 @@ mod tests {
 
     #[test]
     fn a_known_field_given_twice_is_refused_and_an_unknown_one_ignored() {
+        let twice = r#"{"id":1,"body":2,"\u0069d":3}"#;
         assert_eq!(
-            refusal(r#"{"a":1,"b":2,"\u0061":3}"#),
-            "expected a JSON object: duplicate field `a` at line 1 column 21"
+            refusal(twice),
+            "expected a JSON object: duplicate field `id`"
         );
-        let example: Example<'_> = object(r#"{"x":1,"a":null,"x":2,"b":[{}]}"#).expect("an object");
-        assert_eq!(example.a.value().map(RawValue::get), Some("null"));
-        assert_eq!(example.b.value().map(RawValue::get), Some("[{}]"));
-        assert!(!example.c.is_present());
+        let twice = RawValue::from_string(twice.to_owned()).expect("JSON");
+        let lenient = Object::read_leniently(&twice);
+        assert_eq!(lenient.get("id").value().map(RawValue::get), Some("1"));
+        let text = r#"{"x":1,"id":null,"x":2,"body":[{}]}"#;
+        let object = Object::read(text).expect("an object");
+        assert_eq!(object.get("id").value().map(RawValue::get), Some("null"));
+        assert_eq!(object.get("body").value().map(RawValue::get), Some("[{}]"));
+        assert!(!object.has_any(&["source", "x"]));
+    }
+
+    #[test]
+    fn names_that_are_nearly_a_flags_are_kept() {
+        let text = r#"{"dryRun":true,"dry_run":1,"DRYRUN":2,"all-\u0061ssets":3,
+            "allprojects":4,"dryRuns":5,"ALL_ASSET":6}"#;
+        let object = Object::read(text).expect("an object");
+        let expected = ["dry_run", "DRYRUN", "all-assets", "allprojects"];
+        assert_eq!(object.misspelt_flags, expected);
     }
 
     #[test]
     fn nesting_is_read_to_any_depth() {
         let deep = format!("{}{}", "[".repeat(200_000), "]".repeat(200_000));
-        let text = format!(r#"{{"a":{deep},"x":{deep}}}"#);
-        let example: Example<'_> = object(&text).expect("an object");
-        assert_eq!(example.a.value().map(RawValue::get), Some(deep.as_str()));
+        let text = format!(r#"{{"id":{deep},"x":{deep}}}"#);
+        let object = Object::read(&text).expect("an object");
+        assert_eq!(
+            object.get("id").value().map(RawValue::get),
+            Some(deep.as_str())
+        );
     }
 }

@@ -6,11 +6,8 @@ use std::collections::HashSet;
 use serde_json::value::RawValue;
 use thiserror::Error;
 
-use super::id::{AssetId, ClientToken, InvalidId, PortalId, ProjectId};
-use super::json::{self, Field, Object, Text};
-
-/// Elements of the wrong kind that a message lists before it only counts them.
-const LISTED_ELEMENTS: usize = 20;
+use super::id::{AssetId, ClientToken, InvalidId, PortalId, ProjectId, excerpt};
+use super::json::{self, Field, LISTED, Object, Text};
 
 /// A valid request.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -59,40 +56,33 @@ impl Request {
     /// asset id that the pattern refuses is no error of the request: it ends
     /// up in [`NamedAssets::invalid`].
     pub fn parse(text: &str) -> Result<Self, InvalidRequest> {
-        Self::from_object(&json::object(text)?)
+        Self::from_object(&Object::read(text)?)
     }
 
     /// Reads a request from an object; see [`Request::parse`].
     pub(super) fn from_object(object: &Object<'_>) -> Result<Self, InvalidRequest> {
-        let client_token = match object.client_token.kind() {
-            None | Some("null") => Ok(None),
-            Some(_) => object.client_token.parse().map(Some),
+        let mut problems = Problems(Vec::new());
+        let scope = problems.scope(object);
+        let client_token = object.get("clientToken");
+        let client_token = match client_token.kind() {
+            None | Some("null") => None,
+            Some(_) => problems.check("clientToken", client_token.parse::<ClientToken>()),
         };
-        match (
-            object.project_id.parse(),
-            asset_texts(object.asset_ids),
-            client_token,
-        ) {
-            (Ok(project), Ok(texts), Ok(client_token)) => Ok(Self {
-                scope: Scope::Assets(NamedAssets::new(project, texts)),
+        let dry_run = problems.flag(object, "dryRun");
+        for name in &object.misspelt_flags {
+            problems.add(&excerpt(name), "expected dryRun, allAssets or allProjects");
+        }
+        match scope {
+            Some(scope) if problems.0.is_empty() => Ok(Self {
+                is_part: is_part(object, client_token.as_ref()),
+                scope,
                 client_token,
-                dry_run: false,
-                is_part: object.part.kind() == Some("an object"),
+                dry_run,
             }),
-            (project, texts, client_token) => {
-                let problems = [
-                    ("projectId", project.err()),
-                    ("assetIds", texts.err()),
-                    ("clientToken", client_token.err()),
-                ];
-                let problems = problems
-                    .into_iter()
-                    .filter_map(|(field, problem)| Some(format!("{field}: {}", problem?)));
-                Err(InvalidRequest {
-                    project: object.project_id.text().ok().map(Cow::into_owned),
-                    problems: problems.collect::<Vec<_>>().join("; "),
-                })
-            }
+            _ => Err(InvalidRequest {
+                project: object.get("projectId").text().ok().map(Cow::into_owned),
+                problems: problems.0.join("; "),
+            }),
         }
     }
 
@@ -135,6 +125,77 @@ impl NamedAssets {
     }
 }
 
+/// What is wrong with a request.
+struct Problems(Vec<String>);
+
+impl Problems {
+    fn add(&mut self, field: &str, problem: &str) {
+        self.0.push(format!("{field}: {problem}"));
+    }
+
+    /// Returns a field's value, or notes what is wrong with it.
+    fn check<T>(&mut self, field: &str, value: Result<T, String>) -> Option<T> {
+        value.map_err(|problem| self.add(field, &problem)).ok()
+    }
+
+    /// Returns whether a flag is set.
+    fn flag(&mut self, object: &Object<'_>, name: &str) -> bool {
+        let field = object.get(name);
+        let value = match field.value().map(RawValue::get) {
+            None | Some("false") => Ok(false),
+            Some("true") => Ok(true),
+            Some(_) => Err(field.expected("a boolean")),
+        };
+        self.check(name, value).unwrap_or_default()
+    }
+
+    /// Reads what a request is for: exactly one of the three forms.
+    fn scope(&mut self, object: &Object<'_>) -> Option<Scope> {
+        let all_assets = self.flag(object, "allAssets");
+        let all_projects = self.flag(object, "allProjects");
+        let portal = object.get("portalId");
+        let names_assets = object.get("assetIds").is_present();
+        let names_project = object.get("projectId").is_present();
+        if all_projects || (portal.is_present() && !names_project && !names_assets) {
+            if !all_projects {
+                self.add(
+                    "allProjects",
+                    "expected true beside portalId without projectId",
+                );
+            }
+            if names_project || names_assets || all_assets {
+                let problem = "expected no projectId, assetIds or allAssets beside it";
+                self.add("allProjects", problem);
+            }
+            return self.check("portalId", portal.parse()).map(Scope::Portal);
+        }
+        let project = self.check("projectId", object.get("projectId").parse());
+        if all_assets {
+            if names_assets {
+                self.add("allAssets", "expected no assetIds beside it");
+            }
+            return project.map(Scope::Project);
+        }
+        let texts = self.check("assetIds", asset_texts(object.get("assetIds")));
+        Some(Scope::Assets(NamedAssets::new(project?, texts?)))
+    }
+}
+
+/// Returns whether this function cut the request from a larger one. A sender's own
+/// field of the marker's name changes nothing, unless it has all of the marker.
+fn is_part(object: &Object<'_>, token: Option<&ClientToken>) -> bool {
+    let marker = object.get("sitewiseDisassociatorPart").value();
+    let marker = marker.map(Object::read_leniently).unwrap_or_default();
+    let is_count = |name| {
+        let value = marker.get(name).value().map(RawValue::get);
+        value.is_some_and(|value| value.parse().is_ok_and(|count: u32| count > 0))
+    };
+    marker.get("of").text().is_ok()
+        && is_count("number")
+        && is_count("count")
+        && token.is_some_and(ClientToken::is_derived)
+}
+
 /// Reads the elements of `assetIds`.
 fn asset_texts(field: Field<'_>) -> Result<Vec<Text<'_>>, String> {
     let array = (field
@@ -155,7 +216,7 @@ fn wrong_elements(array: &RawValue) -> Option<String> {
     let mut wrong = (elements.iter().enumerate())
         .map(|(position, element)| (position, json::kind(element)))
         .filter(|(_, kind)| *kind != "a string");
-    let listed: Vec<String> = (wrong.by_ref().take(LISTED_ELEMENTS))
+    let listed: Vec<String> = (wrong.by_ref().take(LISTED))
         .map(|(position, kind)| format!("found {kind} at [{position}]"))
         .collect();
     let listed = (!listed.is_empty()).then(|| listed.join(", "))?;
