@@ -37,6 +37,12 @@ pub const ENTRY_PAUSE: Duration = Duration::from_millis(100);
 /// token.
 pub const SDK_ATTEMPTS: u32 = 3;
 
+/// The longest pause before one of the SDK's attempts, also where the service asks
+/// for a longer one in `x-amz-retry-after`: with the SDK's own limit, 20 seconds,
+/// one such response would use up an invocation. No pause that the SDK chooses
+/// itself between three attempts is longer than two seconds.
+const LONGEST_BACKOFF: Duration = Duration::from_secs(2);
+
 /// Most idle connections kept to one host. They may all be dead when a process
 /// thaws, and each may then cost a retry: fewer than a full quota has.
 pub const MOST_IDLE_CONNECTIONS: usize = 32;
@@ -81,7 +87,9 @@ pub(crate) fn with_retries(config: &SdkConfig, timeouts: &Timeouts) -> SdkConfig
         .operation_attempt_timeout(timeouts.attempt)
         .operation_timeout(timeouts.operation)
         .build();
-    let retries = RetryConfig::standard().with_max_attempts(SDK_ATTEMPTS);
+    let retries = RetryConfig::standard()
+        .with_max_attempts(SDK_ATTEMPTS)
+        .with_max_backoff(LONGEST_BACKOFF);
     config
         .to_builder()
         .retry_config(retries)

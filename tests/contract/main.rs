@@ -23,6 +23,7 @@ mod pace;
 mod panics;
 mod reads;
 mod requests;
+mod retries;
 mod samples;
 mod stored;
 mod upstream;
