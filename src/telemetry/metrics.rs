@@ -16,6 +16,7 @@ use crate::output::response::Counts;
 const MOST_VALUES: usize = 100;
 
 const CALL_LATENCY: &str = "CallLatency";
+const OLDEST_MESSAGE_AGE: &str = "OldestMessageAge";
 
 /// The metrics of one invocation. A message that is redelivered counts again.
 #[derive(Clone, Debug, Default)]
@@ -26,6 +27,12 @@ pub struct Metrics {
     pub redelivered: usize,
     /// the assets, by outcome
     pub assets: Counts,
+    /// requests without an outcome whose assets are not known, so that `assets`
+    /// cannot count them
+    pub requests_unfinished: usize,
+    /// the age of the oldest record that stays in its queue, by its
+    /// `SentTimestamp`
+    pub oldest_message_age: Option<Duration>,
     /// the requests to SiteWise
     pub requests: RequestCounts,
     /// dead letters stored
@@ -49,7 +56,15 @@ impl Metrics {
             let metric = json!({"Name": name, "Unit": "Count"});
             (metric, (name.to_owned(), json!(value)))
         });
-        let first = first.chain(latencies.next().map(latency)).unzip();
+        let age = self.oldest_message_age.map(|age| {
+            let metric = json!({"Name": OLDEST_MESSAGE_AGE, "Unit": "Seconds"});
+            (
+                metric,
+                (OLDEST_MESSAGE_AGE.to_owned(), json!(age.as_secs())),
+            )
+        });
+        let first = first.chain(age).chain(latencies.next().map(latency));
+        let first = first.unzip();
         let others = latencies.map(|latencies| [latency(latencies)].into_iter().unzip());
         std::iter::once(first)
             .chain(others)
@@ -82,6 +97,7 @@ impl Metrics {
             ("AssetsRejected", assets.rejected),
             ("AssetsUnfinished", assets.unfinished),
             ("AssetsQueued", assets.queued),
+            ("RequestsUnfinished", self.requests_unfinished),
             ("Calls", self.requests.calls),
             ("Reads", self.requests.reads),
             ("ThrottledCalls", self.requests.throttled),
@@ -123,6 +139,8 @@ mod tests {
                 unfinished: 2,
                 queued: 1,
             },
+            requests_unfinished: 6,
+            oldest_message_age: Some(Duration::from_millis(345_999)),
             requests: RequestCounts {
                 calls: 5,
                 reads: 13,
@@ -148,12 +166,12 @@ mod tests {
     }
 
     #[test]
-    fn a_warm_invocation_without_calls_has_neither_cold_start_nor_latency() {
+    fn what_an_invocation_does_not_have_is_not_in_its_document() {
         let documents = Metrics::default().documents(Some("Decommissioning"), now());
         assert_eq!(documents.len(), 1);
         let text = Value::from(documents).to_string();
         assert!(text.contains("Calls"), "{text}");
-        for absent in ["ColdStart", CALL_LATENCY] {
+        for absent in ["ColdStart", CALL_LATENCY, OLDEST_MESSAGE_AGE] {
             assert!(!text.contains(absent), "{text}");
         }
     }

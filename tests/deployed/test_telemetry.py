@@ -70,7 +70,7 @@ METRICS_DOCUMENT = {
                                     "additionalProperties": False,
                                     "properties": {
                                         "Name": {"type": "string", "minLength": 1},
-                                        "Unit": {"enum": ["Count", "Milliseconds"]},
+                                        "Unit": {"enum": ["Count", "Milliseconds", "Seconds"]},
                                         "StorageResolution": {"enum": [1, 60]},
                                     },
                                 },
