@@ -13,7 +13,6 @@ use std::time::SystemTime;
 use aws_smithy_types::DateTime;
 use aws_smithy_types::date_time::Format;
 use serde::Serialize;
-use serde_json::{Map, Value};
 use tracing::field::{Empty, Field, Visit, display};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Span, Subscriber};
@@ -26,10 +25,14 @@ use uuid::Uuid;
 
 use super::levels::{INVOCATION, METRICS, is_allowed};
 use super::metrics::Metrics;
-use crate::input::id::ProjectId;
+use crate::input::id::{AssetId, ProjectId};
 use crate::input::received::Received;
 use crate::outcome::Failure;
 use crate::settle::Settlement;
+
+/// Most message ids in an audit line. With 100 assets it is 200 KB long; CloudWatch
+/// Logs takes 256 KB.
+const MOST_MESSAGE_IDS: usize = 5_000;
 
 /// The configuration of the log.
 #[derive(Debug)]
@@ -57,18 +60,26 @@ impl Default for TelemetryConfig {
 /// From here on a panic is logged by its location alone: its text may quote the
 /// event.
 pub fn init(config: TelemetryConfig) {
-    tracing_subscriber::registry()
-        .with(JsonLines {
-            service: config.service,
-            metrics_level: config.metrics_level,
-        })
-        .with(config.filter)
-        .with(filter_fn(is_allowed))
-        .init();
+    subscriber(config, |line| {
+        // A log that cannot be written is no reason to fail what was done.
+        let _ = io::stdout().write_all(line);
+    })
+    .init();
     std::panic::set_hook(Box::new(|panic| {
         let location = panic.location().map(display);
         tracing::error!(location, "the function panicked");
     }));
+}
+
+fn subscriber(config: TelemetryConfig, write: fn(&[u8])) -> impl Subscriber + Send + Sync {
+    tracing_subscriber::registry()
+        .with(JsonLines {
+            service: config.service,
+            metrics_level: config.metrics_level,
+            write,
+        })
+        .with(config.filter)
+        .with(filter_fn(is_allowed))
 }
 
 /// Makes the span of an invocation. The lines within it have its fields.
@@ -121,9 +132,91 @@ pub fn log_results(settlements: &[Settlement<'_>], metrics: &Metrics, namespace:
     }
     let project_id = only_project(settlements).map(display);
     for document in metrics.documents(namespace, SystemTime::now()) {
-        let metrics = serde_json::to_vec(&document).unwrap_or_default();
-        tracing::info!(target: METRICS, project_id, metrics = &metrics[..], "event processed");
+        let members = object(&document);
+        tracing::info!(target: METRICS, project_id, members = &members[..], "event processed");
     }
+}
+
+/// Logs which assets an accepted call has disassociated: those that it named and
+/// the response did not. `listed` is whether a list read in this invocation had
+/// them before the call.
+pub fn log_disassociated<'a>(
+    project: ProjectId,
+    assets: &[AssetId],
+    listed: bool,
+    message_ids: impl Iterator<Item = &'a str>,
+) {
+    // Nothing is made where the level is off.
+    tracing::info!(
+        members = &audit(project, assets, listed, message_ids)[..],
+        "assets disassociated"
+    );
+}
+
+/// Logs which assets were absent; see [`log_disassociated`].
+pub fn log_absent<'a>(
+    project: ProjectId,
+    assets: &[AssetId],
+    listed: bool,
+    message_ids: impl Iterator<Item = &'a str>,
+) {
+    tracing::info!(
+        members = &audit(project, assets, listed, message_ids)[..],
+        "assets absent"
+    );
+}
+
+fn audit<'a>(
+    project: ProjectId,
+    assets: &[AssetId],
+    listed: bool,
+    message_ids: impl Iterator<Item = &'a str>,
+) -> Vec<u8> {
+    #[derive(Serialize)]
+    struct Audit {
+        project_id: Uuid,
+        asset_ids: Vec<Uuid>,
+        listed: bool,
+        message_ids: Vec<Uuid>,
+    }
+    let asset_ids = assets.iter().map(|id| Uuid::from_bytes(*id.as_bytes()));
+    let message_ids = message_ids.filter_map(|id| id.parse().ok());
+    object(&Audit {
+        project_id: Uuid::from_bytes(*project.as_bytes()),
+        asset_ids: asset_ids.collect(),
+        listed,
+        message_ids: message_ids.take(MOST_MESSAGE_IDS).collect(),
+    })
+}
+
+/// What a dry run found, in assets.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DryRunCounts {
+    /// all that it was about
+    pub requested: usize,
+    /// those that the project lists
+    pub would_disassociate: usize,
+    /// those that the project does not list
+    pub absent: usize,
+    /// those that no call would name
+    pub rejected: usize,
+}
+
+/// Logs the result of a dry run, which nothing else tells where it came over SQS.
+pub fn log_dry_run(
+    project_id: Option<&dyn fmt::Display>,
+    portal_id: Option<&dyn fmt::Display>,
+    counts: DryRunCounts,
+) {
+    tracing::info!(
+        project_id = project_id.map(display),
+        portal_id = portal_id.map(display),
+        requested = counts.requested,
+        would_disassociate = counts.would_disassociate,
+        absent = counts.absent,
+        rejected = counts.rejected,
+        "dry run"
+    );
 }
 
 /// Logs that an invocation fails as a whole. `reason` must not quote the event.
@@ -156,21 +249,11 @@ fn only_project(settlements: &[Settlement<'_>]) -> Option<ProjectId> {
     is_only.then_some(first)
 }
 
-/// Writes each event as a line to standard output.
+/// Writes each event as a line.
 struct JsonLines {
     service: String,
     metrics_level: &'static str,
-}
-
-#[derive(Serialize)]
-struct Line<'a> {
-    level: &'a str,
-    message: Value,
-    /// In RFC 3339's form, which Lambda's own filter requires.
-    timestamp: Option<String>,
-    service: &'a str,
-    #[serde(flatten)]
-    fields: Fields,
+    write: fn(&[u8]),
 }
 
 impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for JsonLines {
@@ -178,81 +261,217 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for JsonLines {
         if attributes.metadata().target() == INVOCATION
             && let Some(span) = context.span(id)
         {
-            let mut fields = Fields::default();
-            attributes.record(&mut fields);
-            span.extensions_mut().insert(fields);
+            let mut members = Members::default();
+            attributes.record(&mut members);
+            span.extensions_mut().insert(members);
         }
     }
 
     fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
         if let Some(span) = context.span(id)
-            && let Some(fields) = span.extensions_mut().get_mut::<Fields>()
+            && let Some(members) = span.extensions_mut().get_mut::<Members>()
         {
-            values.record(fields);
+            values.record(members);
         }
     }
 
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
-        let mut fields = Fields::default();
+        let level = match event.metadata().target() {
+            METRICS => self.metrics_level,
+            _ => event.metadata().level().as_str(),
+        };
+        let timestamp = DateTime::from(SystemTime::now()).fmt(Format::DateTime);
+        let mut members = Members::default();
+        members.put("level", level);
+        // In RFC 3339's form, which Lambda's own filter requires.
+        members.put("timestamp", timestamp.ok());
+        members.put("service", &self.service);
         for span in context.event_scope(event).into_iter().flatten() {
-            if let Some(invocation) = span.extensions().get::<Fields>() {
-                fields = invocation.clone();
+            if let Some(invocation) = span.extensions().get::<Members>() {
+                members.0.extend_from_slice(&invocation.0);
             }
         }
-        event.record(&mut fields);
-        if let Some(Value::Object(metrics)) = fields.0.remove("metrics") {
-            fields.0.extend(metrics);
-        }
-        let line = Line {
-            level: match event.metadata().target() {
-                METRICS => self.metrics_level,
-                _ => event.metadata().level().as_str(),
-            },
-            message: fields.0.remove("message").unwrap_or_default(),
-            timestamp: DateTime::from(SystemTime::now()).fmt(Format::DateTime).ok(),
-            service: &self.service,
-            fields,
-        };
-        if let Ok(mut line) = serde_json::to_vec(&line) {
-            line.push(b'\n');
-            // A log that cannot be written is no reason to fail what was done.
-            let _ = io::stdout().write_all(&line);
-        }
+        event.record(&mut members);
+        let mut line = members.0;
+        line[0] = b'{';
+        line.extend_from_slice(b"}\n");
+        (self.write)(&line);
     }
 }
 
-/// The fields of an event or a span. Bytes are JSON.
-#[derive(Clone, Default, Serialize)]
-struct Fields(Map<String, Value>);
+/// Returns a value as a JSON object, for an event's field of bytes: its members
+/// become the line's.
+fn object(value: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).unwrap_or_default()
+}
 
-impl Fields {
-    fn put(&mut self, field: &Field, value: impl Into<Value>) {
-        self.0.insert(field.name().to_owned(), value.into());
+/// The members of a JSON object, each after a comma.
+#[derive(Default)]
+struct Members(Vec<u8>);
+
+impl Members {
+    fn put(&mut self, name: &str, value: impl Serialize) {
+        let value = serde_json::to_vec(&value).unwrap_or_else(|_| b"null".to_vec());
+        self.0.extend_from_slice(format!(",\"{name}\":").as_bytes());
+        self.0.extend_from_slice(&value);
     }
 }
 
-impl Visit for Fields {
+impl Visit for Members {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.put(field, format!("{value:?}"));
+        self.put(field.name(), format_args!("{value:?}"));
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.put(field, value);
+        self.put(field.name(), value);
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.put(field, value);
+        self.put(field.name(), value);
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.put(field, value);
+        self.put(field.name(), value);
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.put(field, value);
+        self.put(field.name(), value);
     }
 
-    fn record_bytes(&mut self, field: &Field, value: &[u8]) {
-        self.put(field, serde_json::from_slice::<Value>(value).ok());
+    /// Takes the members of an [`object`].
+    fn record_bytes(&mut self, _: &Field, value: &[u8]) {
+        if let [b'{', members @ .., b'}'] = value {
+            self.0.push(b',');
+            self.0.extend_from_slice(members);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::levels::with_required;
+    use serde_json::{Value, json};
+    use std::cell::RefCell;
+    use std::iter;
+
+    thread_local! {
+        static WRITTEN: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    }
+
+    const PROJECT: &str = "aaaaaaaa-0000-4000-8000-000000000001";
+    const ASSET: &str = "bbbbbbbb-0000-4000-8000-000000000001";
+    const MESSAGE: &str = "cccccccc-0000-4000-8000-000000000001";
+
+    /// Returns what is logged in an invocation at a level.
+    fn written(filter: LevelFilter, log: impl FnOnce()) -> String {
+        let config = TelemetryConfig {
+            filter: with_required(Targets::new().with_default(filter), false),
+            ..TelemetryConfig::default()
+        };
+        let subscriber = subscriber(config, |line| {
+            WRITTEN.with_borrow_mut(|written| written.extend_from_slice(line));
+        });
+        tracing::subscriber::with_default(subscriber, || {
+            invocation_span("request-1", None, false).in_scope(log);
+        });
+        String::from_utf8(WRITTEN.take()).expect("text")
+    }
+
+    /// Returns the one line that is logged at level INFO, without its timestamp.
+    fn line(log: impl FnOnce()) -> Value {
+        let written = written(LevelFilter::INFO, log);
+        let mut line: Value = serde_json::from_str(&written).expect("one JSON line");
+        let timestamp = line
+            .as_object_mut()
+            .and_then(|line| line.remove("timestamp"));
+        assert!(timestamp.is_some_and(|timestamp| timestamp.is_string()));
+        line
+    }
+
+    fn project() -> ProjectId {
+        PROJECT.parse().expect("an id")
+    }
+
+    fn asset() -> AssetId {
+        ASSET.parse().expect("an id")
+    }
+
+    #[test]
+    fn audit_lines_name_project_assets_and_messages_but_no_text_of_a_sender() {
+        let messages = || [MESSAGE, "canary"].into_iter();
+        let audit = |message: &str, listed: bool| {
+            json!({
+                "level": "INFO",
+                "message": message,
+                "service": "sitewise-disassociator",
+                "function_request_id": "request-1",
+                "cold_start": false,
+                "project_id": PROJECT,
+                "asset_ids": [ASSET],
+                "listed": listed,
+                "message_ids": [MESSAGE],
+            })
+        };
+        let disassociated = line(|| log_disassociated(project(), &[asset()], true, messages()));
+        assert_eq!(disassociated, audit("assets disassociated", true));
+        let absent = line(|| log_absent(project(), &[asset()], false, messages()));
+        assert_eq!(absent, audit("assets absent", false));
+    }
+
+    #[test]
+    fn the_longest_audit_line_is_a_line_for_cloudwatch() {
+        let written = written(LevelFilter::INFO, || {
+            log_disassociated(project(), &[asset(); 100], false, iter::repeat(MESSAGE));
+        });
+        assert!(written.len() < 256 * 1024, "{}", written.len());
+        assert!(serde_json::from_str::<Value>(&written).is_ok());
+    }
+
+    #[test]
+    fn an_audit_line_that_is_not_logged_costs_nothing() {
+        let written = written(LevelFilter::WARN, || {
+            let messages = iter::from_fn(|| unreachable!("the ids are not asked for"));
+            log_disassociated(project(), &[asset()], true, messages);
+        });
+        assert_eq!(written, "");
+    }
+
+    #[test]
+    fn a_dry_run_is_logged_with_its_counts() {
+        let counts = DryRunCounts {
+            requested: 10,
+            would_disassociate: 5,
+            absent: 3,
+            rejected: 2,
+        };
+        let logged = line(|| log_dry_run(Some(&PROJECT), None, counts));
+        let expected = json!({
+            "level": "INFO",
+            "message": "dry run",
+            "service": "sitewise-disassociator",
+            "function_request_id": "request-1",
+            "cold_start": false,
+            "project_id": PROJECT,
+            "requested": 10,
+            "would_disassociate": 5,
+            "absent": 3,
+            "rejected": 2,
+        });
+        assert_eq!(logged, expected);
+        let of_portal = line(|| log_dry_run(None, Some(&PROJECT), counts));
+        assert_eq!(of_portal["portal_id"], PROJECT);
+    }
+
+    #[test]
+    fn no_other_crate_logs_below_info() {
+        let written = written(LevelFilter::TRACE, || {
+            tracing::trace!(target: "lambda_runtime::requests", body = "canary");
+            tracing::debug!(target: "hyper::proto", "canary");
+            tracing::error!(target: "lambda_runtime::layers::panic", "canary");
+            tracing::trace!("our own");
+        });
+        assert!(!written.contains("canary"), "{written}");
+        assert!(written.contains("our own"), "{written}");
     }
 }
