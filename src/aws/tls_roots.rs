@@ -22,10 +22,6 @@ const AMAZON: [&str; 5] = [
     include_str!("tls_roots/starfield-services-root-ca-g2.pem"),
 ];
 
-/// The beginnings of the names of Regions in the partition `aws` (`regionRegex`
-/// in the SDK's `partitions.json`).
-const REGION_PREFIXES: [&str; 9] = ["us", "eu", "ap", "sa", "ca", "me", "af", "il", "mx"];
-
 /// The root certificates that TLS trusts, and no others, as PEM.
 #[derive(Debug, Eq, PartialEq)]
 pub struct TlsRoots(String);
@@ -64,20 +60,14 @@ impl TlsRoots {
     }
 }
 
-/// Returns whether AWS's endpoints in a Region are known to chain to Amazon's
-/// roots.
+/// Returns whether AWS's endpoints in a Region chain to Amazon's roots ("How to
+/// Prepare for AWS's Move to Its Own Certificate Authority", AWS Security Blog).
 ///
-/// This is known of the partitions `aws` and `aws-us-gov` ("How to Prepare for
-/// AWS's Move to Its Own Certificate Authority", AWS Security Blog). The
-/// isolated partitions have their own authorities (botocore issue 2611), the
-/// European Sovereign Cloud will have some (Amazon Trust Services' repository),
-/// and nothing was found about China.
+/// Partitions of which this is not known: the isolated ones have their own
+/// authorities (botocore issue 2611), the European Sovereign Cloud will have some
+/// (Amazon Trust Services' repository), and nothing was found about China.
 pub fn have_amazon_roots(region: &str) -> bool {
-    match region.split('-').collect::<Vec<_>>()[..] {
-        [prefix, _, _] => REGION_PREFIXES.contains(&prefix),
-        ["us", "gov", _, _] => true,
-        _ => false,
-    }
+    !region.starts_with("cn-") && !region.starts_with("eusc-") && !region.contains("-iso")
 }
 
 /// Drops certificates that cannot be roots: bundles may have some, and the SDK
@@ -156,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn regions_of_aws_and_govcloud_have_amazons_roots() {
+    fn all_regions_but_those_of_other_partitions_have_amazons_roots() {
         for region in [
             "us-east-1",
             "eu-central-1",
@@ -173,10 +163,6 @@ mod tests {
             "us-isob-east-1",
             "eu-isoe-west-1",
             "us-isof-south-1",
-            "xx-new-1",
-            "us-east",
-            "local",
-            "",
         ] {
             assert!(!have_amazon_roots(region), "{region}");
         }
