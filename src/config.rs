@@ -74,6 +74,9 @@ pub struct Config {
     pub function: FunctionConfig,
     /// The Region that the environment names.
     pub region: Option<String>,
+    /// The variables whose queue is in another Region, and that Region. The SDK
+    /// looks for the queue in the function's own, so that nothing can be stored.
+    pub queues_elsewhere: Vec<(&'static str, String)>,
     /// Whether the environment has credentials, as Lambda's does. They take
     /// precedence, so the SDK need not prepare its other sources, which costs time
     /// at the cold start.
@@ -116,7 +119,7 @@ impl Config {
             let work_queue_url = url(value)?;
             match &dead_letter_queue_url {
                 None => Err(format!("{DEAD_LETTER_QUEUE_URL} beside it")),
-                Some(same) if *same == work_queue_url => {
+                Some(other) if is_same_queue(other, &work_queue_url) => {
                     Err(format!("another queue than {DEAD_LETTER_QUEUE_URL}"))
                 }
                 Some(_) => Ok(work_queue_url),
@@ -128,11 +131,21 @@ impl Config {
             environment.read("POWERTOOLS_METRICS_NAMESPACE", metrics_namespace)?;
         let regions = ["AWS_REGION", "AWS_DEFAULT_REGION"];
         let region = regions.into_iter().find_map(&environment.0);
+        let queues = [
+            (DEAD_LETTER_QUEUE_URL, &dead_letter_queue_url),
+            (WORK_QUEUE_URL, &work_queue_url),
+        ];
+        let queue_regions = queues.into_iter().filter_map(|(variable, url)| {
+            let queue_region = region_of(url.as_deref()?)?;
+            (queue_region != *region.as_ref()?).then_some((variable, queue_region))
+        });
+        let queues_elsewhere = queue_regions.collect();
         let credentials = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"];
         Ok(Self {
             telemetry: environment.telemetry(metrics_namespace.is_some())?,
             tls_roots: environment.tls_roots(region.as_deref())?,
             region,
+            queues_elsewhere,
             has_credentials: credentials.into_iter().all(|variable| {
                 let value = (environment.0)(variable);
                 value.is_some_and(|value| !value.trim().is_empty())
@@ -242,6 +255,30 @@ fn url(value: &str) -> Result<String, String> {
         Ok(value.to_owned())
     } else {
         Err("a URL with http or https".to_owned())
+    }
+}
+
+/// Returns whether two URLs name one queue: the case of the host and a trailing
+/// slash make no difference.
+fn is_same_queue(one: &str, other: &str) -> bool {
+    let queue = |url: &str| {
+        let url: Uri = url.parse().ok()?;
+        let path = url.path().trim_end_matches('/').to_owned();
+        Some((url.host()?.to_ascii_lowercase(), url.port_u16(), path))
+    };
+    queue(one) == queue(other)
+}
+
+/// Returns the Region that a queue's URL has: in `sqs.REGION.amazonaws.com` and the
+/// like, or the older `REGION.queue.amazonaws.com` ("Amazon SQS endpoints and
+/// quotas", AWS General Reference).
+fn region_of(url: &str) -> Option<String> {
+    let url: Uri = url.parse().ok()?;
+    let host = url.host()?.to_ascii_lowercase();
+    match host.split('.').collect::<Vec<_>>()[..] {
+        ["sqs" | "sqs-fips", region, "amazonaws" | "api", ..]
+        | [region, "queue", "amazonaws", ..] => Some(region.to_owned()),
+        _ => None,
     }
 }
 
@@ -397,12 +434,19 @@ mod tests {
             );
         }
         let queue = "https://sqs.eu-west-1.amazonaws.com/1/one";
-        assert_eq!(
-            config(&[(DEAD_LETTER_QUEUE_URL, queue), (WORK_QUEUE_URL, queue)]).map(drop),
-            Err(format!(
-                "WORK_QUEUE_URL: expected another queue than DEAD_LETTER_QUEUE_URL, found {queue:?}"
-            ))
-        );
+        for same in [
+            queue,
+            "https://sqs.eu-west-1.amazonaws.com/1/one/",
+            "https://SQS.eu-west-1.amazonaws.com/1/one",
+        ] {
+            assert_eq!(
+                config(&[(DEAD_LETTER_QUEUE_URL, queue), (WORK_QUEUE_URL, same)]).map(drop),
+                Err(format!(
+                    "WORK_QUEUE_URL: expected another queue than DEAD_LETTER_QUEUE_URL, found \
+                     {same:?}"
+                ))
+            );
+        }
         for filter in ["a=b=c", "a=loud", "[span{field=1}]=debug"] {
             let error = config(&[("RUST_LOG", filter)])
                 .map(drop)
@@ -475,6 +519,44 @@ mod tests {
             let config = config(variables).expect("valid");
             let found = (config.region.as_deref(), config.has_credentials);
             assert_eq!(found, (region, has_credentials), "{variables:?}");
+        }
+    }
+
+    #[test]
+    fn a_queue_in_another_region_is_known_by_its_url() {
+        let dead_letters = "https://sqs.eu-west-1.amazonaws.com/1/dead";
+        for (work, elsewhere) in [
+            ("https://sqs.eu-west-1.amazonaws.com/1/work", None),
+            (
+                "https://sqs.eu-west-2.amazonaws.com/1/work",
+                Some("eu-west-2"),
+            ),
+            (
+                "https://sqs-fips.us-east-1.amazonaws.com/1/work",
+                Some("us-east-1"),
+            ),
+            (
+                "https://sqs.cn-north-1.amazonaws.com.cn/1/work",
+                Some("cn-north-1"),
+            ),
+            ("https://sqs.us-east-1.api.aws/1/work", Some("us-east-1")),
+            (
+                "https://EU-WEST-2.queue.amazonaws.com/1/work",
+                Some("eu-west-2"),
+            ),
+            ("https://eu-west-1.queue.amazonaws.com/1/work", None),
+            ("https://queue.amazonaws.com/1/work", None),
+            ("https://sqs.example.com/1/work", None),
+            ("http://127.0.0.1:9000/1/work", None),
+        ] {
+            let config = config(&[
+                ("AWS_REGION", "eu-west-1"),
+                (DEAD_LETTER_QUEUE_URL, dead_letters),
+                (WORK_QUEUE_URL, work),
+            ]);
+            let expected = elsewhere.map(|region| (WORK_QUEUE_URL, region.to_owned()));
+            let config = config.expect("valid");
+            assert_eq!(config.queues_elsewhere, Vec::from_iter(expected), "{work}");
         }
     }
 

@@ -34,6 +34,14 @@ async fn main() -> ExitCode {
     let sdk_config = sdk_config(&config).await;
     let function = Function::new(&sdk_config, config.function, SystemTime::now);
     telemetry::init(config.telemetry);
+    for (variable, queue_region) in config.queues_elsewhere {
+        tracing::warn!(
+            variable,
+            queue_region,
+            function_region = config.region,
+            "the queue is in another Region than the function, which cannot send to it"
+        );
+    }
     let mut is_cold_start = true;
     let handler = service_fn(|event| {
         let is_cold_start = std::mem::replace(&mut is_cold_start, false);

@@ -3,6 +3,7 @@
 use std::process::Command;
 
 use aws_smithy_http_client::Builder;
+use serde_json::Value;
 use simulator::{Action, Fault, Settings, Simulator};
 use sitewise_disassociator::aws::sitewise::SiteWise;
 use sitewise_disassociator::aws::sqs::{Queue, Sqs};
@@ -79,6 +80,24 @@ fn a_wrong_value_stops_the_cold_start_and_is_named() {
     }
 }
 
+#[test]
+fn a_queue_in_another_region_is_a_warning_at_the_start() {
+    let lines = cold_start([
+        ("AWS_REGION", "eu-west-1"),
+        (
+            "DEAD_LETTER_QUEUE_URL",
+            "https://sqs.eu-west-2.amazonaws.com/1/dead",
+        ),
+    ]);
+    let [warning, stopped] = lines.try_into().expect("two lines");
+    let fields = ["level", "variable", "queue_region", "function_region"];
+    assert_eq!(
+        fields.map(|field| &warning[field]),
+        ["WARN", "DEAD_LETTER_QUEUE_URL", "eu-west-2", "eu-west-1"]
+    );
+    assert_eq!(stopped["message"], "the Lambda runtime stopped");
+}
+
 /// The AWS SDK panics at these values where it reads them.
 #[test]
 fn a_retry_setting_of_the_sdk_does_not_stop_the_cold_start() {
@@ -138,8 +157,15 @@ const ROOT: &str = concat!(
     "/src/aws/tls_roots/amazon-root-ca-1.pem"
 );
 
-/// Starts the function's binary, and returns the one line that it logs.
+/// Starts the function's binary, and returns the error in the one line that it logs.
 fn cold_start_error<const N: usize>(variables: [(&str, &str); N]) -> String {
+    let [line] = cold_start(variables).try_into().expect("one line");
+    let text = |field: &str| line[field].as_str().expect("text").to_owned();
+    format!("{}: {}", text("message"), text("error"))
+}
+
+/// Starts the function's binary, and returns the lines that it logs.
+fn cold_start<const N: usize>(variables: [(&str, &str); N]) -> Vec<Value> {
     let output = Command::new(env!("CARGO_BIN_EXE_sitewise-disassociator"))
         .env_clear()
         .envs([
@@ -155,9 +181,8 @@ fn cold_start_error<const N: usize>(variables: [(&str, &str); N]) -> String {
         .output()
         .expect("the function's binary");
     assert_eq!(output.status.code(), Some(1), "{output:?}");
-    let line: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one JSON line");
-    let text = |field: &str| line[field].as_str().expect("text").to_owned();
-    format!("{}: {}", text("message"), text("error"))
+    let lines = serde_json::Deserializer::from_slice(&output.stdout).into_iter();
+    lines.collect::<Result<_, _>>().expect("JSON lines")
 }
 
 /// Creates a folder without files, and returns its path.
