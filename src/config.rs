@@ -186,7 +186,6 @@ impl<F: Fn(&'static str) -> Option<String>> Environment<F> {
     /// operator's own, which may have any authority, and for Regions whose
     /// endpoints are not known to have Amazon's.
     fn tls_roots(&self, region: Option<&str>) -> Result<TlsRoots, InvalidVariable> {
-        let expected = |reason| format!("a path to root certificates in PEM format ({reason})");
         let mut has_own_endpoint = false;
         for variable in [
             "AWS_ENDPOINT_URL",
@@ -197,23 +196,23 @@ impl<F: Fn(&'static str) -> Option<String>> Environment<F> {
             has_own_endpoint |=
                 endpoint.is_some_and(|url| url.to_ascii_lowercase().starts_with("https:"));
         }
-        let bundle = self.read(CA_BUNDLE, |file| {
-            TlsRoots::from_file(file).map_err(expected)
-        })?;
-        if let Some(roots) = bundle {
-            return Ok(roots);
-        }
-        let named = SYSTEM_ROOTS
+        let named = [CA_BUNDLE, SYSTEM_ROOTS[0], SYSTEM_ROOTS[1]]
             .into_iter()
             .find_map(|variable| Some((variable, (self.0)(variable)?)));
-        if named.is_none() && region.is_none_or(have_amazon_roots) && !has_own_endpoint {
-            return Ok(TlsRoots::amazon());
-        }
-        let (variable, value) = named.unwrap_or((SYSTEM_ROOTS[0], String::new()));
-        TlsRoots::from_system().map_err(|reason| InvalidVariable {
-            variable,
-            value,
-            expected: expected(reason),
+        let roots = match &named {
+            Some((CA_BUNDLE, file)) => TlsRoots::from_file(file),
+            None if !has_own_endpoint && region.is_none_or(have_amazon_roots) => {
+                Ok(TlsRoots::amazon())
+            }
+            _ => TlsRoots::from_system(),
+        };
+        roots.map_err(|reason| {
+            let (variable, value) = named.unwrap_or((SYSTEM_ROOTS[0], String::new()));
+            InvalidVariable {
+                variable,
+                value,
+                expected: format!("a path to root certificates in PEM format ({reason})"),
+            }
         })
     }
 

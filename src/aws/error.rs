@@ -217,28 +217,24 @@ const REFUSALS: &[&str] = &["InvalidRequestException", NOT_FOUND];
 
 const NOT_FOUND: &str = "ResourceNotFoundException";
 
-/// Codes about credentials ("Common Errors" of the AWS query and JSON
-/// protocols, and those of AWS STS).
+/// Codes about credentials, which may end with `Exception` ("Common Errors" of the
+/// AWS query and JSON protocols, and those of AWS STS).
 const DENIALS: &[&str] = &[
     "AccessDenied",
-    "AccessDeniedException",
     "AuthFailure",
     "ExpiredToken",
-    "ExpiredTokenException",
     "IncompleteSignature",
-    "IncompleteSignatureException",
     "InvalidAccessKeyId",
     "InvalidClientTokenId",
-    "InvalidSignatureException",
+    "InvalidSignature",
     "InvalidToken",
     "MissingAuthenticationToken",
-    "MissingAuthenticationTokenException",
     "NotAuthorized",
     "OptInRequired",
     "RequestExpired",
     "SignatureDoesNotMatch",
-    "UnauthorizedException",
-    "UnrecognizedClientException",
+    "Unauthorized",
+    "UnrecognizedClient",
 ];
 
 /// Classifies a response by its status and its error name together.
@@ -250,7 +246,7 @@ pub(crate) fn classify(status: u16, name: Option<&str>) -> FailureClass {
     if is_one_of(aws_runtime::retries::classifiers::THROTTLING_ERRORS) {
         return FailureClass::Throttled;
     }
-    if is_one_of(DENIALS) {
+    if name.is_some_and(|name| DENIALS.contains(&name.trim_end_matches("Exception"))) {
         return FailureClass::Denied;
     }
     match status {

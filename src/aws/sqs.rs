@@ -5,10 +5,10 @@
 //! know what a message means.
 
 use std::borrow::Cow;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::iter;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, LazyLock};
 
 use aws_config::SdkConfig;
 use aws_sdk_sqs::Client;
@@ -131,21 +131,17 @@ impl OutgoingMessage {
 /// A client for SQS, made when it is first needed: most invocations write
 /// nothing, and no cold start should wait for it. Its clones share the client.
 #[derive(Clone, Debug)]
-pub struct Sqs(Arc<(SdkConfig, OnceLock<Client>)>);
+pub struct Sqs(Arc<LazyLock<Client, Box<dyn FnOnce() -> Client + Send>>>);
 
 impl Sqs {
     /// Makes a client with the process's configuration.
     pub fn new(config: &SdkConfig) -> Self {
-        Self(Arc::new((config.clone(), OnceLock::new())))
-    }
-
-    fn client(&self) -> &Client {
-        let (config, client) = &*self.0;
-        client.get_or_init(|| {
-            let config = with_retries(config, &SQS_TIMEOUTS);
+        let config = config.clone();
+        Self(Arc::new(LazyLock::new(Box::new(move || {
+            let config = with_retries(&config, &SQS_TIMEOUTS);
             let config = aws_sdk_sqs::config::Builder::from(&config);
             Client::from_conf(config.retry_partition(quota("sqs")).build())
-        })
+        }))))
     }
 }
 
@@ -172,19 +168,15 @@ impl Queue {
     /// is stored. Nothing runs past `stop`.
     ///
     /// Each message is taken from the iterator when it is to be sent. One that is
-    /// not taken by `stop` has no result.
+    /// not begun by `stop` has no result.
     pub async fn send<T>(
         &self,
         messages: impl IntoIterator<Item = (OutgoingMessage, T)>,
         stop: Instant,
     ) -> Vec<(T, Result<(), Failure>)> {
         let concurrency = if self.is_fifo() { 1 } else { CONCURRENCY };
-        let mut batches = batches(messages);
-        let in_time = || {
-            let is_in_time = Instant::now() < stop;
-            is_in_time.then(|| batches.next()).flatten()
-        };
-        let sent: Vec<_> = stream::iter(iter::from_fn(in_time))
+        let in_time = batches(messages).take_while(|_| Instant::now() < stop);
+        let sent: Vec<_> = stream::iter(in_time)
             .map(|batch| async move {
                 let (messages, values): (Vec<OutgoingMessage>, Vec<T>) = batch.into_iter().unzip();
                 let send = AssertUnwindSafe(self.send_batch(&messages, stop));
@@ -268,7 +260,7 @@ impl Queue {
         let entries = indices.iter().map(|id| self.entry(*id, &messages[*id]));
         let call = self
             .sqs
-            .client()
+            .0
             .send_message_batch()
             .queue_url(&self.url)
             .set_entries(Some(entries.collect()))
@@ -336,18 +328,10 @@ fn batches<T>(
 ///
 /// An escape has JSON's form, so that a JSON text keeps its meaning.
 pub fn escape_refused(text: String) -> String {
-    if !text.contains(is_refused) {
-        return text;
-    }
-    let mut escaped = String::with_capacity(text.len() + 16);
-    for character in text.chars() {
-        if is_refused(character) {
-            escaped.push_str(&format!("\\u{:04x}", u32::from(character)));
-        } else {
-            escaped.push(character);
-        }
-    }
-    escaped
+    let refused: BTreeSet<char> = text.chars().filter(|one| is_refused(*one)).collect();
+    refused.into_iter().fold(text, |text, character| {
+        text.replace(character, &format!("\\u{:04x}", u32::from(character)))
+    })
 }
 
 fn is_refused(character: char) -> bool {

@@ -294,13 +294,147 @@ mod tests {
     fn a_field_given_twice_is_named_and_an_unknown_one_ignored() {
         assert_eq!(
             problems(r#"{"projectId":"x","project\u0049d":"x"}"#),
-            "expected a JSON object: duplicate field `projectId` at line 1 column 33"
+            "expected a JSON object: duplicate field `projectId`"
         );
-        let text = format!(
-            r#"{{"x":1,"projectId":"{PROJECT}","assetIds":["{ASSET}"],"x":2,"sitewiseDisassociatorPart":{{}}}}"#
-        );
-        let request = Request::parse(&text).expect("a request");
-        assert!(request.is_part);
+        let text = format!(r#"{{"x":1,"projectId":"{PROJECT}","assetIds":["{ASSET}"],"x":2}}"#);
+        Request::parse(&text).expect("a request");
+    }
+
+    /// A request with the fields of `form`, in which P, A and T stand for a project,
+    /// an asset and a token.
+    fn form(form: &str) -> Result<Request, InvalidRequest> {
+        let token = "0123456789abcdef".repeat(4);
+        let form = form
+            .replace(":P", &format!(":\"{PROJECT}\""))
+            .replace(":A", &format!(":[\"{ASSET}\"]"))
+            .replace(":T", &format!(":\"{token}\""));
+        Request::parse(&format!("{{{form}}}"))
+    }
+
+    #[test]
+    fn each_of_the_three_forms_is_read() {
+        let project = Scope::Project(PROJECT.parse().expect("an id"));
+        let portal = Scope::Portal(PROJECT.parse().expect("an id"));
+        for (fields, scope, dry_run) in [
+            (r#""projectId":P,"allAssets":true"#, &project, false),
+            (
+                r#""projectId":P,"allAssets":true,"allProjects":false,"dryRun":true"#,
+                &project,
+                true,
+            ),
+            // An unknown field of a project's request.
+            (
+                r#""projectId":P,"allAssets":true,"portalId":7"#,
+                &project,
+                false,
+            ),
+            (r#""portalId":P,"allProjects":true"#, &portal, false),
+            (
+                r#""portalId":P,"allProjects":true,"allAssets":false,"dryRun":false"#,
+                &portal,
+                false,
+            ),
+        ] {
+            let request = form(fields).expect(fields);
+            assert_eq!(
+                (&request.scope, request.dry_run),
+                (scope, dry_run),
+                "{fields}"
+            );
+        }
+        let named = form(r#""projectId":P,"assetIds":A,"allAssets":false,"portalId":P"#);
+        assert!(named.expect("named assets").named().is_some());
+    }
+
+    #[test]
+    fn mixed_forms_and_wrong_flags_are_malformed() {
+        for (fields, expected) in [
+            (r#""projectId":P"#, "assetIds: missing"),
+            (r#""projectId":P,"allAssets":false"#, "assetIds: missing"),
+            (r#""allAssets":true"#, "projectId: missing"),
+            (r#""allProjects":true"#, "portalId: missing"),
+            (
+                r#""portalId":P"#,
+                "allProjects: expected true beside portalId without projectId",
+            ),
+            (
+                r#""projectId":P,"assetIds":A,"allAssets":true"#,
+                "allAssets: expected no assetIds beside it",
+            ),
+            (
+                r#""projectId":P,"assetIds":null,"allAssets":true"#,
+                "allAssets: expected no assetIds beside it",
+            ),
+            (
+                r#""portalId":P,"projectId":P,"allProjects":true"#,
+                "allProjects: expected no projectId, assetIds or allAssets beside it",
+            ),
+            (
+                r#""portalId":P,"allAssets":true,"allProjects":true"#,
+                "allProjects: expected no projectId, assetIds or allAssets beside it",
+            ),
+            (
+                r#""portalId":P,"assetIds":A,"allProjects":true"#,
+                "allProjects: expected no projectId, assetIds or allAssets beside it",
+            ),
+            (
+                r#""projectId":P,"assetIds":A,"allAssets":"true","dryRun":1"#,
+                "allAssets: expected a boolean, found a string; \
+                 dryRun: expected a boolean, found a number",
+            ),
+            (
+                r#""projectId":P,"assetIds":A,"dryRun":null"#,
+                "dryRun: expected a boolean, found null",
+            ),
+            (
+                r#""projectId":P,"assetIds":A,"dry_run":true,"DryRun":false"#,
+                "\"dry_run\": expected dryRun, allAssets or allProjects; \
+                 \"DryRun\": expected dryRun, allAssets or allProjects",
+            ),
+        ] {
+            let problems = form(fields).expect_err(fields).to_string();
+            assert_eq!(problems, expected, "{fields}");
+        }
+    }
+
+    #[test]
+    fn only_a_whole_marker_beside_a_derived_token_marks_a_part() {
+        let marker = r#""sitewiseDisassociatorPart":{"of":"m-1","number":2,"count":3}"#;
+        let request = r#""projectId":P,"assetIds":A"#;
+        let own_token = r#""clientToken":"an-own-token-of-forty-characters-12345678""#;
+        for (fields, expected) in [
+            (format!("{request},\"clientToken\":T,{marker}"), true),
+            (
+                format!(r#""projectId":P,"allAssets":true,"clientToken":T,{marker}"#),
+                true,
+            ),
+            (format!("{request},{marker}"), false),
+            (format!("{request},{own_token},{marker}"), false),
+            (format!("{request},\"clientToken\":T"), false),
+            (
+                format!("{request},\"clientToken\":T,\"part\":{{\"of\":\"m-1\"}}"),
+                false,
+            ),
+        ]
+        .into_iter()
+        .chain(
+            [
+                r#"{"of":"x"}"#,
+                r#"{"of":"m","number":0,"count":3}"#,
+                r#"{"of":"m","number":1.5,"count":3}"#,
+                r#"{"of":"m","number":"1","count":3}"#,
+                r#"{"of":7,"number":1,"count":3}"#,
+                "[]",
+                "true",
+            ]
+            .map(|other| {
+                let other = format!("\"sitewiseDisassociatorPart\":{other}");
+                (format!("{request},\"clientToken\":T,{other}"), false)
+            }),
+        ) {
+            let request = form(&fields).expect("a request");
+            assert_eq!(request.is_part, expected, "{fields}");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! CloudWatch embedded metric format ("Specification: Embedded metric format",
 //! Amazon CloudWatch User Guide). Pure: it must not write them anywhere.
 
+use std::iter;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value, json};
@@ -51,75 +52,72 @@ impl Metrics {
     ///
     /// Latencies for which the first line has no room are in lines of their own.
     pub fn documents(&self, namespace: Option<&str>, now: SystemTime) -> Vec<Map<String, Value>> {
-        let mut latencies = self.requests.latencies.chunks(MOST_VALUES);
-        let first = self.counts().into_iter().map(|(name, value)| {
-            let metric = json!({"Name": name, "Unit": "Count"});
-            (metric, (name.to_owned(), json!(value)))
-        });
-        let age = self.oldest_message_age.map(|age| {
-            let metric = json!({"Name": OLDEST_MESSAGE_AGE, "Unit": "Seconds"});
-            (
-                metric,
-                (OLDEST_MESSAGE_AGE.to_owned(), json!(age.as_secs())),
-            )
-        });
-        let first = first.chain(age).chain(latencies.next().map(latency));
-        let first = first.unzip();
-        let others = latencies.map(|latencies| [latency(latencies)].into_iter().unzip());
-        std::iter::once(first)
-            .chain(others)
-            .map(|(metrics, mut members): (Vec<Value>, Map<String, Value>)| {
-                if let Some(namespace) = namespace {
-                    let time = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-                    let directive = json!({
-                        "Timestamp": u64::try_from(time.as_millis()).unwrap_or(u64::MAX),
-                        "CloudWatchMetrics": [{
-                            "Namespace": namespace,
-                            "Dimensions": [["service"]],
-                            "Metrics": metrics,
-                        }],
-                    });
-                    members.insert("_aws".to_owned(), directive);
-                }
-                members
-            })
+        let mut latencies = self.requests.latencies.chunks(MOST_VALUES).map(latency);
+        let mut first = self.metrics();
+        first.extend(latencies.next());
+        iter::once(first)
+            .chain(latencies.map(|latencies| vec![latencies]))
+            .map(|metrics| document(metrics, namespace, now))
             .collect()
     }
 
-    fn counts(&self) -> Vec<(&'static str, usize)> {
+    fn metrics(&self) -> Vec<Metric> {
         let assets = &self.assets;
-        let mut counts = vec![
-            ("MessagesReceived", self.messages),
-            ("MessagesRedelivered", self.redelivered),
-            ("AssetsRequested", assets.requested),
-            ("AssetsDisassociated", assets.disassociated),
-            ("AssetsAbsent", assets.absent),
-            ("AssetsRejected", assets.rejected),
-            ("AssetsUnfinished", assets.unfinished),
-            ("AssetsQueued", assets.queued),
-            ("RequestsUnfinished", self.requests_unfinished),
-            ("Calls", self.requests.calls),
-            ("Reads", self.requests.reads),
-            ("ThrottledCalls", self.requests.throttled),
-            ("DeadLetters", self.dead_letters),
-            ("Parts", self.parts),
-            ("NotStored", self.not_stored),
-        ];
+        let count = |(name, count): (_, usize)| (name, "Count", count.into());
+        let mut metrics = Vec::from(
+            [
+                ("MessagesReceived", self.messages),
+                ("MessagesRedelivered", self.redelivered),
+                ("AssetsRequested", assets.requested),
+                ("AssetsDisassociated", assets.disassociated),
+                ("AssetsAbsent", assets.absent),
+                ("AssetsRejected", assets.rejected),
+                ("AssetsUnfinished", assets.unfinished),
+                ("AssetsQueued", assets.queued),
+                ("RequestsUnfinished", self.requests_unfinished),
+                ("Calls", self.requests.calls),
+                ("Reads", self.requests.reads),
+                ("ThrottledCalls", self.requests.throttled),
+                ("DeadLetters", self.dead_letters),
+                ("Parts", self.parts),
+                ("NotStored", self.not_stored),
+            ]
+            .map(count),
+        );
         // As in Powertools, warm starts are not counted.
-        if self.cold_start {
-            counts.push(("ColdStart", 1));
-        }
-        counts
+        metrics.extend(self.cold_start.then_some(count(("ColdStart", 1))));
+        let age = self.oldest_message_age.map(|age| age.as_secs().into());
+        metrics.extend(age.map(|age| (OLDEST_MESSAGE_AGE, "Seconds", age)));
+        metrics
     }
 }
 
-fn latency(latencies: &[Duration]) -> (Value, (String, Value)) {
-    let metric = json!({"Name": CALL_LATENCY, "Unit": "Milliseconds"});
-    let values = latencies
-        .iter()
-        .map(|latency| json!(latency.as_secs_f64() * 1000.0))
-        .collect();
-    (metric, (CALL_LATENCY.to_owned(), Value::Array(values)))
+/// A metric's name, unit and value.
+type Metric = (&'static str, &'static str, Value);
+
+fn latency(latencies: &[Duration]) -> Metric {
+    let milliseconds = latencies.iter().map(|one| one.as_secs_f64() * 1000.0);
+    (CALL_LATENCY, "Milliseconds", milliseconds.collect())
+}
+
+fn document(metrics: Vec<Metric>, namespace: Option<&str>, now: SystemTime) -> Map<String, Value> {
+    let directive = namespace.map(|namespace| {
+        let time = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let metrics = metrics.iter();
+        let metrics = metrics.map(|(name, unit, _)| json!({"Name": name, "Unit": unit}));
+        let directive = json!({
+            "Timestamp": u64::try_from(time.as_millis()).unwrap_or(u64::MAX),
+            "CloudWatchMetrics": [{
+                "Namespace": namespace,
+                "Dimensions": [["service"]],
+                "Metrics": metrics.collect::<Value>(),
+            }],
+        });
+        ("_aws".to_owned(), directive)
+    });
+    let values = metrics.into_iter();
+    let values = values.map(|(name, _, value)| (name.to_owned(), value));
+    values.chain(directive).collect()
 }
 
 #[cfg(test)]
