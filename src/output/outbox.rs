@@ -340,11 +340,11 @@ mod tests {
 
     #[test]
     fn a_project_whose_list_ran_out_of_time_is_queued_with_what_it_showed() {
-        let items = [asset(1), asset(2), asset(3), Item::Message];
+        let items = [asset(1), asset(2), asset(3), asset(4), Item::Message];
         let items = items.map(|item| (item, WorkQueue));
         let queued = messages(WorkQueue, &settlement((whole_project(), None), items));
         let counts: Vec<usize> = queued.iter().map(|(_, count)| *count).collect();
-        assert_eq!(counts, [2, 1, 1]);
+        assert_eq!(counts, [2, 2, 1]);
         let marker = &body(&queued[1].0)["sitewiseDisassociatorPart"];
         assert_eq!(*marker, json!({"of": "m-1", "number": 2, "count": 2}));
         assert_eq!(queued[2].0.body, BODY);
