@@ -10,11 +10,13 @@ use std::time::SystemTime;
 use aws_smithy_types::DateTime;
 use aws_smithy_types::date_time::Format;
 use serde::Serialize;
+use serde_json::{Value, json};
 
-use super::{ScopeBody, group};
+use super::{group, whole_project};
 use crate::aws::sqs::{ATTRIBUTES, Attribute, MESSAGE_LIMIT, OutgoingMessage, escape_refused};
 use crate::input::id::ProjectId;
 use crate::input::received::Received;
+use crate::input::request::Scope;
 use crate::outcome::Failure;
 use crate::token::Derivation;
 
@@ -40,34 +42,6 @@ pub struct Source<'a> {
     pub now: SystemTime,
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Body<'a> {
-    #[serde(flatten)]
-    scope: ScopeBody<'a>,
-    errors: &'a [ErrorBody<'a>],
-    source: SourceBody<'a>,
-    dead_lettered_at: String,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct ErrorBody<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    asset_id: Option<String>,
-    code: &'a str,
-    message: &'a str,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct SourceBody<'a> {
-    event_source: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    message_id: Option<&'a str>,
-    request_id: &'a str,
-}
-
 impl Source<'_> {
     /// Writes a dead letter for as many of the first `assets` as keep it within
     /// what SQS stores, and returns how many these are; `None` where there are no
@@ -79,21 +53,19 @@ impl Source<'_> {
     ) -> Option<(OutgoingMessage, usize)> {
         let mut assets = assets.peekable();
         let first_failure = assets.peek()?.1;
-        let write = |asset_ids: &[Cow<'_, str>], errors: &[ErrorBody<'_>]| {
-            let project_id = project.to_string();
-            let scope = ScopeBody::Assets {
-                project_id,
-                asset_ids,
-            };
-            let content = asset_ids.iter().map(|id| &**id);
+        let write = |ids: &[Cow<'_, str>], errors: &[Value]| {
+            let scope = json!({"projectId": project.to_string(), "assetIds": ids});
+            let content = ids.iter().map(|id| &**id);
             self.outgoing(self.body(scope, errors), first_failure, content)
         };
         let (mut ids, mut errors) = (Vec::new(), Vec::new());
         let mut size = write(&[], &[]).size() - COMMAS;
         for (id, failure) in assets {
             let repeated = &id[..id.floor_char_boundary(REPEATED_ID_LIMIT)];
-            let error = ErrorBody::new(Some(repeated.to_owned()), failure);
-            size += COMMAS + json(&id).len() + json(&error).len();
+            let error = json!({
+                "assetId": repeated, "code": failure.code(), "message": failure.message(),
+            });
+            size += COMMAS + as_json(&id).len() + as_json(&error).len();
             // An asset alone is stored, or refused by the queue.
             if size > MESSAGE_LIMIT && !ids.is_empty() {
                 break;
@@ -113,10 +85,17 @@ impl Source<'_> {
         sender_attributes: impl IntoIterator<Item = Attribute>,
     ) -> OutgoingMessage {
         let request = self.received.request.as_ref().ok();
-        match request.and_then(|request| ScopeBody::whole(&request.scope)) {
+        let scope = match request.map(|request| &request.scope) {
+            Some(Scope::Project(project)) => Some(whole_project(*project)),
+            Some(Scope::Portal(portal)) => {
+                Some(json!({"portalId": portal.to_string(), "allProjects": true}))
+            }
+            Some(Scope::Assets(_)) | None => None,
+        };
+        match scope {
             Some(scope) => {
-                let errors = [ErrorBody::new(None, failure)];
-                self.outgoing(self.body(scope, &errors), failure, [])
+                let error = json!({"code": failure.code(), "message": failure.message()});
+                self.outgoing(self.body(scope, &[error]), failure, [])
             }
             None => {
                 let body = self.received.message.as_it_came();
@@ -134,18 +113,20 @@ impl Source<'_> {
         }
     }
 
-    fn body(&self, scope: ScopeBody<'_>, errors: &[ErrorBody<'_>]) -> String {
+    /// Returns the body of a dead letter with the fields of a request.
+    fn body(&self, mut request: Value, errors: &[Value]) -> String {
         let now = DateTime::from_secs(DateTime::from(self.now).secs());
-        json(&Body {
-            scope,
-            errors,
-            source: SourceBody {
-                event_source: self.received.message.origin.as_str(),
-                message_id: self.received.message.id.as_deref(),
-                request_id: self.request_id,
-            },
-            dead_lettered_at: now.fmt(Format::DateTime).unwrap_or_default(),
-        })
+        let message = self.received.message;
+        let mut source = json!({
+            "eventSource": message.origin.as_str(), "requestId": self.request_id,
+        });
+        if let Some(id) = &message.id {
+            source["messageId"] = json!(id);
+        }
+        request["errors"] = json!(errors);
+        request["source"] = source;
+        request["deadLetteredAt"] = json!(now.fmt(Format::DateTime).unwrap_or_default());
+        as_json(&request)
     }
 
     /// Makes an outgoing message. A FIFO queue takes those of one message with the
@@ -189,18 +170,8 @@ fn drop_excess_attributes(message: &mut OutgoingMessage) {
     while message.size() > MESSAGE_LIMIT && message.attributes.pop().is_some() {}
 }
 
-impl<'a> ErrorBody<'a> {
-    fn new(asset_id: Option<String>, failure: &'a Failure) -> Self {
-        Self {
-            asset_id,
-            code: failure.code(),
-            message: failure.message(),
-        }
-    }
-}
-
 /// Returns the JSON of a value, without characters that SQS refuses.
-fn json(value: &impl Serialize) -> String {
+fn as_json(value: &impl Serialize) -> String {
     escape_refused(serde_json::to_string(value).expect("strings and lists of strings are JSON"))
 }
 
@@ -210,7 +181,7 @@ mod tests {
     use crate::aws::sqs::AttributeValue;
     use crate::input::event::read;
     use crate::input::received::receive;
-    use crate::input::request::{Request, Scope};
+    use crate::input::request::Request;
     use serde_json::value::RawValue;
     use std::cell::Cell;
     use std::iter;
@@ -401,13 +372,10 @@ mod tests {
                 let ids: Vec<_> = and_the_next.iter().map(|(id, _)| id.clone()).collect();
                 let errors = and_the_next.iter().map(|(id, failure)| {
                     let end = id.floor_char_boundary(REPEATED_ID_LIMIT);
-                    ErrorBody::new(Some(id[..end].to_owned()), failure)
+                    json!({"assetId": id[..end], "code": failure.code(), "message": failure.message()})
                 });
                 let errors: Vec<_> = errors.collect();
-                let scope = ScopeBody::Assets {
-                    project_id: PROJECT.to_owned(),
-                    asset_ids: &ids,
-                };
+                let scope = json!({"projectId": PROJECT, "assetIds": ids});
                 let message = source.outgoing(source.body(scope, &errors), named[start].1, []);
                 assert!(message.attributes.len() < 5, "they fit only without");
                 start = end;

@@ -143,8 +143,10 @@ impl Outbox<'_> {
         }
         (stored, failed)
     }
+
     /// Writes the messages that store a run of the items, each when it is asked for,
-    /// and returns each with the items that it stores, at most `most`.
+    /// and returns each with the items that it stores, at most `most`. Items for the
+    /// dead-letter queue have a failure.
     fn messages<'b>(
         &'b self,
         destination: Destination,
@@ -152,58 +154,43 @@ impl Outbox<'_> {
         run: Range<usize>,
         most: usize,
     ) -> impl Iterator<Item = (OutgoingMessage, Range<usize>)> {
-        let mut next = 0;
+        let mut start = run.start;
         iter::from_fn(move || {
-            let (message, count) = self.message(destination, &items[run.clone()], next, most)?;
-            let first = run.start + next;
-            next += count;
-            Some((message, first..first + count))
-        })
-    }
-
-    /// Writes the message that stores the next items of a run, from index `next`, and
-    /// returns how many they are. Items for the dead-letter queue have a failure.
-    fn message(
-        &self,
-        destination: Destination,
-        run: &[Pending<'_>],
-        next: usize,
-        most: usize,
-    ) -> Option<(OutgoingMessage, usize)> {
-        let (settlement, first) = *run.get(next)?;
-        let received = &settlement.received;
-        let project = received.request.as_ref().ok().and_then(Request::project);
-        let dead_letter = Source {
-            received,
-            request_id: self.request_id,
-            now: self.now,
-        };
-        let items = run[next..].iter().map(|(_, one)| *one).take(most);
-        match (destination, &first.item, project) {
-            (Destination::WorkQueue, Item::Asset(_), Some(project)) => {
-                let assets = items
-                    .take(self.part_assets)
-                    .filter_map(|one| match one.item {
+            let (settlement, first) = items[start..run.end].first()?;
+            let received = &settlement.received;
+            let project = received.request.as_ref().ok().and_then(Request::project);
+            let dead_letter = Source {
+                received,
+                request_id: self.request_id,
+                now: self.now,
+            };
+            let next = items[start..run.end].iter().take(most);
+            let number = start - run.start;
+            let (message, count) = match (destination, &first.item, project) {
+                (Destination::WorkQueue, Item::Asset(_), Some(project)) => {
+                    let size = self.part_assets;
+                    let assets = next.take(size).filter_map(|(_, one)| match one.item {
                         Item::Asset(asset) => Some(asset),
-                        Item::InvalidId(_) | Item::Project(_) | Item::Message => None,
+                        _ => None,
                     });
-                let assets: Vec<AssetId> = assets.collect();
-                let number = next / self.part_assets + 1;
-                let count = run.len().div_ceil(self.part_assets);
-                let message = part(received, project, Some(&assets), (number, count));
-                Some((message, assets.len()))
-            }
-            (Destination::WorkQueue, Item::Project(project), _) => {
-                Some((part(received, *project, None, (next + 1, run.len())), 1))
-            }
-            (Destination::WorkQueue, ..) => Some((as_it_came(received), 1)),
-            (_, Item::Asset(_) | Item::InvalidId(_), Some(project)) => {
-                let assets =
-                    items.filter_map(|one| Some((one.item.asset_id()?, one.failure.as_ref()?)));
-                dead_letter.of_assets(project, assets)
-            }
-            _ => Some((dead_letter.of_message(first.failure.as_ref()?, []), 1)),
-        }
+                    let assets: Vec<AssetId> = assets.collect();
+                    let number = (number / size + 1, run.len().div_ceil(size));
+                    (part(received, project, Some(&assets), number), assets.len())
+                }
+                (Destination::WorkQueue, Item::Project(project), _) => {
+                    (part(received, *project, None, (number + 1, run.len())), 1)
+                }
+                (Destination::WorkQueue, ..) => (as_it_came(received), 1),
+                (_, Item::Asset(_) | Item::InvalidId(_), Some(project)) => {
+                    let named = next
+                        .filter_map(|(_, one)| Some((one.item.asset_id()?, one.failure.as_ref()?)));
+                    dead_letter.of_assets(project, named)?
+                }
+                _ => (dead_letter.of_message(first.failure.as_ref()?, []), 1),
+            };
+            start += count;
+            Some((message, start - count..start))
+        })
     }
 }
 
@@ -353,11 +340,11 @@ mod tests {
 
     #[test]
     fn a_project_whose_list_ran_out_of_time_is_queued_with_what_it_showed() {
-        let items = [asset(1), asset(2), asset(3), Item::Message];
+        let items = [asset(1), asset(2), asset(3), asset(4), Item::Message];
         let items = items.map(|item| (item, WorkQueue));
         let queued = messages(WorkQueue, &settlement((whole_project(), None), items));
         let counts: Vec<usize> = queued.iter().map(|(_, count)| *count).collect();
-        assert_eq!(counts, [2, 1, 1]);
+        assert_eq!(counts, [2, 2, 1]);
         let marker = &body(&queued[1].0)["sitewiseDisassociatorPart"];
         assert_eq!(*marker, json!({"of": "m-1", "number": 2, "count": 2}));
         assert_eq!(queued[2].0.body, BODY);

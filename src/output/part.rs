@@ -4,32 +4,13 @@
 //! Owns the part's form (contract, section 5). It must not decide what is cut,
 //! and does not send it.
 
-use std::borrow::Cow;
+use serde_json::json;
 
-use serde::Serialize;
-
-use super::{ScopeBody, group};
+use super::{group, whole_project};
 use crate::aws::sqs::{OutgoingMessage, escape_refused};
 use crate::input::id::{AssetId, ProjectId};
 use crate::input::received::Received;
 use crate::token::Derivation;
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Body<'a> {
-    #[serde(flatten)]
-    scope: ScopeBody<'a>,
-    client_token: &'a str,
-    #[serde(rename = "sitewiseDisassociatorPart")]
-    marker: Marker<'a>,
-}
-
-#[derive(Serialize)]
-struct Marker<'a> {
-    of: &'a str,
-    number: usize,
-    count: usize,
-}
 
 /// Writes part `number`, from 1, of `count`: of some assets of a project, or of
 /// the whole project where there are none.
@@ -55,35 +36,22 @@ pub fn part(
     token.text(original);
     token.project(project);
     let project_id = project.to_string();
-    let ids = assets.unwrap_or_default().iter();
-    let ids: Vec<Cow<'_, str>> = ids.map(|asset| asset.to_string().into()).collect();
-    let (scope, group) = match assets {
+    let (mut body, group) = match assets {
         Some(assets) => {
             token.assets(assets);
+            let ids: Vec<String> = assets.iter().map(AssetId::to_string).collect();
             let group = received.message.fifo_group.as_deref();
             let group = group.unwrap_or(&project_id).to_owned();
-            let asset_ids = &ids;
-            let scope = ScopeBody::Assets {
-                project_id,
-                asset_ids,
-            };
-            (scope, group)
+            (json!({"projectId": project_id, "assetIds": ids}), group)
         }
-        None => (ScopeBody::project(project), project_id),
+        None => (whole_project(project), project_id),
     };
     let token = token.finish();
-    let body = Body {
-        scope,
-        client_token: token.as_str(),
-        marker: Marker {
-            of: &received.id,
-            number,
-            count,
-        },
-    };
-    let body = serde_json::to_string(&body).expect("strings and numbers are JSON");
+    body["clientToken"] = token.as_str().into();
+    body["sitewiseDisassociatorPart"] =
+        json!({"of": received.id, "number": number, "count": count});
     OutgoingMessage {
-        body: escape_refused(body),
+        body: escape_refused(body.to_string()),
         attributes: Vec::new(),
         group,
         deduplication: token.as_str().to_owned(),

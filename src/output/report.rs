@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::slice;
 
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use super::response::{Counts, is_dry_run};
 use crate::input::request::{Request, Scope};
@@ -22,105 +23,25 @@ const RESPONSE_LIMIT: usize = 6_000_000;
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
-    /// The Lambda request id.
-    pub request_id: String,
-    /// Whether nothing was changed, only read.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub dry_run: bool,
-    /// The whole in a word.
-    pub status: Status,
-    /// What it was for, and the counts.
+    request_id: String,
+    /// The project or portal, and how much of it is done.
     #[serde(flatten)]
-    pub results: Results,
+    results: Value,
+    /// How many more projects there are, where the response has no room for them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    omitted: Option<usize>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    dry_run: bool,
+    status: Status,
     /// Calls made, without the SDK's retries.
-    pub calls: usize,
-    /// Everything that failed, by reason.
-    pub failures: Vec<ReportedFailure>,
-}
-
-/// What a request was for, and what became of that.
-#[derive(Debug, Serialize)]
-#[serde(untagged, rename_all_fields = "camelCase")]
-pub enum Results {
-    /// Assets of a project.
-    Project {
-        /// the project, `null` where the request gives none
-        project_id: Option<String>,
-        /// the counts
-        assets: Counts,
-    },
-    /// Projects of a portal.
-    Portal {
-        /// the portal
-        portal_id: String,
-        /// the counts
-        projects: ProjectCounts,
-    },
-    /// Assets of a project, in a dry run.
-    DryRunProject {
-        /// the project
-        project_id: Option<String>,
-        /// the counts
-        assets: DryRunCounts,
-    },
-    /// Projects of a portal, in a dry run.
-    DryRunPortal {
-        /// the portal
-        portal_id: String,
-        /// the projects
-        projects: Vec<ReportedProject>,
-        /// how many more there are, where the response has no room for them
-        #[serde(skip_serializing_if = "Option::is_none")]
-        omitted: Option<usize>,
-    },
-}
-
-/// How many projects of a portal.
-#[derive(Debug, Serialize)]
-pub struct ProjectCounts {
-    /// listed by the portal
-    pub listed: usize,
-    /// in the work queue
-    pub queued: usize,
-}
-
-/// How many assets, in a dry run.
-#[derive(Debug, Default, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct DryRunCounts {
-    /// distinct ids asked for
-    pub requested: usize,
-    /// ids that repeat an earlier one
-    pub duplicates: usize,
-    /// those that would be taken out of the project
-    pub would_disassociate: usize,
-    /// not listed by the project
-    pub absent: usize,
-    /// those that would fail for good
-    pub rejected: usize,
-}
-
-/// A project of a portal, in a dry run.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ReportedProject {
-    /// the project
-    pub project_id: String,
-    /// its name; empty where it is not known
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub name: String,
-    /// how many assets it lists
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub assets: Option<usize>,
-    /// the code of the failure for which its list was not read
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub code: Option<String>,
+    calls: usize,
+    failures: Vec<ReportedFailure>,
 }
 
 /// The state of a request as a whole.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[derive(Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Status {
+enum Status {
     /// Every asset is disassociated or absent, or a dry run read everything.
     Succeeded,
     /// Nothing failed for good; some of the work is in the work queue.
@@ -131,25 +52,21 @@ pub enum Status {
     Failed,
 }
 
-/// Assets that failed for one reason.
+/// What failed for one reason.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct ReportedFailure {
-    /// the assets; none where the request failed as a whole
-    pub asset_ids: Vec<String>,
-    /// the service's code, or one of ours
-    pub code: String,
-    /// what the service said
-    pub message: String,
-    /// whether another try may help
-    pub retryable: bool,
-    /// whether the dead-letter queue has them
-    pub dead_lettered: bool,
-    /// whether the work queue has them
-    pub queued: bool,
-    /// how many more assets failed so, where the response has no room for them
+struct ReportedFailure {
+    /// The assets; none where the request failed as a whole.
+    asset_ids: Vec<String>,
+    code: String,
+    message: String,
+    /// Whether another try may help.
+    retryable: bool,
+    dead_lettered: bool,
+    queued: bool,
+    /// How many more assets failed so, where the response has no room for them.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub omitted: Option<usize>,
+    omitted: Option<usize>,
 }
 
 impl Report {
@@ -158,9 +75,10 @@ impl Report {
     pub fn new(settlement: &Settlement<'_>, request_id: &str, calls: usize) -> Self {
         let mut report = Self {
             request_id: request_id.to_owned(),
+            results: results(settlement),
+            omitted: None,
             dry_run: is_dry_run(settlement),
             status: Status::of(settlement),
-            results: Results::of(settlement),
             calls,
             failures: failures(settlement, Failure::message),
         };
@@ -176,30 +94,17 @@ impl Report {
         serde_json::to_vec(self).map_or(usize::MAX, |text| text.len())
     }
 
-    /// Leaves out half of a list. Returns whether there was anything to leave out.
+    /// Leaves out half of a list. Returns whether there was anything to
+    /// leave out.
     fn shorten(&mut self) -> bool {
-        if let Results::DryRunPortal {
-            projects, omitted, ..
-        } = &mut self.results
-            && halve(projects, omitted)
-        {
+        let projects = (self.results.get_mut("projects")).and_then(Value::as_array_mut);
+        if projects.is_some_and(|projects| halve(projects, &mut self.omitted)) {
             return true;
         }
         let failures = self.failures.iter_mut();
         let largest = failures.max_by_key(|failure| failure.asset_ids.len());
         largest.is_some_and(|failure| halve(&mut failure.asset_ids, &mut failure.omitted))
     }
-}
-
-/// Leaves out the last half of a list and counts it. Returns whether there was
-/// anything to leave out.
-fn halve<T>(list: &mut Vec<T>, omitted: &mut Option<usize>) -> bool {
-    let left_out = list.len().div_ceil(2);
-    list.truncate(list.len() - left_out);
-    if left_out > 0 {
-        *omitted.get_or_insert_default() += left_out;
-    }
-    left_out > 0
 }
 
 impl Status {
@@ -217,8 +122,7 @@ impl Status {
             }
         };
         let unresolved = settlement.unresolved.iter();
-        let queued = unresolved.filter(|one| one.is_stored_in(Destination::WorkQueue));
-        let queued = queued.count();
+        let queued = unresolved.filter(is_queued).count();
         let failed = settlement.unresolved.len() - queued + unread;
         let achieved = settlement.disassociated + settlement.absent + queued + read;
         match (achieved, failed, queued) {
@@ -230,80 +134,68 @@ impl Status {
     }
 }
 
-impl Results {
-    fn of(settlement: &Settlement<'_>) -> Self {
-        let request = settlement.received.request.as_ref().ok();
-        match request.map(|request| &request.scope) {
-            Some(Scope::Portal(portal)) if is_dry_run(settlement) => Self::DryRunPortal {
-                portal_id: portal.to_string(),
-                projects: match &settlement.dry_run {
-                    Some(DryRun::Projects(projects)) => {
-                        projects.iter().map(ReportedProject::new).collect()
-                    }
-                    Some(DryRun::Assets { .. }) | None => Vec::new(),
-                },
-                omitted: None,
-            },
-            Some(Scope::Portal(portal)) => {
+/// Returns what a request was for, and how much of that is done.
+fn results(settlement: &Settlement<'_>) -> Value {
+    let request = settlement.received.request.as_ref().ok();
+    let is_dry_run = is_dry_run(settlement);
+    if let Some(Scope::Portal(portal)) = request.map(|request| &request.scope) {
+        let projects = match &settlement.dry_run {
+            Some(DryRun::Projects(projects)) => projects.iter().map(found_project).collect(),
+            _ if is_dry_run => json!([]),
+            _ => {
                 let unresolved = settlement.unresolved.iter();
                 let projects = unresolved.filter(|one| matches!(one.item, Item::Project(_)));
-                let is_queued = |one: &&Unresolved| one.is_stored_in(Destination::WorkQueue);
-                Self::Portal {
-                    portal_id: portal.to_string(),
-                    projects: ProjectCounts {
-                        listed: projects.clone().count(),
-                        queued: projects.filter(is_queued).count(),
-                    },
-                }
+                let queued = projects.clone().filter(is_queued).count();
+                json!({"listed": projects.count(), "queued": queued})
             }
-            _ if is_dry_run(settlement) => Self::DryRunProject {
-                project_id: settlement.received.project(),
-                assets: DryRunCounts::of(settlement),
-            },
-            _ => Self::Project {
-                project_id: settlement.received.project(),
-                assets: Counts::of(slice::from_ref(settlement)),
-            },
+        };
+        return json!({"portalId": portal.to_string(), "projects": projects});
+    }
+    let assets = match is_dry_run {
+        true => dry_run_counts(settlement),
+        false => json!(Counts::of(slice::from_ref(settlement))),
+    };
+    json!({"projectId": settlement.received.project(), "assets": assets})
+}
+
+fn found_project(found: &DryRunProject) -> Value {
+    let project = found.project.to_string();
+    match &found.assets {
+        Ok(assets) => json!({"projectId": project, "name": found.name, "assets": assets}),
+        Err(failure) => {
+            json!({"projectId": project, "name": found.name, "code": failure.code()})
         }
     }
 }
 
-impl DryRunCounts {
-    fn of(settlement: &Settlement<'_>) -> Self {
-        let request = settlement.received.request.as_ref().ok();
-        let named = request.and_then(Request::named);
-        let (would_disassociate, absent) = match settlement.dry_run {
-            Some(DryRun::Assets {
-                would_disassociate,
-                absent,
-            }) => (would_disassociate, absent),
-            Some(DryRun::Projects(_)) | None => (0, 0),
-        };
-        let unresolved = settlement.unresolved.iter();
-        let rejected = unresolved.filter(|one| one.item.asset_id().is_some() && !one.retryable);
-        let rejected = rejected.count();
-        Self {
-            requested: match named {
-                Some(named) => named.valid.len() + named.invalid.len(),
-                None => would_disassociate + absent + rejected,
-            },
-            duplicates: named.map_or(0, |named| named.duplicates),
+fn dry_run_counts(settlement: &Settlement<'_>) -> Value {
+    let request = settlement.received.request.as_ref().ok();
+    let named = request.and_then(Request::named);
+    let (would_disassociate, absent) = match settlement.dry_run {
+        Some(DryRun::Assets {
             would_disassociate,
             absent,
-            rejected,
-        }
-    }
+        }) => (would_disassociate, absent),
+        Some(DryRun::Projects(_)) | None => (0, 0),
+    };
+    let unresolved = settlement.unresolved.iter();
+    let rejected = unresolved.filter(|one| one.item.asset_id().is_some() && !one.retryable);
+    let rejected = rejected.count();
+    let requested = match named {
+        Some(named) => named.valid.len() + named.invalid.len(),
+        None => would_disassociate + absent + rejected,
+    };
+    json!({
+        "requested": requested,
+        "duplicates": named.map_or(0, |named| named.duplicates),
+        "wouldDisassociate": would_disassociate,
+        "absent": absent,
+        "rejected": rejected,
+    })
 }
 
-impl ReportedProject {
-    fn new(found: &DryRunProject) -> Self {
-        Self {
-            project_id: found.project.to_string(),
-            name: found.name.clone(),
-            assets: found.assets.as_ref().ok().copied(),
-            code: (found.assets.as_ref().err()).map(|failure| failure.code().to_owned()),
-        }
-    }
+fn is_queued(one: &&Unresolved) -> bool {
+    one.is_stored_in(Destination::WorkQueue)
 }
 
 /// Groups what failed by its reason, in the order of first mention. `message`
@@ -339,6 +231,17 @@ fn failures(
         failures[index].asset_ids.extend(asset_id);
     }
     failures
+}
+
+/// Leaves out the last half of a list and counts it. Returns whether there was
+/// anything to leave out.
+fn halve<T>(list: &mut Vec<T>, omitted: &mut Option<usize>) -> bool {
+    let left_out = list.len().div_ceil(2);
+    list.truncate(list.len() - left_out);
+    if left_out > 0 {
+        *omitted.get_or_insert_default() += left_out;
+    }
+    left_out > 0
 }
 
 #[cfg(test)]
