@@ -10,6 +10,7 @@ use http::Uri;
 use thiserror::Error;
 use tracing_subscriber::filter::Targets;
 
+use crate::aws::sqs::region_of;
 use crate::aws::tls_roots::{TlsRoots, have_amazon_roots};
 use crate::telemetry::TelemetryConfig;
 use crate::telemetry::levels;
@@ -266,19 +267,6 @@ fn is_same_queue(one: &str, other: &str) -> bool {
         Some((url.host()?.to_ascii_lowercase(), url.port_u16(), path))
     };
     queue(one) == queue(other)
-}
-
-/// Returns the Region that a queue's URL has: in `sqs.REGION.amazonaws.com` and the
-/// like, or the older `REGION.queue.amazonaws.com` ("Amazon SQS endpoints and
-/// quotas", AWS General Reference).
-fn region_of(url: &str) -> Option<String> {
-    let url: Uri = url.parse().ok()?;
-    let host = url.host()?.to_ascii_lowercase();
-    match host.split('.').collect::<Vec<_>>()[..] {
-        ["sqs" | "sqs-fips", region, "amazonaws" | "api", ..]
-        | [region, "queue", "amazonaws", ..] => Some(region.to_owned()),
-        _ => None,
-    }
 }
 
 fn number(allowed: RangeInclusive<usize>) -> impl FnOnce(&str) -> Result<usize, String> {

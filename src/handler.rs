@@ -19,11 +19,13 @@ use crate::aws::sqs::{Queue, Sqs};
 use crate::config::FunctionConfig;
 use crate::deadline::Stops;
 use crate::dispatch::dispatch;
-use crate::input::event::{self, Event, UnrecognizedEvent};
+use crate::input::event::{self, Event, Message, UnrecognizedEvent};
 use crate::input::id::AssetId;
 use crate::input::received::{ReadError, Received, receive};
 use crate::output::outbox::Outbox;
-use crate::output::response::{Counts, NoResponse, Response, partial_batch, reports};
+use crate::output::response::{
+    Counts, NoResponse, Response, partial_batch, reports, requests_unfinished,
+};
 use crate::plan::{PlanInput, plan, scatter};
 use crate::resolve::{self, Resolution, Resolver};
 use crate::session::Session;
@@ -142,6 +144,11 @@ impl Function {
         metrics.messages = settlements.len();
         metrics.redelivered = redelivered.iter().filter(|is_so| **is_so).count();
         metrics.assets = Counts::of(&settlements);
+        metrics.requests_unfinished = requests_unfinished(&settlements);
+        let kept = event.messages().iter().zip(&redelivered);
+        let kept = kept.filter(|(_, is_redelivered)| **is_redelivered);
+        let sent_at = kept.filter_map(|(message, _)| message.sent_at).min();
+        metrics.oldest_message_age = sent_at.and_then(|at| (self.now)().duration_since(at).ok());
         let calls = metrics.requests.calls;
         self.log_results(&settlements, metrics, invocation);
         match &event {
@@ -186,6 +193,14 @@ impl Function {
                 ..settle(received, outcomes, self.queues())
             })
             .collect();
+        for settlement in &mut settlements {
+            // A dead letter of a record of that very queue would come back for ever.
+            if self.is_dead_letter(settlement.received.message)
+                && settlement.keep_if_dead_lettered()
+            {
+                telemetry::log_dead_letter_kept();
+            }
+        }
         hold_back_groups(&mut settlements);
         let outbox = Outbox {
             dead_letter_queue: self.dead_letter_queue.as_ref(),
@@ -214,6 +229,15 @@ impl Function {
     ) {
         metrics.cold_start = invocation.is_cold_start;
         telemetry::log_results(settlements, &metrics, self.metrics_namespace.as_deref());
+    }
+
+    /// Returns whether a record is from the dead-letter queue.
+    fn is_dead_letter(&self, message: &Message<'_>) -> bool {
+        let queue = self.dead_letter_queue.as_ref();
+        let arn = message.queue_arn.as_deref();
+        queue
+            .zip(arn)
+            .is_some_and(|(queue, arn)| queue.has_arn(arn))
     }
 
     fn queues(&self) -> Queues {

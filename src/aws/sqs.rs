@@ -18,6 +18,7 @@ use aws_sdk_sqs::types::{
 };
 use aws_smithy_types::Blob;
 use futures_util::{FutureExt as _, StreamExt as _, stream};
+use http::Uri;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::aws::error::{CallFailure, FailureClass};
@@ -156,6 +157,20 @@ impl Queue {
     /// Makes a queue from its URL.
     pub fn new(sqs: Sqs, url: String) -> Self {
         Self { sqs, url }
+    }
+
+    /// Returns whether an ARN is this queue's: of its account, its name and, where
+    /// the URL has one, its Region.
+    pub fn has_arn(&self, arn: &str) -> bool {
+        let mut url = self.url.trim_end_matches('/').rsplit('/');
+        let (name, account) = (url.next(), url.next());
+        match arn.split(':').collect::<Vec<_>>()[..] {
+            ["arn", _, "sqs", region, arn_account, arn_name] => {
+                let is_region = region_of(&self.url).is_none_or(|known| known == region);
+                is_region && account == Some(arn_account) && name == Some(arn_name)
+            }
+            _ => false,
+        }
     }
 
     /// Returns whether it is a FIFO queue.
@@ -301,6 +316,19 @@ pub fn is_maybe_too_large(failure: &Failure) -> bool {
     code.starts_with("InvalidParameterValue") || code.ends_with("BatchRequestTooLong")
 }
 
+/// Returns the Region that a queue's URL has: in `sqs.REGION.amazonaws.com` and the
+/// like, or the older `REGION.queue.amazonaws.com` ("Amazon SQS endpoints and
+/// quotas", AWS General Reference).
+pub fn region_of(url: &str) -> Option<String> {
+    let url: Uri = url.parse().ok()?;
+    let host = url.host()?.to_ascii_lowercase();
+    match host.split('.').collect::<Vec<_>>()[..] {
+        ["sqs" | "sqs-fips", region, "amazonaws" | "api", ..]
+        | [region, "queue", "amazonaws", ..] => Some(region.to_owned()),
+        _ => None,
+    }
+}
+
 /// Packs messages, in their order, into batches that SQS accepts, each when it is
 /// asked for.
 fn batches<T>(
@@ -343,6 +371,43 @@ fn is_refused(character: char) -> bool {
 mod tests {
     use super::*;
     use std::cell::Cell;
+
+    #[test]
+    fn a_queue_is_known_by_its_account_and_name_and_the_region_that_its_url_has() {
+        let arn = "arn:aws:sqs:eu-west-1:123456789012:dead";
+        for (url, expected) in [
+            (
+                "https://sqs.eu-west-1.amazonaws.com/123456789012/dead",
+                true,
+            ),
+            (
+                "https://sqs.eu-west-1.amazonaws.com/123456789012/dead/",
+                true,
+            ),
+            (
+                "https://eu-west-1.queue.amazonaws.com/123456789012/dead",
+                true,
+            ),
+            ("http://127.0.0.1:9324/123456789012/dead", true),
+            (
+                "https://sqs.us-east-1.amazonaws.com/123456789012/dead",
+                false,
+            ),
+            (
+                "https://sqs.eu-west-1.amazonaws.com/123456789013/dead",
+                false,
+            ),
+            (
+                "https://sqs.eu-west-1.amazonaws.com/123456789012/work",
+                false,
+            ),
+        ] {
+            let sqs = Sqs::new(&SdkConfig::builder().build());
+            let queue = Queue::new(sqs, url.to_owned());
+            assert_eq!(queue.has_arn(arn), expected, "{url}");
+            assert!(!queue.has_arn("dead"));
+        }
+    }
 
     fn message(size: usize) -> OutgoingMessage {
         OutgoingMessage {

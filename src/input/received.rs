@@ -37,6 +37,11 @@ impl<'a> Received<'a> {
         }
     }
 
+    /// Returns whether the request asks for a dry run.
+    pub fn is_dry_run(&self) -> bool {
+        self.request.as_ref().is_ok_and(|request| request.dry_run)
+    }
+
     /// Returns the project as the request gives it, valid or not.
     pub fn project(&self) -> Option<String> {
         match &self.request {

@@ -186,7 +186,11 @@ impl Outbox<'_> {
                         .filter_map(|(_, one)| Some((one.item.asset_id()?, one.failure.as_ref()?)));
                     dead_letter.of_assets(project, named)?
                 }
-                _ => (dead_letter.of_message(first.failure.as_ref()?, []), 1),
+                _ => {
+                    let attributes = received.message.sender_attributes();
+                    let failure = first.failure.as_ref()?;
+                    (dead_letter.of_message(failure, attributes), 1)
+                }
             };
             start += count;
             Some((message, start - count..start))

@@ -10,7 +10,7 @@ use std::slice;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::response::{Counts, is_dry_run};
+use super::response::Counts;
 use crate::input::request::{Request, Scope};
 use crate::outcome::{DryRun, DryRunProject, Failure};
 use crate::settle::{Destination, Item, Settlement, Unresolved};
@@ -77,7 +77,7 @@ impl Report {
             request_id: request_id.to_owned(),
             results: results(settlement),
             omitted: None,
-            dry_run: is_dry_run(settlement),
+            dry_run: settlement.received.is_dry_run(),
             status: Status::of(settlement),
             calls,
             failures: failures(settlement, Failure::message),
@@ -137,7 +137,7 @@ impl Status {
 /// Returns what a request was for, and how much of that is done.
 fn results(settlement: &Settlement<'_>) -> Value {
     let request = settlement.received.request.as_ref().ok();
-    let is_dry_run = is_dry_run(settlement);
+    let is_dry_run = settlement.received.is_dry_run();
     if let Some(Scope::Portal(portal)) = request.map(|request| &request.scope) {
         let projects = match &settlement.dry_run {
             Some(DryRun::Projects(projects)) => projects.iter().map(found_project).collect(),

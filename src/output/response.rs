@@ -85,7 +85,7 @@ pub fn reports(
 ) -> Result<Response, NoResponse> {
     let kept_by_lambda = settlements.iter().filter(|settlement| {
         let keeper = settlement.received.message.origin.keeper();
-        keeper == Keeper::Lambda && !is_dry_run(settlement)
+        keeper == Keeper::Lambda && !settlement.received.is_dry_run()
     });
     let mut not_stored = kept_by_lambda
         .flat_map(|settlement| &settlement.unresolved)
@@ -110,19 +110,13 @@ pub fn reports(
     })
 }
 
-/// Returns whether a request asks for a dry run.
-pub(super) fn is_dry_run(settlement: &Settlement<'_>) -> bool {
-    let request = settlement.received.request.as_ref();
-    request.is_ok_and(|request| request.dry_run)
-}
-
 /// Returns how many requests are unfinished, or queued for that reason, of which
 /// not even the assets are known.
 pub fn requests_unfinished(settlements: &[Settlement<'_>]) -> usize {
     let is_unfinished = |settlement: &&Settlement<'_>| {
         let mut unresolved = settlement.unresolved.iter();
         let unknown = unresolved.find(|one| one.item == Item::Message);
-        unknown.is_some_and(|one| one.retryable) && !is_dry_run(settlement)
+        unknown.is_some_and(|one| one.retryable) && !settlement.received.is_dry_run()
     };
     settlements.iter().filter(is_unfinished).count()
 }
@@ -151,7 +145,7 @@ impl Counts {
     /// Counts the assets of settlements that have been carried out, without dry runs.
     pub fn of(settlements: &[Settlement<'_>]) -> Self {
         let mut counts = Self::default();
-        for settlement in settlements.iter().filter(|one| !is_dry_run(one)) {
+        for settlement in settlements.iter().filter(|one| !one.received.is_dry_run()) {
             let request = settlement.received.request.as_ref().ok();
             let named = request.and_then(Request::named);
             counts.duplicates += named.map_or(0, |named| named.duplicates);

@@ -110,6 +110,17 @@ impl Settlement<'_> {
         unresolved.any(|one| !one.is_stored && one.destination != Destination::Report)
     }
 
+    /// Leaves the whole message where it came from, if any of it is for the
+    /// dead-letter queue. Returns whether it does.
+    pub fn keep_if_dead_lettered(&mut self) -> bool {
+        let mut unresolved = self.unresolved.iter();
+        let is_kept = unresolved.any(|one| one.destination == Destination::DeadLetterQueue);
+        if is_kept {
+            self.hold_back();
+        }
+        is_kept
+    }
+
     /// Leaves where it came from what is not stored.
     fn hold_back(&mut self) {
         for one in &mut self.unresolved {
@@ -178,8 +189,7 @@ pub fn settle(
             is_stored: false,
         });
     }
-    let request = settlement.received.request.as_ref();
-    if request.is_ok_and(|request| request.dry_run) {
+    if settlement.received.is_dry_run() {
         for one in settlement
             .unresolved
             .iter_mut()

@@ -27,7 +27,8 @@ use super::levels::{INVOCATION, METRICS, is_allowed};
 use super::metrics::Metrics;
 use crate::input::id::{AssetId, ProjectId};
 use crate::input::received::Received;
-use crate::outcome::Failure;
+use crate::input::request::Scope;
+use crate::outcome::{DryRun, Failure};
 use crate::settle::Settlement;
 
 /// Most message ids in an audit line. With 100 assets it is 200 KB long; CloudWatch
@@ -130,6 +131,9 @@ pub fn log_results(settlements: &[Settlement<'_>], metrics: &Metrics, namespace:
             "assets or requests failed"
         );
     }
+    for settlement in settlements {
+        log_dry_run(settlement);
+    }
     let project_id = only_project(settlements).map(display);
     for document in metrics.documents(namespace, SystemTime::now()) {
         let members = object(&document);
@@ -189,32 +193,36 @@ fn audit<'a>(
     })
 }
 
-/// What a dry run found, in assets.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct DryRunCounts {
-    /// all that it was about
-    pub requested: usize,
-    /// those that the project lists
-    pub would_disassociate: usize,
-    /// those that the project does not list
-    pub absent: usize,
-    /// those that no call would name
-    pub rejected: usize,
-}
-
 /// Logs the result of a dry run, which nothing else tells where it came over SQS.
-pub fn log_dry_run(
-    project_id: Option<&dyn fmt::Display>,
-    portal_id: Option<&dyn fmt::Display>,
-    counts: DryRunCounts,
-) {
+fn log_dry_run(settlement: &Settlement<'_>) {
+    let (would_disassociate, absent) = match &settlement.dry_run {
+        None => return,
+        Some(DryRun::Assets {
+            would_disassociate,
+            absent,
+        }) => (*would_disassociate, *absent),
+        Some(DryRun::Projects(projects)) => {
+            let assets = projects.iter().flat_map(|project| &project.assets);
+            (assets.sum(), 0)
+        }
+    };
+    let unresolved = settlement.unresolved.iter();
+    let rejected = unresolved
+        .filter(|one| one.item.asset_id().is_some())
+        .count();
+    let request = settlement.received.request.as_ref().ok();
+    let portal_id = request.and_then(|request| match request.scope {
+        Scope::Portal(portal) => Some(portal),
+        Scope::Assets(_) | Scope::Project(_) => None,
+    });
     tracing::info!(
-        project_id = project_id.map(display),
+        message_id = message_id(&settlement.received).map(display),
+        project_id = project_id(&settlement.received).map(display),
         portal_id = portal_id.map(display),
-        requested = counts.requested,
-        would_disassociate = counts.would_disassociate,
-        absent = counts.absent,
-        rejected = counts.rejected,
+        requested = would_disassociate + absent + rejected,
+        would_disassociate,
+        absent,
+        rejected,
         "dry run"
     );
 }
@@ -228,6 +236,14 @@ pub fn log_invocation_failure(code: &str, reason: &str) {
 pub fn log_not_stored(failure: &Failure) {
     let code = failure.code();
     tracing::error!(code, "a dead letter or a part could not be stored");
+}
+
+/// Logs that a record of the dead-letter queue was not dead-lettered again.
+pub fn log_dead_letter_kept() {
+    tracing::error!(
+        "a record of the dead-letter queue failed and stays there: remove the event source \
+         mapping of that queue, and redrive its messages to the work queue"
+    );
 }
 
 /// Returns the id of a message, if it is a UUID, as AWS's ids are. Others may be
@@ -435,32 +451,6 @@ mod tests {
             log_disassociated(project(), &[asset()], true, messages);
         });
         assert_eq!(written, "");
-    }
-
-    #[test]
-    fn a_dry_run_is_logged_with_its_counts() {
-        let counts = DryRunCounts {
-            requested: 10,
-            would_disassociate: 5,
-            absent: 3,
-            rejected: 2,
-        };
-        let logged = line(|| log_dry_run(Some(&PROJECT), None, counts));
-        let expected = json!({
-            "level": "INFO",
-            "message": "dry run",
-            "service": "sitewise-disassociator",
-            "function_request_id": "request-1",
-            "cold_start": false,
-            "project_id": PROJECT,
-            "requested": 10,
-            "would_disassociate": 5,
-            "absent": 3,
-            "rejected": 2,
-        });
-        assert_eq!(logged, expected);
-        let of_portal = line(|| log_dry_run(None, Some(&PROJECT), counts));
-        assert_eq!(of_portal["portal_id"], PROJECT);
     }
 
     #[test]
