@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use thiserror::Error;
 
-use super::json::{self, Field, Object};
+use super::json::{self, Field, OTHER_FIELDS, Object};
 use super::request::{InvalidRequest, Request};
 use crate::aws::sqs::{Attribute, AttributeValue};
 
@@ -159,15 +159,13 @@ impl<'a> Message<'a> {
     fn from_sqs(raw: &'a RawValue) -> Self {
         let record = Object::read_leniently(raw);
         let body = record.get("body");
-        let text = match Object::read(raw.get()) {
-            Ok(_) => match body.text() {
-                Ok(body) if body.is_empty() => {
-                    Err("expected a request, found an empty string".to_owned())
-                }
-                body => body,
+        let text = match (record.check(&OTHER_FIELDS), body.text()) {
+            (Err(problem), _) => Err(format!("record: {problem}")),
+            (_, Err(problem)) => Err(format!("body: {problem}")),
+            (_, Ok(body)) if body.is_empty() => {
+                Err("body: expected a request, found an empty string".to_owned())
             }
-            .map_err(|problem| format!("body: {problem}")),
-            Err(problem) => Err(format!("record: {problem}")),
+            (_, body) => body,
         };
         let attributes = record.get("attributes").value();
         let attributes = attributes.map(Object::read_leniently).unwrap_or_default();
