@@ -27,3 +27,4 @@ mod retries;
 mod samples;
 mod stored;
 mod upstream;
+mod whole_projects;
