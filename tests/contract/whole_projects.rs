@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use simulator::{MissingProjectList, Operation, Settings};
+use simulator::{MissingList, Operation, Settings};
 
 use crate::support::{
     Harness, WORK, asset, asset_ids, assets, counts, failed, project, record, records, rule_event,
@@ -60,13 +60,13 @@ async fn an_empty_project_is_done() {
 
 #[tokio::test(start_paused = true)]
 async fn a_missing_project_is_rejected_and_its_dead_letter_is_the_request() {
-    for missing_project_list in [
-        MissingProjectList::NotFound,
-        MissingProjectList::Invalid,
-        MissingProjectList::Empty,
+    for missing_list in [
+        MissingList::NotFound,
+        MissingList::Invalid,
+        MissingList::Empty,
     ] {
         let harness = Harness::new(Settings {
-            missing_project_list,
+            missing_list,
             ..Settings::default()
         });
         assert_eq!(harness.answer(&from_queue()).await, failed([]));
