@@ -807,8 +807,11 @@ class Access(unittest.TestCase):
 
 
 class Observability(unittest.TestCase):
-    # The alarms on single events: they end when nothing new happens, fixed or not.
+    # The alarms that end when nothing happens any more, fixed or not.
     ONCE = {
+        "ThrottledCallsAlarm",
+        "ThrottlesAlarm",
+        "DurationAlarm",
         "RejectedAssetsAlarm",
         "NotStoredAlarm",
         "UndeliveredEventsAlarm",
