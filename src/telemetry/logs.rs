@@ -428,7 +428,7 @@ mod tests {
                 &[asset()],
                 true,
                 messages(),
-            )
+            );
         });
         assert_eq!(disassociated, audit("assets disassociated", true));
         let absent =
