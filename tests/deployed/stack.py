@@ -31,19 +31,13 @@ BUCKET = "artifacts"
 # moto's CloudFormation does not know these. `Stack` creates them through the
 # services' own APIs, with the properties that CloudFormation resolved.
 CREATED_HERE = {
-    "AWS::Lambda::Alias",
     "AWS::Lambda::EventSourceMapping",
-    # moto creates one, but does not return its number.
-    "AWS::Lambda::Version",
     "AWS::SQS::QueuePolicy",
 }
-# moto does not know these either, but no message passes through them: alarms and
-# dashboard only watch, and there is no second version for CodeDeploy.
+# moto does not know these either, but no message passes through them.
 LEFT_OUT = {
     "AWS::CloudWatch::Alarm",
     "AWS::CloudWatch::Dashboard",
-    "AWS::CodeDeploy::Application",
-    "AWS::CodeDeploy::DeploymentGroup",
 }
 
 # The prefix of the outputs that stand for intrinsic functions.
@@ -60,7 +54,6 @@ class Stack:
         self.name = name
         self._endpoint = endpoint
         self._parameters = {key: str(value) for key, value in parameters.items()}
-        self._created = {}
         self._package()
         self._template = self._translated()
         self._deploy()
@@ -93,7 +86,29 @@ class Stack:
         }
         # The translator asks boto3 for a Region to write ARNs with.
         os.environ["AWS_DEFAULT_REGION"] = REGION
-        return transform(template, dict(self._parameters), ManagedPolicyLoader(self.client("iam")))
+        translated = transform(
+            template, dict(self._parameters), ManagedPolicyLoader(self.client("iam"))
+        )
+        return self._decided(translated)
+
+    def _decided(self, template):
+        """Returns the template with its conditions decided by the parameters: an
+        output, as which `_deployable` has CloudFormation resolve functions, cannot be
+        the statement of a policy."""
+        defaults = {name: each["Default"] for name, each in template["Parameters"].items()}
+        values = {**defaults, **self._parameters, "AWS::Partition": "aws"}
+        conditions = {
+            name: holds(condition, values) for name, condition in template["Conditions"].items()
+        }
+        decided = {
+            section: {
+                name: part
+                for name, part in template[section].items()
+                if conditions.get(part.get("Condition"), True)
+            }
+            for section in ("Resources", "Outputs")
+        }
+        return {**template, **decide(decided, conditions)}
 
     def _deploy(self):
         template = self._deployable()
@@ -145,12 +160,6 @@ class Stack:
         aws_lambda = self.client("lambda")
         model = aws_lambda.meta.service_model
         shape = model.operation_model("CreateEventSourceMapping").input_shape
-        for name, properties in self._resources("AWS::Lambda::Version"):
-            version = aws_lambda.publish_version(**properties)
-            self._created[str({"Fn::GetAtt": [name, "Version"]})] = version["Version"]
-        for name, properties in self._resources("AWS::Lambda::Alias"):
-            alias = aws_lambda.create_alias(**properties)
-            self._created[str({"Ref": name})] = alias["AliasArn"]
         for _, properties in self._resources("AWS::SQS::QueuePolicy"):
             for queue in properties["Queues"]:
                 self.client("sqs").set_queue_attributes(
@@ -173,7 +182,7 @@ class Stack:
     def _resolved(self, value, path):
         """Returns `value`, which is at `path`, with its intrinsic functions resolved."""
         if is_intrinsic(value):
-            return self._created.get(str(value)) or self.outputs[RESOLVED + path]
+            return self.outputs[RESOLVED + path]
         if isinstance(value, dict):
             return {key: self._resolved(part, path + plain(key)) for key, part in value.items()}
         if isinstance(value, list):
@@ -250,6 +259,43 @@ class Stack:
             "_HANDLER": configuration["Handler"],
             "TZ": ":UTC",
         }
+
+
+NO_VALUE = {"Ref": "AWS::NoValue"}
+
+
+def holds(condition, values):
+    """Returns whether a condition holds for the parameters' values."""
+    [(function, argument)] = condition.items()
+    if function == "Fn::Not":
+        return not holds(argument[0], values)
+    assert function == "Fn::Equals", condition
+    first, second = (text_of(each, values) for each in argument)
+    return first == second
+
+
+def text_of(value, values):
+    if isinstance(value, str):
+        return value
+    [(function, argument)] = value.items()
+    if function == "Ref":
+        return str(values[argument])
+    # Joins a list parameter, whose value here is text already.
+    assert function == "Fn::Join", value
+    return text_of(argument[1], values)
+
+
+def decide(value, conditions):
+    """Returns `value` with each Fn::If replaced by the branch that is chosen."""
+    if isinstance(value, dict):
+        if value.keys() == {"Fn::If"}:
+            name, then, otherwise = value["Fn::If"]
+            return decide(then if conditions[name] else otherwise, conditions)
+        parts = {key: decide(part, conditions) for key, part in value.items()}
+        return {key: part for key, part in parts.items() if part != NO_VALUE}
+    if isinstance(value, list):
+        return [part for part in (decide(part, conditions) for part in value) if part != NO_VALUE]
+    return value
 
 
 def matches(patterns, value):

@@ -249,7 +249,9 @@ class PartialBatchResponse(unittest.TestCase):
         self.assertEqual(failed_ids({"a", "b"}, error, is_partial=False), {"a", "b"})
 
 
-class DefaultStack(Deployed):
+class StackWithARule(Deployed):
+    parameters = {"EventSource": "com.example.maintenance"}
+
     def test_its_settings_are_consistent(self):
         configuration = self.stack.function_configuration
         mapping = self.stack.event_source_mapping

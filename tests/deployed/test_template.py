@@ -59,14 +59,12 @@ AWS_METRICS = {
     # "Available CloudWatch metrics for Amazon SQS", Amazon SQS Developer Guide
     "AWS/SQS": (
         {
-            "ApproximateAgeOfOldestMessage",
             "ApproximateNumberOfMessagesNotVisible",
             "ApproximateNumberOfMessagesVisible",
         },
         [{"QueueName"}],
     ),
-    # "Types of metrics for Lambda functions", AWS Lambda Developer Guide. The
-    # three together are of an alias that is on its way to another version.
+    # "Types of metrics for Lambda functions", AWS Lambda Developer Guide
     "AWS/Lambda": (
         {
             "AsyncEventsDropped",
@@ -77,7 +75,7 @@ AWS_METRICS = {
             "Invocations",
             "Throttles",
         },
-        [{"FunctionName"}, {"FunctionName", "Resource", "ExecutedVersion"}],
+        [{"FunctionName"}],
     ),
     # "Monitoring Amazon EventBridge", Amazon EventBridge User Guide: the second
     # is for rules of a bus other than the default.
@@ -136,7 +134,6 @@ class Stack:
     def __init__(self, region="eu-west-1", partition="aws", **parameters):
         defaults = {name: parameter["Default"] for name, parameter in PARAMETERS.items()}
         self.values = {name: str(value) for name, value in {**defaults, **parameters}.items()}
-        self.template = translate(self.values, region)
         self.pseudo = {
             "AWS::AccountId": ACCOUNT,
             "AWS::NoValue": NOTHING,
@@ -145,6 +142,14 @@ class Stack:
             "AWS::StackName": STACK,
             "AWS::URLSuffix": "amazonaws.com.cn" if partition == "aws-cn" else "amazonaws.com",
         }
+        self.template = translate(self.values, region)
+        # CloudFormation creates no resource or output whose condition is false.
+        for section in ("Resources", "Outputs"):
+            self.template[section] = {
+                name: part
+                for name, part in self.template[section].items()
+                if "Condition" not in part or self.condition(part["Condition"])
+            }
         self.resources = self.resolve(self.template["Resources"])
         self.outputs = self.resolve(self.template["Outputs"])
 
@@ -262,6 +267,13 @@ def metrics_of_alarm(alarm):
         yield Metric(metric["Namespace"], metric["MetricName"], frozenset(dimensions))
 
 
+def period_of(alarm):
+    """Returns the seconds of an alarm's period, which all its metrics have."""
+    queries = alarm.get("Metrics", [{"MetricStat": alarm}])
+    [period] = {query["MetricStat"]["Period"] for query in queries if "MetricStat" in query}
+    return period
+
+
 def metrics_of_widget(widget):
     """Yields the widget's metrics; `.` repeats a part of the row above, `...` all."""
     above = []
@@ -337,7 +349,12 @@ def statements_of(node):
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             if key.value == "Statement":
-                yield from value.value
+                for statement in value.value:
+                    # A function, !If, has the statement and other parts in a list.
+                    is_if = isinstance(statement, yaml.SequenceNode)
+                    for part in statement.value if is_if else [statement]:
+                        if isinstance(part, yaml.MappingNode):
+                            yield part
             yield from statements_of(value)
     elif isinstance(node, yaml.SequenceNode):
         for value in node.value:
@@ -399,6 +416,13 @@ class Parameters(unittest.TestCase):
                     f"arn:aws:sns:eu-west-1:{ACCOUNT}:t.fifo",
                 ],
             ),
+            (
+                "PermissionsBoundaryArn",
+                ["", f"arn:aws:iam::{ACCOUNT}:policy/b", "arn:aws-cn:iam::aws:policy/job/b"],
+                ["boundary", f"arn:aws:iam::{ACCOUNT}:role/b"],
+            ),
+            ("ProjectTagKey", ["", "plant:line 1/a=b+c@d.e_f-g"], ['a"b', "a\\b", "k" * 129]),
+            ("ProjectTagValue", ["", "v" * 256], ['a"b', "a\\b", "v" * 257]),
         ]:
             pattern = PARAMETERS[name]["AllowedPattern"]
             for value in good:
@@ -451,7 +475,7 @@ class Function(unittest.TestCase):
         alarm = self.stack.properties("DeadLettersExpireAlarm")
         last = count["MaxValue"] * visible
         day = datetime.timedelta(days=1).total_seconds()
-        self.assertGreater(retention - last, alarm["Threshold"] + day)
+        self.assertGreater(retention - last, alarm["Period"] * alarm["EvaluationPeriods"] + day)
 
     def test_failed_asynchronous_events_go_to_the_dead_letter_queue(self):
         arn = self.stack.fn_getatt("DeadLetterQueue.Arn")
@@ -465,19 +489,54 @@ class Function(unittest.TestCase):
         ]
         self.assertEqual(set(statement["Resource"]), {arn, self.stack.fn_getatt("WorkQueue.Arn")})
 
-    def test_a_new_version_is_rolled_back_for_its_own_errors_alone(self):
-        [group] = self.stack.of_type("AWS::CodeDeploy::DeploymentGroup").values()
-        self.assertEqual(group["AlarmConfiguration"]["Alarms"], [{"Name": "NewVersionErrorsAlarm"}])
-        [version] = self.stack.of_type("AWS::Lambda::Version")
-        alarm = self.stack.properties("NewVersionErrorsAlarm")
-        [metric] = metrics_of_alarm(alarm)
-        self.assertEqual(dict(metric.dimensions)["ExecutedVersion"], f"{version}.Version")
+    def test_the_mapping_invokes_the_function_that_has_the_parameters(self):
+        self.assertEqual(self.mapping["FunctionName"], self.stack.fn_ref("Function"))
+        for kind in ("Version", "Alias"):
+            self.assertEqual(self.stack.of_type(f"AWS::Lambda::{kind}"), {})
+        for parameter, value, path in [
+            ("Architecture", "x86_64", ("Architectures", 0)),
+            ("CallConcurrency", "3", ("Environment", "Variables", "CALL_CONCURRENCY")),
+            ("FanOutAssets", "300", ("Environment", "Variables", "FAN_OUT_ASSETS")),
+            ("LogLevel", "ERROR", ("LoggingConfig", "ApplicationLogLevel")),
+            ("MemorySize", "512", ("MemorySize",)),
+            (
+                "MetricsNamespace",
+                "Plant",
+                ("Environment", "Variables", "POWERTOOLS_METRICS_NAMESPACE"),
+            ),
+        ]:
+            with self.subTest(parameter):
+                stack = Stack(**{parameter: value})
+                [mapping] = stack.of_type("AWS::Lambda::EventSourceMapping").values()
+                found = stack.properties(mapping["FunctionName"])
+                for key in path:
+                    found = found[key]
+                self.assertEqual(found, value)
+
+    def test_parameters_of_the_mapping_change_the_mapping(self):
+        stack = Stack(BatchSize="7", BatchWindow="9", FunctionConcurrency="11")
+        [mapping] = stack.of_type("AWS::Lambda::EventSourceMapping").values()
+        self.assertEqual(mapping["BatchSize"], "7")
+        self.assertEqual(mapping["MaximumBatchingWindowInSeconds"], "9")
+        self.assertEqual(mapping["ScalingConfig"], {"MaximumConcurrency": "11"})
+
+    def test_dead_letters_and_logs_survive_the_stack(self):
+        kept = {
+            name
+            for name, resource in self.stack.resources.items()
+            if resource.get("DeletionPolicy") == "RetainExceptOnCreate"
+            and resource.get("UpdateReplacePolicy") == "Retain"
+        }
+        self.assertEqual(kept, {"DeadLetterQueue", "LogGroup"})
+
+    def test_the_log_level_that_shows_events_is_not_offered(self):
+        self.assertNotIn("TRACE", PARAMETERS["LogLevel"]["AllowedValues"])
 
 
 class Configuration(emulator.EmulatedFunction):
     """The template's variables against the function, which is asked itself."""
 
-    NUMBERS = {"FAN_OUT_ASSETS": "FanOutAssets", "CALL_CONCURRENCY": "MaxConcurrency"}
+    NUMBERS = {"FAN_OUT_ASSETS": "FanOutAssets", "CALL_CONCURRENCY": "CallConcurrency"}
 
     @classmethod
     def setUpClass(cls):
@@ -566,7 +625,7 @@ class Access(unittest.TestCase):
             for resource in self.stack.resources.values()
             for document in self.documents(resource["Properties"])
         ]
-        self.assertGreaterEqual(len(documents), 5)
+        self.assertGreaterEqual(len(documents), 4)
         for statement in (each for document in documents for each in document["Statement"]):
             with self.subTest(statement):
                 keys = {"Sid", "Effect", "Principal", "Action", "Resource", "Condition"}
@@ -635,17 +694,45 @@ class Access(unittest.TestCase):
             ]
             self.assertEqual(statement["Resource"], resource)
 
-    def test_queues_are_encrypted_and_take_from_the_rule_over_tls_only(self):
+    def test_projects_without_the_tag_are_denied(self):
+        [_, policy] = Stack(ProjectTagKey="line", ProjectTagValue="a b").properties("Role")[
+            "Policies"
+        ]
+        [statement] = json.loads(policy["PolicyDocument"])["Statement"]
+        self.assertEqual(statement["Effect"], "Deny")
+        self.assertEqual(
+            statement["Condition"], {"StringNotEquals": {"aws:ResourceTag/line": "a b"}}
+        )
+        [allow] = self.statements(self.stack, "DisassociateAssets")
+        self.assertEqual(statement["Action"], allow["Action"])
+
+    def test_portals_are_listed_only_if_they_are_named(self):
+        self.assertEqual(self.statements(self.stack, "ListProjectsOfPortals"), [])
+        arns = [f"arn:aws:iotsitewise:eu-west-1:{ACCOUNT}:portal/{name}" for name in "ab"]
+        [statement] = self.statements(Stack(PortalArns=",".join(arns)), "ListProjectsOfPortals")
+        self.assertEqual(
+            statement["Action"], ["iotsitewise:ListProjects", "iotsitewise:DescribePortal"]
+        )
+        self.assertEqual(statement["Resource"], arns)
+
+    def statements(self, stack, sid):
+        document = stack.properties("Role")["Policies"][0]["PolicyDocument"]
+        return [each for each in document["Statement"] if each["Sid"] == sid]
+
+    def test_the_role_has_the_permissions_boundary_that_is_named(self):
+        self.assertNotIn("PermissionsBoundary", self.stack.properties("Role"))
+        arn = f"arn:aws:iam::{ACCOUNT}:policy/boundary"
+        stack = Stack(PermissionsBoundaryArn=arn)
+        self.assertEqual(stack.properties("Role")["PermissionsBoundary"], arn)
+
+    def test_queues_are_encrypted_and_deny_requests_without_tls(self):
         queues = self.stack.of_type("AWS::SQS::Queue")
         self.assertEqual(set(queues), {"WorkQueue", "DeadLetterQueue"})
-        policies = self.stack.of_type("AWS::SQS::QueuePolicy").values()
         for name, queue in queues.items():
             with self.subTest(name):
                 self.assertIs(queue["SqsManagedSseEnabled"], True)
-                arn = self.stack.fn_getatt(f"{name}.Arn")
-                url = self.stack.fn_ref(name)
-                [policy] = [policy for policy in policies if policy["Queues"] == [url]]
-                deny, allow = policy["PolicyDocument"]["Statement"]
+                # By default, no service may send.
+                [deny] = self.queue_statements(self.stack, name)
                 self.assertEqual(
                     deny,
                     {
@@ -653,25 +740,57 @@ class Access(unittest.TestCase):
                         "Effect": "Deny",
                         "Principal": "*",
                         "Action": "sqs:*",
-                        "Resource": arn,
+                        "Resource": self.stack.fn_getatt(f"{name}.Arn"),
                         "Condition": {"Bool": {"aws:SecureTransport": "false"}},
                     },
                 )
-                rule = self.stack.fn_getatt("DecommissionedRule.Arn")
-                self.assertTrue(allow.pop("Sid"))
+
+    def test_queues_take_from_the_rule_and_from_the_senders_that_are_named(self):
+        senders = [
+            f"arn:aws:sns:eu-west-1:{ACCOUNT}:topic",
+            f"arn:aws:events:eu-west-1:{ACCOUNT}:rule/r",
+        ]
+        stack = Stack(EventSource="plant", SenderArns=",".join(senders))
+        rule = stack.fn_getatt("DecommissionedRule.Arn")
+        from_rule = ("events.amazonaws.com", rule)
+        from_senders = (["sns.amazonaws.com", "events.amazonaws.com"], senders)
+        for name, expected in [
+            ("WorkQueue", [from_rule, from_senders]),
+            ("DeadLetterQueue", [from_rule]),
+        ]:
+            with self.subTest(name):
+                _, *allowed = self.queue_statements(stack, name)
+                for statement in allowed:
+                    self.assertTrue(statement.pop("Sid"))
                 self.assertEqual(
-                    allow,
-                    {
-                        "Effect": "Allow",
-                        "Principal": {"Service": "events.amazonaws.com"},
-                        "Action": "sqs:SendMessage",
-                        "Resource": arn,
-                        "Condition": {"ArnEquals": {"aws:SourceArn": rule}},
-                    },
+                    allowed,
+                    [
+                        {
+                            "Effect": "Allow",
+                            "Principal": {"Service": services},
+                            "Action": "sqs:SendMessage",
+                            "Resource": stack.fn_getatt(f"{name}.Arn"),
+                            "Condition": {"ArnEquals": {"aws:SourceArn": arns}},
+                        }
+                        for services, arns in expected
+                    ],
                 )
 
+    def queue_statements(self, stack, queue):
+        [policy] = [
+            policy
+            for policy in stack.of_type("AWS::SQS::QueuePolicy").values()
+            if policy["Queues"] == [stack.fn_ref(queue)]
+        ]
+        return policy["PolicyDocument"]["Statement"]
+
+    def test_there_is_no_rule_unless_a_source_is_given(self):
+        self.assertEqual(self.stack.of_type("AWS::Events::Rule"), {})
+        self.assertNotIn("RuleArn", self.stack.outputs)
+        self.assertIn("RuleArn", Stack(EventSource="plant").outputs)
+
     def test_the_rule_sends_to_the_work_queue_or_else_to_the_dead_letters(self):
-        [rule] = self.stack.of_type("AWS::Events::Rule").values()
+        [rule] = Stack(EventSource="plant").of_type("AWS::Events::Rule").values()
         [target] = rule["Targets"]
         self.assertEqual(target["Arn"], self.stack.fn_getatt("WorkQueue.Arn"))
         self.assertEqual(
@@ -688,16 +807,29 @@ class Access(unittest.TestCase):
 
 
 class Observability(unittest.TestCase):
+    # The alarms that end when nothing happens any more, fixed or not.
+    ONCE = {
+        "ThrottledCallsAlarm",
+        "ThrottlesAlarm",
+        "DurationAlarm",
+        "RejectedAssetsAlarm",
+        "NotStoredAlarm",
+        "UndeliveredEventsAlarm",
+        "LostEventsAlarm",
+        "ErrorsAlarm",
+        "LostInvocationsAlarm",
+    }
+
     @classmethod
     def setUpClass(cls):
-        cls.stack = Stack()
-        cls.other_bus = Stack(EventBusName="plant")
+        cls.stack = Stack(EventSource="plant")
+        cls.other_bus = Stack(EventSource="plant", EventBusName="plant")
         cls.alarms = cls.stack.of_type("AWS::CloudWatch::Alarm")
 
-    def test_each_alarm_says_what_to_do_and_tells_of_its_end(self):
+    def test_each_alarm_says_what_to_do(self):
         topic = f"arn:aws:sns:eu-west-1:{ACCOUNT}:topic"
-        told = Stack(AlarmTopicArn=topic).of_type("AWS::CloudWatch::Alarm")
-        self.assertTrue(self.alarms)
+        told = Stack(EventSource="plant", AlarmTopicArn=topic).of_type("AWS::CloudWatch::Alarm")
+        self.assertEqual(told.keys(), self.alarms.keys())
         for name, alarm in self.alarms.items():
             with self.subTest(name):
                 self.assertRegex(alarm["AlarmDescription"], r"^[A-Z].{60,}[.)]$")
@@ -705,7 +837,49 @@ class Observability(unittest.TestCase):
                 self.assertEqual(alarm["TreatMissingData"], "notBreaching")
                 self.assertNotIn("AlarmActions", alarm)
                 self.assertEqual(told[name]["AlarmActions"], [topic])
-                self.assertEqual(told[name]["OKActions"], [topic])
+                self.assertEqual(
+                    told[name].get("OKActions"), [topic] if name not in self.ONCE else None
+                )
+
+    def test_no_alarm_looks_back_further_than_cloudwatch_allows(self):
+        day = 86_400
+        for name, alarm in self.alarms.items():
+            with self.subTest(name):
+                period = period_of(alarm)
+                most = 7 * day if period >= 3600 else day
+                self.assertLessEqual(period * alarm["EvaluationPeriods"], most)
+
+    def test_a_mapping_that_does_not_invoke_is_noticed_in_a_quarter_of_an_hour(self):
+        alarm = self.alarms["MappingAlarm"]
+        self.assertEqual(period_of(alarm) * alarm["EvaluationPeriods"], 15 * 60)
+        self.assertEqual(
+            {metric.name for metric in metrics_of_alarm(alarm)},
+            {"ApproximateNumberOfMessagesVisible", "Invocations"},
+        )
+
+    def test_unfinished_requests_are_watched_like_unfinished_assets(self):
+        self.assertEqual(
+            {metric.name for metric in metrics_of_alarm(self.alarms["UnfinishedAlarm"])},
+            {"AssetsUnfinished", "RequestsUnfinished"},
+        )
+
+    def test_the_rules_alarms_come_and_go_with_the_rule(self):
+        without = Stack().of_type("AWS::CloudWatch::Alarm")
+        self.assertEqual(
+            self.alarms.keys() - without.keys(), {"UndeliveredEventsAlarm", "LostEventsAlarm"}
+        )
+        [shown] = [
+            widget["properties"]["alarms"]
+            for widget in widgets_of(Stack())
+            if widget["type"] == "alarm"
+        ]
+        self.assertEqual(len(shown), len(without))
+        used = {metric.namespace for metric in metrics_of(Stack())}
+        self.assertNotIn("AWS/Events", used)
+
+    def test_the_documentation_lists_each_alarm(self):
+        text = (ROOT / "docs" / "operations.md").read_text()
+        self.assertEqual(set(re.findall(r"^\| `(\w+Alarm)` \|", text, re.M)), set(self.alarms))
 
     def test_alarms_fit_the_times_that_they_speak_of(self):
         timeout = self.stack.properties("Function")["Timeout"]
@@ -714,7 +888,8 @@ class Observability(unittest.TestCase):
         self.assertIn(f"timeout of {timeout} s", duration["AlarmDescription"])
         # A message that keeps failing is in every period.
         visible = self.stack.properties("WorkQueue")["VisibilityTimeout"]
-        self.assertGreater(self.alarms["UnfinishedAssetsAlarm"]["Period"], visible)
+        for name in ("UnfinishedAlarm", "OldestMessageAlarm"):
+            self.assertGreater(period_of(self.alarms[name]), visible)
 
     def test_metrics_of_aws_have_the_dimensions_that_aws_has(self):
         for stack in (self.stack, self.other_bus):
@@ -766,7 +941,7 @@ class Observability(unittest.TestCase):
         self.assertEqual(
             lines,
             {
-                "Age of the oldest message": {
+                "Age of the oldest unfinished message": {
                     "alarm": int(self.alarms["OldestMessageAlarm"]["Threshold"])
                 },
                 "Throttled SiteWise requests": {
@@ -777,7 +952,7 @@ class Observability(unittest.TestCase):
                     "timeout": self.stack.properties("Function")["Timeout"] * 1000,
                 },
                 "Concurrent invocations": {
-                    "MaximumConcurrency": PARAMETERS["MaximumConcurrency"]["Default"]
+                    "FunctionConcurrency": PARAMETERS["FunctionConcurrency"]["Default"]
                 },
             },
         )
@@ -808,6 +983,9 @@ class OwnLog(emulator.EmulatedFunction):
     def test_each_metric_is_used_and_each_used_metric_emitted(self):
         self.seed(sample("sqs"))
         self.assertEqual(self.invoke(sample("sqs")), {"batchItemFailures": []})
+        # Messages that stay have an age.
+        self.fault("disassociate:status=500")
+        self.assertNotEqual(self.invoke(sample("sqs")), {"batchItemFailures": []})
         self.assertEqual({line["service"] for line in self.log()}, {STACK})
         emitted = metrics_of_log(self.log())
         used = {
