@@ -232,6 +232,15 @@ fn show_calls(calls: &[Call], took: Duration) {
                 "DescribeProject {}",
                 call.project.as_deref().unwrap_or_default()
             ),
+            Operation::ListProjects => format!(
+                "ListProjects {}, {} project(s)",
+                call.portal.as_deref().unwrap_or_default(),
+                call.listed.len()
+            ),
+            Operation::DescribePortal => format!(
+                "DescribePortal {}",
+                call.portal.as_deref().unwrap_or_default()
+            ),
             Operation::Other => call.path.clone(),
         };
         let status = match call.status {

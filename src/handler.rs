@@ -20,17 +20,14 @@ use crate::config::FunctionConfig;
 use crate::deadline::Stops;
 use crate::dispatch::dispatch;
 use crate::input::event::{self, Event, Message, UnrecognizedEvent};
-use crate::input::id::AssetId;
 use crate::input::received::{ReadError, Received, receive};
 use crate::output::outbox::Outbox;
-use crate::output::response::{
-    Counts, NoResponse, Response, partial_batch, reports, requests_unfinished,
-};
+use crate::output::response::{NoResponse, Response, partial_batch, reports};
 use crate::plan::{PlanInput, plan, scatter};
 use crate::resolve::{self, Resolution, Resolver};
 use crate::session::Session;
 use crate::session::rate_limiter::RateLimiter;
-use crate::settle::{Item, Queues, Settlement, hold_back_groups, needs_redelivery, settle};
+use crate::settle::{Item, Queues, Settlement, needs_redelivery, settle, settle_all};
 use crate::telemetry;
 use crate::telemetry::metrics::Metrics;
 
@@ -141,14 +138,7 @@ impl Function {
             Event::Queue(_) => needs_redelivery(&settlements),
             Event::Reported(_) => vec![false; settlements.len()],
         };
-        metrics.messages = settlements.len();
-        metrics.redelivered = redelivered.iter().filter(|is_so| **is_so).count();
-        metrics.assets = Counts::of(&settlements);
-        metrics.requests_unfinished = requests_unfinished(&settlements);
-        let kept = event.messages().iter().zip(&redelivered);
-        let kept = kept.filter(|(_, is_redelivered)| **is_redelivered);
-        let sent_at = kept.filter_map(|(message, _)| message.sent_at).min();
-        metrics.oldest_message_age = sent_at.and_then(|at| (self.now)().duration_since(at).ok());
+        metrics.count(&settlements, &redelivered, self.now);
         let calls = metrics.requests.calls;
         self.log_results(&settlements, metrics, invocation);
         match &event {
@@ -184,24 +174,16 @@ impl Function {
         };
         join_all(resolutions.iter_mut().map(|one| resolver.list_again(one))).await;
         disassociate(&session, &received, &mut resolutions, stops.requests).await;
-        let resolved: Vec<_> = (resolutions.into_iter())
-            .map(|resolution| (resolution.outcomes, resolution.dry_run))
-            .collect();
-        let mut settlements: Vec<Settlement<'_>> = (received.into_iter().zip(resolved))
-            .map(|(received, (outcomes, dry_run))| Settlement {
-                dry_run,
-                ..settle(received, outcomes, self.queues())
-            })
-            .collect();
-        for settlement in &mut settlements {
-            // A dead letter of a record of that very queue would come back for ever.
-            if self.is_dead_letter(settlement.received.message)
-                && settlement.keep_if_dead_lettered()
-            {
-                telemetry::log_dead_letter_kept();
-            }
-        }
-        hold_back_groups(&mut settlements);
+        let resolved = resolutions.into_iter();
+        let resolved = resolved.map(|one| (one.outcomes, one.dry_run)).collect();
+        let is_dead_letter = |message: &Message<'_>| {
+            let queue = self.dead_letter_queue.as_ref();
+            let arn = message.queue_arn.as_deref();
+            queue
+                .zip(arn)
+                .is_some_and(|(queue, arn)| queue.has_arn(arn))
+        };
+        let mut settlements = settle_all(received, resolved, self.queues(), is_dead_letter);
         let outbox = Outbox {
             dead_letter_queue: self.dead_letter_queue.as_ref(),
             work_queue: self.work_queue.as_ref(),
@@ -231,15 +213,6 @@ impl Function {
         telemetry::log_results(settlements, &metrics, self.metrics_namespace.as_deref());
     }
 
-    /// Returns whether a record is from the dead-letter queue.
-    fn is_dead_letter(&self, message: &Message<'_>) -> bool {
-        let queue = self.dead_letter_queue.as_ref();
-        let arn = message.queue_arn.as_deref();
-        queue
-            .zip(arn)
-            .is_some_and(|(queue, arn)| queue.has_arn(arn))
-    }
-
     fn queues(&self) -> Queues {
         match (&self.dead_letter_queue, &self.work_queue) {
             (None, _) => Queues::None,
@@ -256,32 +229,15 @@ async fn disassociate(
     resolutions: &mut [Resolution<'_>],
     stop: Instant,
 ) {
-    let with_assets = received.iter().zip(resolutions);
-    let mut with_assets: Vec<_> = with_assets
-        .filter(|(_, resolution)| !resolution.assets.is_empty())
-        .collect();
-    let inputs = with_assets.iter();
-    let inputs: Vec<PlanInput<'_>> = inputs
-        .filter_map(|(received, resolution)| plan_input(received, &resolution.assets))
-        .collect();
+    let messages = received.iter().zip(&*resolutions).enumerate();
+    let inputs = messages.filter_map(|(index, (received, resolution))| {
+        Some((index, resolution.plan_input(received)?))
+    });
+    let (indices, inputs): (Vec<usize>, Vec<PlanInput<'_>>) = inputs.unzip();
     let batches = plan(&inputs);
     let outcomes = dispatch(session, &batches, stop).await;
     let outcomes = scatter(&inputs, &batches, &outcomes);
-    for ((_, resolution), outcomes) in with_assets.iter_mut().zip(outcomes) {
-        resolution.conclude(outcomes);
+    for (index, outcomes) in indices.into_iter().zip(outcomes) {
+        resolutions[index].conclude(outcomes);
     }
-}
-
-/// Returns what is to be planned for a message; `None` only where it has no
-/// project, and thus no assets.
-fn plan_input<'a>(received: &'a Received<'_>, assets: &'a [AssetId]) -> Option<PlanInput<'a>> {
-    let request = received.request.as_ref().ok()?;
-    Some(PlanInput {
-        project: request.project()?,
-        assets,
-        is_whole_project: request.named().is_none(),
-        client_token: request.client_token.as_ref(),
-        message_id: &received.id,
-        receives: received.message.receives,
-    })
 }

@@ -15,8 +15,9 @@ use crate::input::id::{AssetId, PortalId, ProjectId};
 use crate::input::received::{ReadError, Received};
 use crate::input::request::{NamedAssets, Request, Scope};
 use crate::outcome::{DryRun, DryRunProject, Failure, Outcome, code};
+use crate::plan::PlanInput;
 use crate::session::{Session, too_late};
-use crate::settle::Item;
+use crate::settle::{Item, ItemOutcomes};
 
 /// What a message comes to.
 #[derive(Debug, Default)]
@@ -24,7 +25,7 @@ pub struct Resolution<'a> {
     /// The assets that are to be disassociated now.
     pub assets: Cow<'a, [AssetId]>,
     /// What became of everything else so far.
-    pub outcomes: Vec<(Item, Outcome)>,
+    pub outcomes: ItemOutcomes,
     /// What a dry run found.
     pub dry_run: Option<DryRun>,
     /// The project to list again after the calls, because its list had several
@@ -39,6 +40,19 @@ impl Resolution<'_> {
             outcomes: vec![(Item::Message, outcome)],
             ..Self::default()
         }
+    }
+
+    /// Returns what is to be planned for the message, if anything is.
+    pub fn plan_input<'b>(&'b self, received: &'b Received<'_>) -> Option<PlanInput<'b>> {
+        let request = received.request.as_ref().ok()?;
+        (!self.assets.is_empty()).then_some(PlanInput {
+            project: request.project()?,
+            assets: &self.assets,
+            is_whole_project: request.named().is_none(),
+            client_token: request.client_token.as_ref(),
+            message_id: &received.id,
+            receives: received.message.receives,
+        })
     }
 
     /// Notes what became of the assets that were to be disassociated.
@@ -243,7 +257,7 @@ impl Resolver<'_> {
 fn dry_run(
     would_disassociate: usize,
     absent: usize,
-    outcomes: Vec<(Item, Outcome)>,
+    outcomes: ItemOutcomes,
 ) -> Resolution<'static> {
     Resolution {
         outcomes,
@@ -270,7 +284,7 @@ pub fn unread(error: &ReadError) -> Outcome {
 
 /// Rejects the bad ids of a request. Those of one kind share one failure: a
 /// message may carry some 175,000 of them.
-pub fn invalid_ids(assets: &NamedAssets) -> Vec<(Item, Outcome)> {
+pub fn invalid_ids(assets: &NamedAssets) -> ItemOutcomes {
     let mut failures: HashMap<&str, Failure> = HashMap::new();
     let invalid = assets.invalid.iter().map(|invalid| {
         let expected = invalid.expected();

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use thiserror::Error;
 
-use super::json::{self, Field, Object};
+use super::json::{self, Field, OTHER_FIELDS, Object};
 use super::request::{InvalidRequest, Request};
 use crate::aws::sqs::{Attribute, AttributeValue};
 
@@ -142,12 +142,15 @@ impl<'a> Message<'a> {
     pub fn sender_attributes(&self) -> Vec<Attribute> {
         let record = Object::read_leniently(self.raw);
         let attributes = record.get("messageAttributes").value();
-        let attributes: HashMap<String, SenderAttribute<'_>> = attributes
+        let attributes: HashMap<String, &RawValue> = attributes
             .and_then(|attributes| serde_json::from_str(attributes.get()).ok())
             .unwrap_or_default();
         let attributes = attributes.into_iter();
         let mut attributes: Vec<Attribute> = attributes
-            .filter_map(|(name, attribute)| attribute.named(name))
+            .filter_map(|(name, attribute)| {
+                let attribute: SenderAttribute<'_> = serde_json::from_str(attribute.get()).ok()?;
+                attribute.named(name)
+            })
             .collect();
         attributes.sort_by(|a, b| a.name.cmp(&b.name));
         attributes
@@ -156,15 +159,13 @@ impl<'a> Message<'a> {
     fn from_sqs(raw: &'a RawValue) -> Self {
         let record = Object::read_leniently(raw);
         let body = record.get("body");
-        let text = match Object::read(raw.get()) {
-            Ok(_) => match body.text() {
-                Ok(body) if body.is_empty() => {
-                    Err("expected a request, found an empty string".to_owned())
-                }
-                body => body,
+        let text = match (record.check(&OTHER_FIELDS), body.text()) {
+            (Err(problem), _) => Err(format!("record: {problem}")),
+            (_, Err(problem)) => Err(format!("body: {problem}")),
+            (_, Ok(body)) if body.is_empty() => {
+                Err("body: expected a request, found an empty string".to_owned())
             }
-            .map_err(|problem| format!("body: {problem}")),
-            Err(problem) => Err(format!("record: {problem}")),
+            (_, body) => body,
         };
         let attributes = record.get("attributes").value();
         let attributes = attributes.map(Object::read_leniently).unwrap_or_default();
@@ -737,5 +738,22 @@ mod tests {
         let payload = raw(&request());
         let event = read(&payload).expect("an event");
         assert_eq!(event.messages()[0].receives, 0, "no queue, no count");
+    }
+
+    #[test]
+    fn a_malformed_attribute_of_the_sender_is_left_out_alone() {
+        let payload = raw(&json!([{"eventSource": "aws:sqs", "messageAttributes": {
+            "bad": {"stringValue": "x"},
+            "label": {"dataType": "String.label", "stringValue": "x"},
+            "number": {"dataType": "Number", "stringValue": "7"},
+            "wrong": 7,
+        }}]));
+        let event = read(&payload).expect("an event");
+        let attributes = event.messages()[0].sender_attributes();
+        let kept: Vec<String> = attributes
+            .iter()
+            .map(|attribute| format!("{}: {}", attribute.name, attribute.data_type))
+            .collect();
+        assert_eq!(kept, ["label: String.label", "number: Number"]);
     }
 }

@@ -12,8 +12,8 @@ use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-/// The fields of requests, events, envelopes and records that are read.
-const FIELDS: [&str; 31] = [
+/// The fields of requests and of the envelopes around them.
+const MESSAGE_FIELDS: [&str; 16] = [
     "projectId",
     "portalId",
     "assetIds",
@@ -22,9 +22,6 @@ const FIELDS: [&str; 31] = [
     "dryRun",
     "clientToken",
     "sitewiseDisassociatorPart",
-    "of",
-    "number",
-    "count",
     "detail-type",
     "source",
     "id",
@@ -33,6 +30,10 @@ const FIELDS: [&str; 31] = [
     "MessageId",
     "Message",
     "Records",
+];
+
+/// The fields of records and their attributes, and of the marker of a part.
+pub(super) const OTHER_FIELDS: [&str; 15] = [
     "EventSource",
     "Sns",
     "messageId",
@@ -45,20 +46,23 @@ const FIELDS: [&str; 31] = [
     "MessageGroupId",
     "SentTimestamp",
     "SequenceNumber",
+    "of",
+    "number",
+    "count",
 ];
 
 /// Problems of a kind that a message lists before it only counts them.
 pub(super) const LISTED: usize = 20;
 
-/// The fields of [`FIELDS`] that no similar name may stand for.
+/// The fields that no similar name may stand for.
 const FLAGS: [&str; 3] = ["dryRun", "allAssets", "allProjects"];
 
 /// An object's known fields.
 #[derive(Debug, Default)]
 pub(super) struct Object<'a> {
     fields: Vec<(&'static str, &'a RawValue)>,
-    /// a known field that is given twice; the first value counts
-    duplicate: Option<&'static str>,
+    /// the known fields that are given twice; the first value counts
+    duplicates: Vec<&'static str>,
     /// names that are a flag's but for case, `_` or `-`
     pub(super) misspelt_flags: Vec<String>,
 }
@@ -74,7 +78,8 @@ impl<'a> Object<'a> {
         let found = match text.trim_ascii_start().chars().next() {
             Some('{') => {
                 let object: Self = serde_json::from_str(text).map_err(unreadable)?;
-                return object.check();
+                object.check(&MESSAGE_FIELDS)?;
+                return Ok(object);
             }
             // RFC 8259, section 8.1: JSON has no byte-order mark.
             Some('\u{feff}') => "a byte-order mark before it",
@@ -90,15 +95,16 @@ impl<'a> Object<'a> {
         serde_json::from_str(value.get()).unwrap_or_default()
     }
 
-    /// Returns the object, if no known field is given twice.
-    pub(super) fn check(self) -> Result<Self, String> {
-        match self.duplicate {
+    /// Returns whether each of these fields is given once at most.
+    pub(super) fn check(&self, fields: &[&str]) -> Result<(), String> {
+        let mut duplicates = self.duplicates.iter();
+        match duplicates.find(|field| fields.contains(field)) {
             Some(field) => Err(format!("expected a JSON object: duplicate field `{field}`")),
-            None => Ok(self),
+            None => Ok(()),
         }
     }
 
-    /// Returns a field, one of [`FIELDS`].
+    /// Returns a known field.
     pub(super) fn get(&self, name: &str) -> Field<'a> {
         let mut fields = self.fields.iter();
         Field(
@@ -128,7 +134,8 @@ impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
             fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Object<'a>, M::Error> {
                 let Self(mut object) = self;
                 while let Some(Text(name)) = map.next_key()? {
-                    let Some(known) = FIELDS.into_iter().find(|known| *known == name) else {
+                    let mut known = MESSAGE_FIELDS.iter().chain(&OTHER_FIELDS);
+                    let Some(known) = known.find(|known| **known == name) else {
                         map.next_value::<IgnoredAny>()?;
                         let plain = name.replace(['_', '-'], "");
                         let has_room = object.misspelt_flags.len() < LISTED;
@@ -138,10 +145,10 @@ impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
                         continue;
                     };
                     let value = map.next_value()?;
-                    if object.get(known).is_present() {
-                        object.duplicate = Some(known);
-                    } else {
+                    if !object.get(known).is_present() {
                         object.fields.push((known, value));
+                    } else if !object.duplicates.contains(known) {
+                        object.duplicates.push(known);
                     }
                 }
                 Ok(object)
@@ -271,7 +278,7 @@ mod tests {
         let twice = RawValue::from_string(twice.to_owned()).expect("JSON");
         let lenient = Object::read_leniently(&twice);
         assert_eq!(lenient.get("id").value().map(RawValue::get), Some("1"));
-        let text = r#"{"x":1,"id":null,"x":2,"body":[{}]}"#;
+        let text = r#"{"x":1,"id":null,"x":2,"body":[{}],"body":1}"#;
         let object = Object::read(text).expect("an object");
         assert_eq!(object.get("id").value().map(RawValue::get), Some("null"));
         assert_eq!(object.get("body").value().map(RawValue::get), Some("[{}]"));

@@ -7,7 +7,7 @@ use super::{Destination, Settlement};
 /// Holds back what comes behind a record that stays in its queue: every later
 /// record of its message group stays too, and stores nothing. `settlements` are
 /// in the order of the records.
-pub fn hold_back_groups(settlements: &mut [Settlement<'_>]) {
+pub(super) fn hold_back_groups(settlements: &mut [Settlement<'_>]) {
     let stays = |settlement: &Settlement<'_>| {
         let mut unresolved = settlement.unresolved.iter();
         unresolved.any(|one| one.destination == Destination::Source)

@@ -7,12 +7,14 @@ mod fifo;
 
 use std::borrow::Cow;
 
-use crate::input::event::Keeper;
+use crate::input::event::{Keeper, Message};
 use crate::input::id::{AssetId, InvalidId, ProjectId};
 use crate::input::received::{ReadError, Received};
 use crate::outcome::{DryRun, Failure, Outcome};
+use crate::telemetry;
 
-pub use fifo::{hold_back_groups, needs_redelivery};
+use fifo::hold_back_groups;
+pub use fifo::needs_redelivery;
 
 /// The queues that the function is configured with. A work queue requires a
 /// dead-letter queue.
@@ -57,6 +59,9 @@ pub struct Unresolved {
     /// Whether the queue has confirmed that it is stored.
     pub is_stored: bool,
 }
+
+/// What became of the items of a message.
+pub type ItemOutcomes = Vec<(Item, Outcome)>;
 
 /// What can fail.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -110,15 +115,14 @@ impl Settlement<'_> {
         unresolved.any(|one| !one.is_stored && one.destination != Destination::Report)
     }
 
-    /// Leaves the whole message where it came from, if any of it is for the
-    /// dead-letter queue. Returns whether it does.
-    pub fn keep_if_dead_lettered(&mut self) -> bool {
+    /// Leaves a record of the dead-letter queue there, if any of it would become a
+    /// dead letter: that would come back for ever.
+    fn keep_dead_letters(&mut self) {
         let mut unresolved = self.unresolved.iter();
-        let is_kept = unresolved.any(|one| one.destination == Destination::DeadLetterQueue);
-        if is_kept {
+        if unresolved.any(|one| one.destination == Destination::DeadLetterQueue) {
+            telemetry::log_dead_letter_kept();
             self.hold_back();
         }
-        is_kept
     }
 
     /// Leaves where it came from what is not stored.
@@ -151,6 +155,29 @@ impl Settlement<'_> {
 pub fn hold_back_parts(settlements: &mut [Settlement<'_>]) {
     settlements.iter_mut().for_each(Settlement::hold_back_parts);
     hold_back_groups(settlements);
+}
+
+/// Settles all messages. `is_dead_letter` says which are records of the dead-letter
+/// queue.
+pub fn settle_all<'a>(
+    received: Vec<Received<'a>>,
+    resolved: Vec<(ItemOutcomes, Option<DryRun>)>,
+    queues: Queues,
+    is_dead_letter: impl Fn(&Message<'_>) -> bool,
+) -> Vec<Settlement<'a>> {
+    let settlements = received.into_iter().zip(resolved);
+    let mut settlements: Vec<Settlement<'_>> = settlements
+        .map(|(received, (outcomes, dry_run))| {
+            let mut settlement = settle(received, outcomes, queues);
+            settlement.dry_run = dry_run;
+            if is_dead_letter(settlement.received.message) {
+                settlement.keep_dead_letters();
+            }
+            settlement
+        })
+        .collect();
+    hold_back_groups(&mut settlements);
+    settlements
 }
 
 /// Decides where everything of a message goes that is not done. `outcomes` are
@@ -225,7 +252,7 @@ pub fn settle(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::input::event::{Message, Origin, read};
+    use crate::input::event::{Origin, read};
     use crate::input::request::Request;
     use crate::outcome::Outcome::{Absent, Deferred, Disassociated, Rejected, Unfinished};
     use crate::resolve::{invalid_ids, unread};

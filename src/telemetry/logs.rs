@@ -84,11 +84,13 @@ fn subscriber(config: TelemetryConfig, write: fn(&[u8])) -> impl Subscriber + Se
 }
 
 /// Makes the span of an invocation. The lines within it have its fields.
+/// `trace_header` is X-Ray's.
 pub fn invocation_span(
     function_request_id: &str,
-    xray_trace_id: Option<&str>,
+    trace_header: Option<&str>,
     cold_start: bool,
 ) -> Span {
+    let xray_trace_id = trace_header.and_then(trace_id);
     tracing::error_span!(
         target: INVOCATION,
         "invocation",
@@ -97,6 +99,15 @@ pub fn invocation_span(
         cold_start,
         correlation_id = Empty,
     )
+}
+
+/// Returns the id of the trace in a tracing header ("Tracing header", AWS X-Ray
+/// Developer Guide). The rest of the header may be a caller's text.
+fn trace_id(header: &str) -> Option<&str> {
+    let mut fields = header.split(';');
+    let root = fields.find_map(|field| field.trim().strip_prefix("Root="))?;
+    let is_id = |byte: u8| byte.is_ascii_hexdigit() || byte == b'-';
+    (root.len() == 35 && root.bytes().all(is_id)).then_some(root)
 }
 
 /// Makes the id of the event's only message the invocation's `correlation_id`.
@@ -451,6 +462,22 @@ mod tests {
             log_disassociated(project(), &[asset()], true, messages);
         });
         assert_eq!(written, "");
+    }
+
+    #[test]
+    fn of_a_tracing_header_only_the_traces_id_is_logged() {
+        let id = "1-5759e988-bd862e3fe1be46a994272793";
+        for (header, expected) in [
+            (
+                format!("Root={id};Parent=53995c3f42cd8ad8;Sampled=1"),
+                Some(id),
+            ),
+            (format!("Sampled=0; Root={id};Sender=a text"), Some(id)),
+            (format!("Parent={id}"), None),
+            ("Root=a text that has thirty-five letters".to_owned(), None),
+        ] {
+            assert_eq!(trace_id(&header), expected, "{header}");
+        }
     }
 
     #[test]

@@ -9,8 +9,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value, json};
 
-use crate::output::response::Counts;
+use crate::output::response::{Counts, requests_unfinished};
 use crate::session::RequestCounts;
+use crate::settle::Settlement;
 
 /// Most values that a document may have of one metric (the specification's
 /// `targetMembers`).
@@ -47,6 +48,25 @@ pub struct Metrics {
 }
 
 impl Metrics {
+    /// Counts what became of messages. `redelivered` says of each whether it stays in
+    /// its queue.
+    pub fn count(
+        &mut self,
+        settlements: &[Settlement<'_>],
+        redelivered: &[bool],
+        now: fn() -> SystemTime,
+    ) {
+        self.messages = settlements.len();
+        self.redelivered = redelivered.iter().filter(|is_so| **is_so).count();
+        self.assets = Counts::of(settlements);
+        self.requests_unfinished = requests_unfinished(settlements);
+        let redelivered = settlements.iter().zip(redelivered);
+        let redelivered = redelivered.filter(|(_, is_redelivered)| **is_redelivered);
+        let sent_at = redelivered.filter_map(|(one, _)| one.received.message.sent_at);
+        let oldest = sent_at.min();
+        self.oldest_message_age = oldest.and_then(|sent_at| now().duration_since(sent_at).ok());
+    }
+
     /// Returns the metrics as members of a log line: the values, and `_aws` if
     /// there is a `namespace`. The one dimension is in every line, `service`.
     ///

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::json;
-use simulator::{Absent, Action, Fault, MissingProjectList, Names, Operation, Settings};
+use simulator::{Absent, Action, Fault, MissingList, Names, Operation, Settings};
 
 use crate::support::{
     Harness, REFUSALS, asset, assets, complaining, complaints, counts, failed, project, record,
@@ -13,10 +13,10 @@ use crate::support::{
 };
 
 /// What the list of a missing project may answer.
-const MISSING: [MissingProjectList; 3] = [
-    MissingProjectList::NotFound,
-    MissingProjectList::Invalid,
-    MissingProjectList::Empty,
+const MISSING: [MissingList; 3] = [
+    MissingList::NotFound,
+    MissingList::Invalid,
+    MissingList::Empty,
 ];
 
 const LATENCY: Duration = Duration::from_millis(50);
@@ -26,12 +26,12 @@ const SHAPES: [(usize, usize); 5] = [(1, 1), (1, 1_000), (300, 1), (20, 30), (5,
 
 #[tokio::test(start_paused = true)]
 async fn a_project_that_does_not_exist_has_all_its_assets_rejected_for_a_few_requests() {
-    for missing_project_list in MISSING {
+    for missing_list in MISSING {
         for names in [Names::Nothing, Names::Project] {
             for (messages, count) in SHAPES {
                 for concurrency in [1, 8, 64] {
                     let mut harness = Harness::new(Settings {
-                        missing_project_list,
+                        missing_list,
                         latency: LATENCY,
                         ..complaining(&Absent::Ignore, names)
                     });
@@ -41,9 +41,8 @@ async fn a_project_that_does_not_exist_has_all_its_assets_rejected_for_a_few_req
                         record(&format!("m-{number}"), &request(1, &ids))
                     }));
                     assert_eq!(harness.answer(&event).await, failed([]));
-                    let case = format!(
-                        "{missing_project_list:?} {names:?} {messages} × {count}, {concurrency}"
-                    );
+                    let case =
+                        format!("{missing_list:?} {names:?} {messages} × {count}, {concurrency}");
                     let batches = (messages * count).div_ceil(100);
                     let requests = harness.requests().len();
                     let most = 3 * concurrency.min(batches);
@@ -68,9 +67,9 @@ async fn a_project_that_does_not_exist_has_all_its_assets_rejected_for_a_few_req
 
 #[tokio::test(start_paused = true)]
 async fn a_missing_project_holds_no_other_project_up() {
-    for missing_project_list in MISSING {
+    for missing_list in MISSING {
         let harness = Harness::new(Settings {
-            missing_project_list,
+            missing_list,
             ..Settings::default()
         });
         harness.simulator.add_project(&project(2), assets(500..900));
@@ -87,9 +86,9 @@ async fn a_missing_project_holds_no_other_project_up() {
 #[tokio::test(start_paused = true)]
 async fn a_project_that_exists_and_lists_nothing_has_all_its_assets_absent() {
     for absent in complaints() {
-        for missing_project_list in MISSING {
+        for missing_list in MISSING {
             let harness = Harness::new(Settings {
-                missing_project_list,
+                missing_list,
                 ..complaining(&absent, Names::Project)
             });
             harness.simulator.add_project(&project(1), [] as [&str; 0]);

@@ -239,7 +239,7 @@ impl Harness {
     /// The requests to SiteWise so far: calls and reads.
     pub(crate) fn requests(&self) -> Vec<Call> {
         let mut requests = self.simulator.calls();
-        requests.retain(|call| call.project.is_some());
+        requests.retain(Call::is_sitewise);
         requests
     }
 

@@ -2,9 +2,10 @@
 //! message is processed.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use serde_json::{Value, json};
-use simulator::{MissingProjectList, Operation, Settings};
+use simulator::{MissingList, Operation, Settings};
 
 use crate::support::{
     Harness, WORK, asset, asset_ids, assets, counts, failed, project, record, records, rule_event,
@@ -40,7 +41,10 @@ async fn a_project_of_one_asset_costs_one_list_and_one_call() {
     let harness = Harness::with_assets([7]);
     assert_eq!(harness.answer(&from_queue()).await, failed([]));
     let operations: Vec<Operation> = harness.requests().iter().map(|one| one.operation).collect();
-    assert_eq!(operations, [Operation::List, Operation::Disassociate]);
+    assert_eq!(
+        operations,
+        [Operation::ListProjectAssets, Operation::Disassociate]
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -56,13 +60,13 @@ async fn an_empty_project_is_done() {
 
 #[tokio::test(start_paused = true)]
 async fn a_missing_project_is_rejected_and_its_dead_letter_is_the_request() {
-    for missing_project_list in [
-        MissingProjectList::NotFound,
-        MissingProjectList::Invalid,
-        MissingProjectList::Empty,
+    for missing_list in [
+        MissingList::NotFound,
+        MissingList::Invalid,
+        MissingList::Empty,
     ] {
         let harness = Harness::new(Settings {
-            missing_project_list,
+            missing_list,
             ..Settings::default()
         });
         assert_eq!(harness.answer(&from_queue()).await, failed([]));
@@ -196,12 +200,20 @@ async fn a_list_of_several_pages_is_read_twice_and_again_after_the_calls() {
     let report = harness.answer(&whole_project()).await;
     assert_eq!(counts(&report), [600, 0, 0, 0]);
     let lists = harness.reads();
-    assert_eq!(lists.len(), 3 + 3 + 1 + 1, "twice, then empty and described");
+    assert_eq!(
+        lists.len(),
+        3 + 3 + 1 + 1,
+        "twice, then empty and described"
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_is_still_listed_after_the_calls_is_processed_too() {
-    let harness = Harness::with_assets(0..300);
+    let harness = Harness::new(Settings {
+        latency: Duration::from_millis(50),
+        ..Settings::default()
+    });
+    harness.simulator.add_project(&project(1), assets(0..300));
     let mut requests = harness.simulator.watch();
     let adds_an_asset_at_the_first_call = async {
         while let Some(request) = requests.recv().await {
@@ -221,7 +233,10 @@ async fn what_is_still_listed_after_the_calls_is_processed_too() {
 #[tokio::test(start_paused = true)]
 async fn an_asset_that_is_rejected_is_not_asked_for_again_after_the_calls() {
     let harness = Harness::with_assets(0..300);
-    harness.fault(&format!("disassociate:asset={}:asset-error=INTERNAL", asset(7)));
+    harness.fault(&format!(
+        "disassociate:asset={}:asset-error=INTERNAL",
+        asset(7)
+    ));
     let report = harness.answer(&whole_project()).await;
     assert_eq!(counts(&report), [299, 0, 1, 0]);
     assert_eq!(harness.lettered_assets(), [[asset(7)]]);

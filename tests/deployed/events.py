@@ -20,6 +20,10 @@ def project(number):
     return f"aaaaaaaa-0000-4000-8000-{number:012x}"
 
 
+def portal(number):
+    return f"dddddddd-0000-4000-8000-{number:012x}"
+
+
 def asset(number):
     return f"bbbbbbbb-0000-4000-8000-{number:012x}"
 

@@ -22,7 +22,7 @@ import emulator
 import processes
 from emulator import http, http_text
 from event_source_mapping import EventSourceMapping, batches, failed_ids
-from events import as_text, assets, project, request, rule_event, sample
+from events import as_text, asset, assets, portal, project, request, rule_event, sample
 
 # Before the imports of what it installs.
 emulator.install_requirements()
@@ -50,6 +50,7 @@ class Deployed(emulator.EmulatedFunction):
     """Each test has a stack of its own, with empty queues."""
 
     parameters = {}
+    simulator_arguments = []
 
     def setUp(self):
         http("POST", f"{self.moto}/moto-api/reset")
@@ -57,7 +58,7 @@ class Deployed(emulator.EmulatedFunction):
         self.sqs = self.stack.client("sqs")
         self.work = self.stack.outputs["WorkQueueUrl"]
         self.dead_letters = self.stack.outputs["DeadLetterQueueUrl"]
-        self.start_simulator()
+        self.start_simulator(*self.simulator_arguments)
         self.wire = {"iotsitewise": Recorder(self.simulator), "sqs": Recorder(self.moto)}
         for recorder in self.wire.values():
             self.addCleanup(recorder.close)
@@ -84,7 +85,8 @@ class Deployed(emulator.EmulatedFunction):
             self.assertIn(line["level"], ["INFO", "WARN", "ERROR"])
             self.assertTrue(line["function_request_id"])
         for operation, parameters in self.read("iotsitewise"):
-            arn = f"arn:aws:iotsitewise:{REGION}:{ACCOUNT}:project/{parameters['projectId']}"
+            kind = "portal" if "portalId" in parameters else "project"
+            arn = f"arn:aws:iotsitewise:{REGION}:{ACCOUNT}:{kind}/{parameters[f'{kind}Id']}"
             action = f"iotsitewise:{operation}"
             self.assertTrue(self.stack.permits(action, arn), f"{action} {arn}")
         for operation, parameters in self.read("sqs"):
@@ -659,6 +661,70 @@ class StackWithARule(Deployed):
         wrong("sqs", letter, 'Missing required .*: "QueueUrl"', body=b'{"Entries": []}')
         target = with_header(letter, x_amz_target="AmazonSQS.SendNothing")
         wrong("sqs", letter, "x-amz-target", headers=target)
+
+
+class StackForAPortal(Deployed):
+    """A portal of 25 projects, with an asset each."""
+
+    parameters = {"PortalArns": f"arn:aws:iotsitewise:{REGION}:{ACCOUNT}:portal/{portal(1)}"}
+    its_projects = [project(number) for number in range(1, 26)]
+    simulator_arguments = [
+        *("--portal", f"{portal(1)}={','.join(its_projects)}"),
+        *(f"--project={project(number)}={asset(number)}" for number in range(1, 26)),
+    ]
+    request = {"portalId": portal(1), "allProjects": True}
+
+    def dry_run(self):
+        """Returns how many assets the portal's projects have."""
+        report = json.loads(http_text("POST", self.function, {**self.request, "dryRun": True}))
+        self.assertEqual(report["status"], "succeeded", report)
+        self.assertEqual([found["projectId"] for found in report["projects"]], self.its_projects)
+        return sum(found["assets"] for found in report["projects"])
+
+    def test_a_portal_is_emptied_to_the_end(self):
+        self.assertEqual(self.dry_run(), 25)
+        self.assertEqual(self.calls(), [])
+        message_ids = self.send(self.request)
+
+        self.mapping.deliver()
+        self.assertEqual(self.mapping.responses(), [{"batchItemFailures": []}])
+        self.assert_counts(work=25, dead_letters=0)
+        self.mapping.deliver_all()
+
+        self.assert_projects_are_empty()
+        self.assert_counts(work=0, dead_letters=0)
+        self.assertEqual(self.dry_run(), 0)
+        parts = [json.loads(record["body"]) for records, _ in self.mapping.invocations[1:] for record in records]
+        self.assertEqual(sorted(part["projectId"] for part in parts), self.its_projects)
+        for part in parts:
+            self.assertEqual(part["sitewiseDisassociatorPart"]["of"], message_ids[0])
+
+    def test_the_log_says_what_was_disassociated(self):
+        self.send(self.request)
+        self.mapping.deliver_all()
+        lines = [line for line in self.log() if line["message"] == "assets disassociated"]
+        self.assertEqual(len(lines), 25)
+        logged = {line["project_id"]: line for line in lines}
+        ids = {
+            json.loads(record["body"])["projectId"]: record["messageId"]
+            for records, _ in self.mapping.invocations[1:]
+            for record in records
+        }
+        for number in range(1, 26):
+            line = logged[project(number)]
+            self.assertEqual(line["asset_ids"], [asset(number)])
+            self.assertEqual(line["message_ids"], [ids[project(number)]])
+            self.assertIs(line["listed"], True)
+
+    def test_without_the_right_to_the_portal_the_message_stays(self):
+        self.fault("list-projects:status=403:type=AccessDeniedException")
+        self.send(self.request)
+        self.mapping.deliver()
+        self.assert_counts(work=1, dead_letters=0)
+        codes = [line["code"] for line in self.log() if line["level"] == "WARN"]
+        self.assertEqual(codes, ["AccessDeniedException"])
+        event = [line for line in self.log() if line["message"] == "event processed"]
+        self.assertEqual(event[0]["RequestsUnfinished"], 1)
 
 
 class ImpatientStack(Deployed):

@@ -5,9 +5,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use serde_json::{Value, json};
-use simulator::{
-    Absent, Action, Fault, MissingProjectList, Names, Operation, Settings, Throttle, Tokens,
-};
+use simulator::{Absent, Action, Fault, MissingList, Names, Operation, Settings, Throttle, Tokens};
 
 use crate::PANIC;
 use crate::queue::{QueueSettings, dead_letter_queue};
@@ -300,10 +298,10 @@ fn settings(dice: &mut Rng) -> Settings {
             Tokens::SuccessesReplayed,
             Tokens::AllReplayed,
         ][dice.usize(0..3)],
-        missing_project_list: [
-            MissingProjectList::NotFound,
-            MissingProjectList::Invalid,
-            MissingProjectList::Empty,
+        missing_list: [
+            MissingList::NotFound,
+            MissingList::Invalid,
+            MissingList::Empty,
         ][dice.usize(0..3)],
         removed_stay_listed: rarely(dice, 0.3),
         added_not_listed: rarely(dice, 0.05),

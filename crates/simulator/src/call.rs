@@ -12,6 +12,10 @@ pub enum Operation {
     ListProjectAssets,
     /// `DescribeProject`
     DescribeProject,
+    /// `ListProjects`
+    ListProjects,
+    /// `DescribePortal`
+    DescribePortal,
     /// SQS `SendMessage`
     SendMessage,
     /// SQS `SendMessageBatch`
@@ -37,13 +41,15 @@ pub struct Call {
     pub path: String,
     /// the headers, by lowercase names
     pub headers: BTreeMap<String, String>,
-    /// the project, of a SiteWise call
+    /// the project, of a SiteWise call about one
     pub project: Option<String>,
+    /// the portal, of a SiteWise call about one
+    pub portal: Option<String>,
     /// the assets, of a disassociation
     pub assets: Vec<String>,
     /// the assets that a 200's errors name, of a disassociation
     pub failed: Vec<String>,
-    /// the assets on the page, of a list that got as far as that; a fault may
+    /// the assets or projects on the page, of a list that got as far as that; a fault may
     /// break the page afterwards
     pub listed: Vec<String>,
     /// the client token, of a disassociation
@@ -60,4 +66,11 @@ pub struct Call {
     pub invalid: Option<String>,
     /// the body
     pub body: String,
+}
+
+impl Call {
+    /// Returns whether it is a request to SiteWise.
+    pub fn is_sitewise(&self) -> bool {
+        self.project.is_some() || self.portal.is_some()
+    }
 }

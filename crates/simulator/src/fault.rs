@@ -109,6 +109,14 @@ impl Action {
     }
 }
 
+/// The SiteWise operations that only read.
+const READS: [Operation; 4] = [
+    Operation::ListProjectAssets,
+    Operation::DescribeProject,
+    Operation::ListProjects,
+    Operation::DescribePortal,
+];
+
 impl Fault {
     fn of(operations: &[Operation]) -> Self {
         Self {
@@ -131,16 +139,14 @@ impl Fault {
 
     /// A fault of the SiteWise operations that only read.
     pub fn reads() -> Self {
-        Self::of(&[Operation::ListProjectAssets, Operation::DescribeProject])
+        Self::of(&READS)
     }
 
     /// A fault of every SiteWise operation.
     pub fn sitewise() -> Self {
-        Self::of(&[
-            Operation::Disassociate,
-            Operation::ListProjectAssets,
-            Operation::DescribeProject,
-        ])
+        let mut fault = Self::reads();
+        fault.operations.push(Operation::Disassociate);
+        fault
     }
 
     /// A fault of every SQS operation.
@@ -271,7 +277,8 @@ pub struct InvalidFault {
 }
 
 const TARGETS: &str = "a fault such as disassociate:first=2:status=500, where the target is \
-                       disassociate, list, describe, reads, sitewise or sqs";
+                       disassociate, list, describe, list-projects, describe-portal, reads, \
+                       sitewise or sqs";
 const TERMS: &str = "project=ID, asset=ID, queue=NAME; nth=N, first=N, after=N, probability=SHARE; \
                      throttle, status=CODE, type=NAME, latency=NUMBERms, stall, stall-after, \
                      stall-body, reset, reset-after, truncate, garbage, asset-error=CODE, \
@@ -286,8 +293,8 @@ impl FromStr for Fault {
     /// such as `disassociate:first=2:status=500`, `sqs:queue=work:reset` or
     /// `disassociate:asset=ID:asset-error=INTERNAL_FAILURE:heals=2`.
     ///
-    /// - target: `disassociate`, `list`, `describe`, `reads` (the two before),
-    ///   `sitewise` (all three), `sqs`
+    /// - target: `disassociate`, `list`, `describe`, `list-projects`,
+    ///   `describe-portal`, `reads` (the four before), `sitewise` (all five), `sqs`
     /// - filters: `project=ID`, `asset=ID`, `queue=NAME`
     /// - one time, else always: `nth=N` from 1, `first=N`, `after=N`,
     ///   `probability=SHARE`; of several the last counts
@@ -305,6 +312,8 @@ impl FromStr for Fault {
             Some("disassociate") => Self::on(Operation::Disassociate),
             Some("list") => Self::on(Operation::ListProjectAssets),
             Some("describe") => Self::on(Operation::DescribeProject),
+            Some("list-projects") => Self::on(Operation::ListProjects),
+            Some("describe-portal") => Self::on(Operation::DescribePortal),
             Some("reads") => Self::reads(),
             Some("sitewise") => Self::sitewise(),
             Some("sqs") => Self::sqs(),

@@ -26,7 +26,7 @@ mod sqs;
 pub use call::{Call, Operation};
 pub use fault::{Action, Fault};
 pub use server::Server;
-pub use settings::{Absent, MissingProjectList, Names, Settings, Throttle, Tokens};
+pub use settings::{Absent, MissingList, Names, Settings, Throttle, Tokens};
 pub use simulator::Simulator;
 pub use sitewise::{ASSET_LIMIT, TOKEN_LENGTH};
 pub use sqs::{BATCH_LIMIT, MESSAGE_LIMIT, Message};

@@ -9,8 +9,7 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 use simulator::{
-    Absent, Call, Fault, MissingProjectList, Names, Operation, Settings, Simulator, Throttle,
-    Tokens,
+    Absent, Call, Fault, MissingList, Names, Operation, Settings, Simulator, Throttle, Tokens,
 };
 
 /// Simulates AWS IoT SiteWise Monitor projects and SQS queues over HTTP.
@@ -28,6 +27,11 @@ struct Arguments {
     /// line
     #[arg(long, value_name = "ID=ASSET,ASSET|ID=@FILE")]
     project: Vec<String>,
+
+    /// A portal that is there from the start, with its projects; @FILE has one a
+    /// line
+    #[arg(long, value_name = "ID=PROJECT,PROJECT|ID=@FILE")]
+    portal: Vec<String>,
 
     /// Assets below a project's asset, in no project themselves; @FILE has one a
     /// line
@@ -66,9 +70,9 @@ struct Arguments {
     #[arg(long, value_enum, default_value_t = Names::Resource)]
     not_found_names: Names,
 
-    /// What the list of a project that does not exist is answered with
-    #[arg(long, value_enum, default_value_t = MissingProjectList::NotFound)]
-    missing_project_list: MissingProjectList,
+    /// What the list of a project or portal that does not exist is answered with
+    #[arg(long, value_enum, default_value_t = MissingList::NotFound)]
+    missing_list: MissingList,
 
     /// How long a list still shows an asset that was removed
     #[arg(long, default_value_t = 0)]
@@ -83,7 +87,8 @@ struct Arguments {
     lists_descendants: bool,
 
     /// What goes wrong, such as disassociate:probability=0.3:status=500; the
-    /// targets are disassociate, list, describe, reads, sitewise and sqs
+    /// targets are disassociate, list, describe, list-projects, describe-portal, reads,
+    /// sitewise and sqs
     #[arg(long, value_name = "SPEC")]
     fault: Vec<Fault>,
 }
@@ -108,6 +113,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
     for text in &arguments.project {
         let (id, assets) = id_and_assets(text)?;
         simulator.add_project(&id, assets);
+    }
+    for text in &arguments.portal {
+        let (portal, projects) = id_and_assets(text)?;
+        simulator.add_portal(&portal, projects);
     }
     for text in &arguments.descendants {
         let (root, descendants) = id_and_assets(text)?;
@@ -186,7 +195,7 @@ fn settings(arguments: &Arguments) -> Result<Settings, String> {
         unknown_asset: absent(arguments.unknown_asset),
         tokens: arguments.tokens,
         not_found_names: arguments.not_found_names,
-        missing_project_list: arguments.missing_project_list,
+        missing_list: arguments.missing_list,
         removed_stay_listed: Duration::from_millis(arguments.removed_stay_listed_ms),
         added_not_listed: Duration::from_millis(arguments.added_not_listed_ms),
         lists_descendants: arguments.lists_descendants,

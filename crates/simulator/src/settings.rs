@@ -11,8 +11,8 @@ pub struct Settings {
     pub asset_not_in_project: Absent,
     /// What a call gets for an asset that does not exist at all.
     pub unknown_asset: Absent,
-    /// What the list of a project that does not exist is answered with.
-    pub missing_project_list: MissingProjectList,
+    /// What the list of a project or portal that does not exist is answered with.
+    pub missing_list: MissingList,
     /// How long a list still shows an asset that was removed.
     pub removed_stay_listed: Duration,
     /// How long a list lacks an asset that was added; those added before the
@@ -40,7 +40,7 @@ impl Default for Settings {
                 code: "INTERNAL_FAILURE".to_owned(),
                 message: "The asset doesn't exist.".to_owned(),
             },
-            missing_project_list: MissingProjectList::NotFound,
+            missing_list: MissingList::NotFound,
             removed_stay_listed: Duration::ZERO,
             added_not_listed: Duration::ZERO,
             lists_descendants: false,
@@ -71,15 +71,15 @@ pub enum Absent {
     Invalid,
 }
 
-/// What the list of a project that does not exist is answered with. AWS does
-/// not document it, and the service model has no 404 for it.
+/// What the list of a project or portal that does not exist is answered with. AWS
+/// does not document it, and the service model has no 404 for it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
-pub enum MissingProjectList {
+pub enum MissingList {
     /// 404 `ResourceNotFoundException`.
     NotFound,
     /// 400 `InvalidRequestException`.
     Invalid,
-    /// A list without assets.
+    /// An empty list.
     Empty,
 }
 

@@ -102,6 +102,18 @@ impl Simulator {
         state.sitewise.add(project, assets, added_at);
     }
 
+    /// Creates a portal with these projects, or extends it; the projects are created
+    /// too.
+    pub fn add_portal(&self, portal: &str, projects: impl IntoIterator<Item = impl Into<String>>) {
+        let projects: Vec<String> = projects.into_iter().map(Into::into).collect();
+        for project in &projects {
+            self.add_project(project, [] as [&str; 0]);
+        }
+        let mut state = self.state();
+        let known = state.sitewise.portals.entry(portal.to_owned());
+        known.or_default().extend(projects);
+    }
+
     /// Creates an asset that is in no project.
     pub fn add_asset(&self, asset: &str) {
         self.state().sitewise.assets.insert(asset.to_owned());
@@ -118,15 +130,23 @@ impl Simulator {
     }
 
     /// Creates every project that a request in `json` names, with its assets:
-    /// wherever in it, also in strings that are JSON themselves. Returns the
-    /// projects' ids.
+    /// wherever in it, also in strings that are JSON themselves. A whole project gets
+    /// three assets of its own, a whole portal three such projects. Returns the ids
+    /// of the projects that are named.
     pub fn seed_from_event(&self, json: &str) -> Vec<String> {
-        let mut found = Vec::new();
+        let (mut found, mut portals) = (Vec::new(), Vec::new());
         if let Ok(value) = serde_json::from_str(json) {
-            requests_in(&value, &mut found);
+            requests_in(&value, &mut found, &mut portals);
         }
         for (project, assets) in &found {
             self.add_project(project, assets);
+        }
+        for portal in portals {
+            let projects = numbered(&portal, 35);
+            for project in &projects {
+                self.add_project(project, numbered(project, 0));
+            }
+            self.add_portal(&portal, projects);
         }
         let projects: BTreeSet<String> = found.into_iter().map(|(project, _)| project).collect();
         projects.into_iter().collect()
@@ -263,6 +283,8 @@ enum Parsed {
     Disassociate(Disassociation),
     List(String, Page),
     Describe(String),
+    ListProjects(String, Page),
+    DescribePortal(String),
     Sqs(Value),
     /// refused by the service model, for this reason
     Invalid(String),
@@ -283,6 +305,7 @@ impl State {
             path: request.path.clone(),
             headers: request.headers.clone(),
             project: None,
+            portal: None,
             assets: Vec::new(),
             failed: Vec::new(),
             listed: Vec::new(),
@@ -297,7 +320,7 @@ impl State {
         let parsed = parse(request, &mut call);
 
         let mut delay = Duration::ZERO;
-        let is_sitewise = call.project.is_some();
+        let is_sitewise = call.is_sitewise();
         if is_sitewise {
             delay += self.settings.latency;
         }
@@ -449,6 +472,12 @@ impl State {
                 answer
             }
             Parsed::Describe(project) => self.sitewise.describe(project, &self.settings),
+            Parsed::ListProjects(portal, page) => {
+                let (answer, listed) = self.sitewise.list_projects(portal, *page, &self.settings);
+                call.listed = listed;
+                answer
+            }
+            Parsed::DescribePortal(portal) => self.sitewise.describe_portal(portal, &self.settings),
             Parsed::Sqs(request) => {
                 let fails = |body: &str| failing_entry(fault.as_deref_mut()?, body);
                 let (answer, invalid) = match call.operation {
@@ -534,19 +563,33 @@ fn parse(request: &Request, call: &mut Call) -> Parsed {
     if parts.iter().any(|part| [".", ".."].contains(part)) {
         return unknown(call, "the path has a . or ..");
     }
-    let (operation, project) = match (request.method.as_str(), parts.as_slice()) {
+    let portal_of_list = sitewise::parameter(&request.query, "portalId");
+    let (operation, id) = match (request.method.as_str(), parts.as_slice()) {
         ("POST", [.., "projects", project, "assets", "disassociate"]) => {
             (Operation::Disassociate, *project)
         }
         ("GET", [.., "projects", project, "assets"]) => (Operation::ListProjectAssets, *project),
         ("GET", [.., "projects", project]) => (Operation::DescribeProject, *project),
+        ("GET", [.., "projects"]) => (Operation::ListProjects, portal_of_list.unwrap_or("")),
+        ("GET", [.., "portals", portal]) => (Operation::DescribePortal, *portal),
         _ => return unknown(call, "no such operation"),
     };
     call.operation = operation;
-    call.project = Some(project.to_owned());
+    let is_portal = matches!(
+        operation,
+        Operation::ListProjects | Operation::DescribePortal
+    );
+    let named = if is_portal {
+        &mut call.portal
+    } else {
+        &mut call.project
+    };
+    *named = Some(id.to_owned());
+    let page =
+        || sitewise::page(&request.query).ok_or_else(|| "maxResults or nextToken".to_owned());
     let parsed = match operation {
         Operation::Disassociate => {
-            let (request, checked) = sitewise::parse(project, &request.body);
+            let (request, checked) = sitewise::parse(id, &request.body);
             call.assets.clone_from(&request.assets);
             call.token.clone_from(&request.token);
             if request.has_repeats() {
@@ -555,15 +598,15 @@ fn parse(request: &Request, call: &mut Call) -> Parsed {
             }
             checked.map(|()| Parsed::Disassociate(request))
         }
-        Operation::ListProjectAssets => sitewise::page(&request.query)
-            .map(|page| Parsed::List(project.to_owned(), page))
-            .ok_or_else(|| "maxResults or nextToken".to_owned()),
-        _ => Ok(Parsed::Describe(project.to_owned())),
+        Operation::ListProjectAssets => page().map(|page| Parsed::List(id.to_owned(), page)),
+        Operation::ListProjects => page().map(|page| Parsed::ListProjects(id.to_owned(), page)),
+        Operation::DescribePortal => Ok(Parsed::DescribePortal(id.to_owned())),
+        _ => Ok(Parsed::Describe(id.to_owned())),
     };
-    let parsed = if sitewise::is_id(project) {
-        parsed
-    } else {
-        Err(format!("projectId {project:?}"))
+    let parsed = match sitewise::is_id(id) {
+        true => parsed,
+        false if is_portal => Err(format!("portalId {id:?}")),
+        false => Err(format!("projectId {id:?}")),
     };
     parsed.unwrap_or_else(|reason| {
         call.invalid = Some(reason.clone());
@@ -576,29 +619,53 @@ fn unknown(call: &mut Call, reason: &str) -> Parsed {
     Parsed::Unknown
 }
 
-/// Collects every request in a JSON value: its project and valid assets.
-fn requests_in(value: &Value, found: &mut Vec<(String, Vec<String>)>) {
+/// Collects every request in a JSON value: its project and valid assets, or its
+/// portal.
+fn requests_in(value: &Value, found: &mut Vec<(String, Vec<String>)>, portals: &mut Vec<String>) {
     match value {
         Value::String(text) if text.trim_start().starts_with(['{', '[', '"']) => {
             if let Ok(inner) = serde_json::from_str(text) {
-                requests_in(&inner, found);
+                requests_in(&inner, found, portals);
             }
         }
-        Value::Array(items) => items.iter().for_each(|item| requests_in(item, found)),
+        Value::Array(items) => items
+            .iter()
+            .for_each(|item| requests_in(item, found, portals)),
         Value::Object(fields) => {
-            let project = fields.get("projectId").and_then(Value::as_str);
+            let id = |name: &str| {
+                let id = fields.get(name).and_then(Value::as_str);
+                id.filter(|id| sitewise::is_id(id)).map(ToOwned::to_owned)
+            };
             let assets = fields.get("assetIds").and_then(Value::as_array);
-            if let (Some(project), Some(assets)) =
-                (project.filter(|id| sitewise::is_id(id)), assets)
-            {
+            if let (Some(project), Some(assets)) = (id("projectId"), assets) {
                 let ids = assets.iter().filter_map(Value::as_str);
                 let valid = ids.filter(|id| sitewise::is_id(id)).map(ToOwned::to_owned);
-                found.push((project.to_owned(), valid.collect()));
+                found.push((project, valid.collect()));
             }
-            fields.values().for_each(|field| requests_in(field, found));
+            if fields.get("allAssets") == Some(&json!(true)) {
+                let project = id("projectId");
+                found.extend(project.map(|project| (project.clone(), numbered(&project, 0))));
+            }
+            if fields.get("allProjects") == Some(&json!(true)) {
+                portals.extend(id("portalId"));
+            }
+            let fields = fields.values();
+            fields.for_each(|field| requests_in(field, found, portals));
         }
         _ => {}
     }
+}
+
+/// Returns three ids that differ from `id` in the digit at `position`.
+fn numbered(id: &str, position: usize) -> Vec<String> {
+    let (before, digit, after) = (
+        &id[..position],
+        &id[position..=position],
+        &id[position + 1..],
+    );
+    let others = "0123".chars().filter(|other| digit != other.to_string());
+    let ids = others.map(|other| format!("{before}{other}{after}"));
+    ids.take(3).collect()
 }
 
 /// The next number from 0 to 1 of a splitmix64 sequence (public domain, by

@@ -1,8 +1,8 @@
 //! SiteWise Monitor over plain data: projects, assets and client tokens.
 //!
 //! The rules are those of the service model (botocore, `iotsitewise`,
-//! 2019-12-02): `BatchDisassociateProjectAssets`, `ListProjectAssets` and
-//! `DescribeProject`.
+//! 2019-12-02): `BatchDisassociateProjectAssets`, `ListProjectAssets`,
+//! `DescribeProject`, `ListProjects` and `DescribePortal`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::RangeInclusive;
@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::settings::{Absent, MissingProjectList, Names, Settings, Tokens};
+use crate::settings::{Absent, MissingList, Names, Settings, Tokens};
 
 /// Assets in one call (shape `BatchDisassociateProjectAssetsRequest`).
 pub const ASSET_LIMIT: RangeInclusive<usize> = 1..=100;
@@ -22,10 +22,10 @@ pub const TOKEN_LENGTH: RangeInclusive<usize> = 36..=64;
 /// Assets on one page of a list (shape `MaxResults`).
 const PAGE_LIMIT: RangeInclusive<usize> = 1..=250;
 
-/// The portal of every project.
+/// The portal of a project that was added to no other.
 const PORTAL: &str = "cccccccc-0000-4000-8000-000000000001";
 
-/// When every project was created, in seconds since 1970.
+/// When everything was created, in seconds since 1970.
 const CREATED_AT: u64 = 1_700_000_000;
 
 const NOT_FOUND: (u16, &str) = (404, "ResourceNotFoundException");
@@ -111,6 +111,8 @@ impl Project {
 pub(crate) struct SiteWise {
     pub(crate) projects: BTreeMap<String, Project>,
     pub(crate) assets: BTreeSet<String>,
+    /// the projects of each portal
+    pub(crate) portals: BTreeMap<String, BTreeSet<String>>,
     /// by their roots
     descendants: BTreeMap<String, BTreeSet<String>>,
     remembered: HashMap<String, Remembered>,
@@ -170,16 +172,17 @@ pub(crate) struct Page {
 /// one of them. The page without `maxResults`, 50, and the token, a number, are
 /// the simulator's own choice.
 pub(crate) fn page(query: &str) -> Option<Page> {
-    let parameter = |name: &str| {
-        query
-            .split('&')
-            .filter_map(|pair| pair.split_once('='))
-            .find(|(key, _)| *key == name)
-            .map(|(_, value)| value.parse::<usize>().ok())
-    };
+    let parameter = |name| parameter(query, name).map(|value| value.parse::<usize>().ok());
     let size = parameter("maxResults").unwrap_or(Some(50))?;
     let start = parameter("nextToken").unwrap_or(Some(0))?;
     PAGE_LIMIT.contains(&size).then_some(Page { start, size })
+}
+
+/// Returns a parameter of a query.
+pub(crate) fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
+    let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+    let found = pairs.find(|(key, _)| *key == name);
+    found.map(|(_, value)| value)
 }
 
 impl SiteWise {
@@ -229,7 +232,8 @@ impl SiteWise {
             return (answer, false);
         }
         let Some(project) = self.projects.get_mut(&request.project) else {
-            return (no_project(NOT_FOUND, &request.project, settings), false);
+            let refusal = missing(NOT_FOUND, "Project", &request.project, settings);
+            return (refusal, false);
         };
 
         let mut absent = Vec::new();
@@ -324,53 +328,132 @@ impl SiteWise {
         settings: &Settings,
         now: Duration,
     ) -> (Answer, Vec<String>) {
-        let mut listed = match (self.projects.get(project), settings.missing_project_list) {
-            (Some(project), _) => project.listed(settings, now),
-            (None, MissingProjectList::Empty) => BTreeSet::new(),
-            (None, MissingProjectList::NotFound) => {
-                return (no_project(NOT_FOUND, project, settings), Vec::new());
-            }
-            (None, MissingProjectList::Invalid) => {
-                return (no_project(INVALID, project, settings), Vec::new());
-            }
+        let mut listed = match self.projects.get(project) {
+            Some(project) => project.listed(settings, now),
+            None => match missing_list("Project", project, settings) {
+                Ok(listed) => listed,
+                Err(refusal) => return (refusal, Vec::new()),
+            },
         };
         if settings.lists_descendants {
             for root in listed.clone() {
                 listed.extend(self.descendants.get(root).into_iter().flatten());
             }
         }
-        let count = listed.len();
-        let shown = listed.into_iter().skip(page.start).take(page.size);
-        let shown: Vec<String> = shown.cloned().collect();
-        let end = page.start + shown.len();
-        let mut body = json!({ "assetIds": shown });
-        if end < count {
-            body["nextToken"] = json!(end.to_string());
-        }
-        (Answer::ok(&body), shown)
+        let (shown, next) = page.of(listed);
+        (
+            Answer::ok(&with_next(json!({ "assetIds": shown }), next)),
+            shown,
+        )
+    }
+
+    /// Answers a page of a portal's projects, in the order of their ids, and returns
+    /// what it shows.
+    pub(crate) fn list_projects(
+        &self,
+        portal: &str,
+        page: Page,
+        settings: &Settings,
+    ) -> (Answer, Vec<String>) {
+        let listed = match self.portals.get(portal) {
+            Some(projects) => projects.iter().collect(),
+            None => match missing_list("Portal", portal, settings) {
+                Ok(listed) => listed,
+                Err(refusal) => return (refusal, Vec::new()),
+            },
+        };
+        let (shown, next) = page.of(listed);
+        let summaries = shown.iter().map(|project| {
+            json!({
+                "id": project,
+                "name": project_name(project),
+                "creationDate": CREATED_AT,
+                "lastUpdateDate": CREATED_AT,
+            })
+        });
+        let summaries: Vec<Value> = summaries.collect();
+        let body = json!({ "projectSummaries": summaries });
+        (Answer::ok(&with_next(body, next)), shown)
     }
 
     /// Answers `DescribeProject`.
     pub(crate) fn describe(&self, project: &str, settings: &Settings) -> Answer {
         if !self.projects.contains_key(project) {
-            return no_project(NOT_FOUND, project, settings);
+            return missing(NOT_FOUND, "Project", project, settings);
         }
+        let mut portals = self.portals.iter();
+        let portal = portals.find(|(_, projects)| projects.contains(project));
         Answer::ok(&json!({
             "projectId": project,
             "projectArn": format!("arn:aws:iotsitewise:eu-west-1:000000000000:project/{project}"),
-            "projectName": "Simulated project",
-            "portalId": PORTAL,
+            "projectName": project_name(project),
+            "portalId": portal.map_or(PORTAL, |(portal, _)| portal),
             "projectCreationDate": CREATED_AT,
             "projectLastUpdateDate": CREATED_AT,
         }))
     }
+
+    /// Answers `DescribePortal`.
+    pub(crate) fn describe_portal(&self, portal: &str, settings: &Settings) -> Answer {
+        if !self.portals.contains_key(portal) {
+            return missing(NOT_FOUND, "Portal", portal, settings);
+        }
+        Answer::ok(&json!({
+            "portalId": portal,
+            "portalArn": format!("arn:aws:iotsitewise:eu-west-1:000000000000:portal/{portal}"),
+            "portalName": "Simulated portal",
+            "portalClientId": "simulated",
+            "portalStartUrl": format!("https://{portal}.app.iotsitewise.aws"),
+            "portalContactEmail": "nobody@example.com",
+            "portalStatus": { "state": "ACTIVE" },
+            "portalCreationDate": CREATED_AT,
+            "portalLastUpdateDate": CREATED_AT,
+        }))
+    }
 }
 
-/// Refuses a request for a project that does not exist.
-fn no_project((status, name): (u16, &str), project: &str, settings: &Settings) -> Answer {
+impl Page {
+    /// Returns what the page shows of a list, and the token of the next one.
+    fn of(self, listed: BTreeSet<&String>) -> (Vec<String>, Option<String>) {
+        let count = listed.len();
+        let shown = listed.into_iter().skip(self.start).take(self.size);
+        let shown: Vec<String> = shown.cloned().collect();
+        let end = self.start + shown.len();
+        (shown, (end < count).then(|| end.to_string()))
+    }
+}
+
+/// Adds the token of the next page to a list's body.
+fn with_next(mut body: Value, next: Option<String>) -> Value {
+    if let Some(next) = next {
+        body["nextToken"] = json!(next);
+    }
+    body
+}
+
+fn project_name(project: &str) -> String {
+    format!("Simulated project {}", project.get(..8).unwrap_or(project))
+}
+
+/// Answers the list of what does not exist: refused, or empty.
+fn missing_list<'a>(
+    kind: &str,
+    id: &str,
+    settings: &Settings,
+) -> Result<BTreeSet<&'a String>, Answer> {
+    let error = match settings.missing_list {
+        MissingList::Empty => return Ok(BTreeSet::new()),
+        MissingList::NotFound => NOT_FOUND,
+        MissingList::Invalid => INVALID,
+    };
+    Err(missing(error, kind, id, settings))
+}
+
+/// Refuses a request for a project or portal that does not exist.
+fn missing((status, name): (u16, &str), kind: &str, id: &str, settings: &Settings) -> Answer {
     let message = match settings.not_found_names {
         Names::Nothing => NAMELESS.to_owned(),
-        Names::Resource | Names::Project => format!("Project {project} can't be found."),
+        Names::Resource | Names::Project => format!("{kind} {id} can't be found."),
     };
     Answer::error(status, name, &message)
 }

@@ -113,7 +113,7 @@ async fn its_lists_are_as_its_arguments_say() {
         hour,
         "--added-not-listed-ms",
         hour,
-        "--missing-project-list",
+        "--missing-list",
         "empty",
     ]);
     let first = program.line();
@@ -158,8 +158,9 @@ fn its_help_tells_the_targets_of_faults_and_how_lists_may_be() {
         .expect("the program");
     let help = String::from_utf8(output.stdout).expect("a text");
     for part in [
-        "disassociate, list, describe, reads, sitewise and sqs",
-        "--missing-project-list",
+        "disassociate, list, describe, list-projects, describe-portal, reads, sitewise and sqs",
+        "--portal",
+        "--missing-list",
         "- not-found: 404 `ResourceNotFoundException`",
         "--removed-stay-listed-ms",
         "--added-not-listed-ms",
@@ -183,7 +184,7 @@ fn arguments_that_it_cannot_use_are_named() {
             "expected ID=ASSET,ASSET or ID=@FILE",
         ),
         (
-            ["--missing-project-list", "x"],
+            ["--missing-list", "x"],
             "[possible values: not-found, invalid, empty]",
         ),
         (

@@ -148,8 +148,7 @@ async fn an_operation_that_is_not_simulated_is_a_404() {
     let harness = Harness::with_assets([1]);
     let error = harness
         .sitewise
-        .describe_portal()
-        .portal_id(project(1))
+        .list_portals()
         .send()
         .await
         .expect_err("unknown");

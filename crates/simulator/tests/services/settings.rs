@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use simulator::{Absent, MissingProjectList, Names, Settings, Throttle, Tokens};
+use simulator::{Absent, MissingList, Names, Settings, Throttle, Tokens};
 use tokio::time::Instant;
 
 use crate::support::{Entry, Harness, Trouble, asset, assets, entry, project};
@@ -168,19 +168,19 @@ async fn messages_name_the_resource_the_project_or_nothing() {
 async fn a_list_of_a_missing_project_may_be_a_404_a_400_or_empty() {
     let message = format!("Project {} can't be found.", project(1));
     let refused = |status, code| Err(Trouble::refused(status, code, &message));
-    for (missing_project_list, expected) in [
+    for (missing_list, expected) in [
         (
-            MissingProjectList::NotFound,
+            MissingList::NotFound,
             refused(404, "ResourceNotFoundException"),
         ),
         (
-            MissingProjectList::Invalid,
+            MissingList::Invalid,
             refused(400, "InvalidRequestException"),
         ),
-        (MissingProjectList::Empty, Ok(vec![])),
+        (MissingList::Empty, Ok(vec![])),
     ] {
         let harness = Harness::new(Settings {
-            missing_project_list,
+            missing_list,
             ..Settings::default()
         });
         assert_eq!(listed(&harness).await, expected);

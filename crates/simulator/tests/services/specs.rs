@@ -36,14 +36,22 @@ fn good_specs_are_read_in_full() {
             &["[ListProjectAssets]", "action: ResetAfter"],
         ),
         ("describe:stall", &["[DescribeProject]", "action: Stall,"]),
+        ("list-projects:stall", &["[ListProjects]", "action: Stall,"]),
+        (
+            "describe-portal:stall",
+            &["[DescribePortal]", "action: Stall,"],
+        ),
         (
             "reads:stall",
-            &["[ListProjectAssets, DescribeProject]", "action: Stall,"],
+            &[
+                "[ListProjectAssets, DescribeProject, ListProjects, DescribePortal]",
+                "action: Stall,",
+            ],
         ),
         (
             "sitewise:stall",
             &[
-                "[Disassociate, ListProjectAssets, DescribeProject]",
+                "[ListProjectAssets, DescribeProject, ListProjects, DescribePortal, Disassociate]",
                 "action: Stall,",
             ],
         ),
@@ -107,7 +115,8 @@ fn good_specs_are_read_in_full() {
 #[test]
 fn bad_specs_are_refused_with_what_was_expected() {
     let targets = "a fault such as disassociate:first=2:status=500, where the target is \
-                   disassociate, list, describe, reads, sitewise or sqs";
+                   disassociate, list, describe, list-projects, describe-portal, reads, \
+                   sitewise or sqs";
     let terms = "project=ID, asset=ID, queue=NAME; nth=N, first=N, after=N, probability=SHARE; \
                  throttle, status=CODE, type=NAME, latency=NUMBERms, stall, stall-after, \
                  stall-body, reset, reset-after, truncate, garbage, asset-error=CODE, heals=N or \
