@@ -317,6 +317,13 @@ def metrics_of_log(lines):
     return metrics
 
 
+def other_value(parameter):
+    """Returns a value that the parameter accepts and that is not its default."""
+    if "AllowedValues" in parameter:
+        return next(value for value in parameter["AllowedValues"] if value != parameter["Default"])
+    return parameter["Default"] + 1 if parameter["Type"] == "Number" else "Other"
+
+
 def strings(value):
     if isinstance(value, str):
         yield value
@@ -489,36 +496,22 @@ class Function(unittest.TestCase):
         ]
         self.assertEqual(set(statement["Resource"]), {arn, self.stack.fn_getatt("WorkQueue.Arn")})
 
-    def test_the_mapping_invokes_the_function_that_has_the_parameters(self):
-        self.assertEqual(self.mapping["FunctionName"], self.stack.fn_ref("Function"))
-        for kind in ("Version", "Alias"):
-            self.assertEqual(self.stack.of_type(f"AWS::Lambda::{kind}"), {})
-        for parameter, value, path in [
-            ("Architecture", "x86_64", ("Architectures", 0)),
-            ("CallConcurrency", "3", ("Environment", "Variables", "CALL_CONCURRENCY")),
-            ("FanOutAssets", "300", ("Environment", "Variables", "FAN_OUT_ASSETS")),
-            ("LogLevel", "ERROR", ("LoggingConfig", "ApplicationLogLevel")),
-            ("MemorySize", "512", ("MemorySize",)),
-            (
-                "MetricsNamespace",
-                "Plant",
-                ("Environment", "Variables", "POWERTOOLS_METRICS_NAMESPACE"),
-            ),
-        ]:
-            with self.subTest(parameter):
-                stack = Stack(**{parameter: value})
-                [mapping] = stack.of_type("AWS::Lambda::EventSourceMapping").values()
-                found = stack.properties(mapping["FunctionName"])
-                for key in path:
-                    found = found[key]
-                self.assertEqual(found, value)
+    def test_each_parameter_of_the_function_changes_what_the_mapping_invokes(self):
+        source = json.dumps(TEMPLATE["Resources"]["Function"])
+        names = re.findall(r'{"Ref": "(\w+)"}', source)
+        names = [name for name in names if name in PARAMETERS]
+        self.assertGreaterEqual(len(names), 9)
+        before = self.invoked(self.stack)
+        for name in names:
+            with self.subTest(name):
+                stack = Stack(**{name: other_value(PARAMETERS[name])})
+                self.assertNotEqual(self.invoked(stack), before)
 
-    def test_parameters_of_the_mapping_change_the_mapping(self):
-        stack = Stack(BatchSize="7", BatchWindow="9", FunctionConcurrency="11")
+    def invoked(self, stack):
+        """Returns the mapping and the resource that it invokes. An alias would not
+        change: SAM derives the name of its version from the template's text."""
         [mapping] = stack.of_type("AWS::Lambda::EventSourceMapping").values()
-        self.assertEqual(mapping["BatchSize"], "7")
-        self.assertEqual(mapping["MaximumBatchingWindowInSeconds"], "9")
-        self.assertEqual(mapping["ScalingConfig"], {"MaximumConcurrency": "11"})
+        return mapping, stack.resources[mapping["FunctionName"]]
 
     def test_dead_letters_and_logs_survive_the_stack(self):
         kept = {
@@ -848,6 +841,8 @@ class Observability(unittest.TestCase):
                 period = period_of(alarm)
                 most = 7 * day if period >= 3600 else day
                 self.assertLessEqual(period * alarm["EvaluationPeriods"], most)
+        expire = self.alarms["DeadLettersExpireAlarm"]
+        self.assertEqual(period_of(expire) * expire["EvaluationPeriods"], 7 * day)
 
     def test_a_mapping_that_does_not_invoke_is_noticed_in_a_quarter_of_an_hour(self):
         alarm = self.alarms["MappingAlarm"]
