@@ -274,6 +274,17 @@ def period_of(alarm):
     return period
 
 
+def value_of(alarm, **metrics):
+    """Returns the value of an alarm's expression, which reads like Python; None is
+    a metric without data."""
+    [expression] = [query["Expression"] for query in alarm["Metrics"] if "Expression" in query]
+    functions = {
+        "IF": lambda condition, then, otherwise: then if condition else otherwise,
+        "FILL": lambda value, otherwise: otherwise if value is None else value,
+    }
+    return eval(expression, functions | metrics)
+
+
 def metrics_of_widget(widget):
     """Yields the widget's metrics; `.` repeats a part of the row above, `...` all."""
     above = []
@@ -851,12 +862,24 @@ class Observability(unittest.TestCase):
             {metric.name for metric in metrics_of_alarm(alarm)},
             {"ApproximateNumberOfMessagesVisible", "Invocations"},
         )
+        for waiting, invocations, is_breaching in [
+            (3, None, True),
+            (3, 0, True),
+            (3, 1, False),
+            (0, None, False),
+        ]:
+            value = value_of(alarm, waiting=waiting, invocations=invocations)
+            self.assertEqual(value > alarm["Threshold"], is_breaching, (waiting, invocations))
 
     def test_unfinished_requests_are_watched_like_unfinished_assets(self):
+        alarm = self.alarms["UnfinishedAlarm"]
         self.assertEqual(
-            {metric.name for metric in metrics_of_alarm(self.alarms["UnfinishedAlarm"])},
+            {metric.name for metric in metrics_of_alarm(alarm)},
             {"AssetsUnfinished", "RequestsUnfinished"},
         )
+        for assets, requests in [(0, 1), (1, 0), (0, 0)]:
+            value = value_of(alarm, assets=assets, requests=requests)
+            self.assertEqual(value > alarm["Threshold"], bool(assets or requests))
 
     def test_the_rules_alarms_come_and_go_with_the_rule(self):
         without = Stack().of_type("AWS::CloudWatch::Alarm")
@@ -875,6 +898,18 @@ class Observability(unittest.TestCase):
     def test_the_documentation_lists_each_alarm(self):
         text = (ROOT / "docs" / "operations.md").read_text()
         self.assertEqual(set(re.findall(r"^\| `(\w+Alarm)` \|", text, re.M)), set(self.alarms))
+
+    def test_the_documented_cost_counts_the_alarms_and_their_metrics(self):
+        text = (ROOT / "docs" / "configuration.md").read_text()
+        (alarms, metrics), (with_rule, metrics_with_rule) = (
+            (len(each), sum(len(list(metrics_of_alarm(alarm))) for alarm in each.values()))
+            for each in (Stack().of_type("AWS::CloudWatch::Alarm"), self.alarms)
+        )
+        self.assertIn(
+            f"{metrics} metrics in {alarms} alarms, 0.10 each; with a rule {metrics_with_rule} in "
+            f"{with_rule} | {metrics / 10:.2f} ({metrics_with_rule / 10:.2f}) |",
+            text,
+        )
 
     def test_alarms_fit_the_times_that_they_speak_of(self):
         timeout = self.stack.properties("Function")["Timeout"]
@@ -975,7 +1010,7 @@ class OwnLog(emulator.EmulatedFunction):
         variables = self.stack.properties("Function")["Environment"]["Variables"]
         self.start_function(AWS_ENDPOINT_URL=self.simulator, **variables)
 
-    def test_each_metric_is_used_and_each_used_metric_emitted(self):
+    def test_each_metric_is_used_and_documented_and_each_used_metric_emitted(self):
         self.seed(sample("sqs"))
         self.assertEqual(self.invoke(sample("sqs")), {"batchItemFailures": []})
         # Messages that stay have an age.
@@ -988,6 +1023,11 @@ class OwnLog(emulator.EmulatedFunction):
         }
         self.assertEqual(used - emitted, set(), "not emitted")
         self.assertEqual(emitted - used, set(), "used by no alarm or widget")
+        text = (ROOT / "docs" / "operations.md").read_text()
+        [table] = re.findall(r"^\| metric \| unit .*\n\|.*\n((?:\|.*\n)+)", text, re.M)
+        cells = [row.split(" | ")[0] for row in table.splitlines()]
+        documented = [name for cell in cells for name in re.findall(r"`(\w+)`", cell)]
+        self.assertEqual(sorted(documented), sorted(metric.name for metric in emitted))
 
     def test_log_queries_fit_the_log_lines(self):
         # Its projects do not exist.
