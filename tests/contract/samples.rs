@@ -53,7 +53,7 @@ async fn every_sample_does_what_its_snapshot_says() {
         .filter(|path| path.extension() == Some("json".as_ref()))
         .collect();
     samples.sort();
-    assert!(samples.len() >= 19);
+    assert!(samples.len() >= 24);
     for sample in samples {
         let text = fs::read_to_string(&sample).expect("a sample");
         let event: Value = serde_json::from_str(&text).expect("JSON");
