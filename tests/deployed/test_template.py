@@ -26,6 +26,7 @@ from runtime_api import ENVIRONMENT
 emulator.install_requirements()
 
 import yaml  # noqa: E402
+from samcli.cli.types import CfnParameterOverridesType  # noqa: E402
 from samtranslator.translator.arn_generator import ArnGenerator  # noqa: E402
 from samtranslator.translator.transform import transform  # noqa: E402
 
@@ -408,6 +409,18 @@ class Parameters(unittest.TestCase):
             {row[1]: row[2] or "" for row in rows},
             {name: str(parameter["Default"]) for name, parameter in PARAMETERS.items()},
         )
+
+    def test_samconfig_suggests_overrides_that_sam_and_the_template_accept(self):
+        text = (ROOT / "samconfig.toml").read_text()
+        uncommented = re.sub(r'^# (?=parameter_overrides|tags|    "|\])', "", text, flags=re.M)
+        deploy = tomllib.loads(uncommented)["default"]["deploy"]["parameters"]
+        suggested = tuple(deploy["parameter_overrides"])
+        overrides = CfnParameterOverridesType().convert(suggested, None, None)
+        self.assertEqual(len(overrides), len(suggested))
+        self.assertLessEqual(overrides.keys(), PARAMETERS.keys())
+        for name, value in overrides.items():
+            self.assertRegex(value, PARAMETERS[name].get("AllowedPattern", "."))
+        self.assertTrue(deploy["tags"])
 
     def test_patterns_accept_valid_values_only(self):
         for name, good, bad in [
