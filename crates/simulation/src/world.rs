@@ -925,7 +925,7 @@ async fn join(
         added.insert(named, history.elapsed());
         joins.pop();
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 fn returns_something(report: &Value) -> bool {
