@@ -9,10 +9,13 @@ use sitewise_disassociator::aws::retry::ASSET_ROUNDS;
 
 use crate::history::{Broken, Invariant};
 use crate::queue::{Held, Moved};
-use crate::scenario::{HEALING_CODE, Kind, Planned, Scenario, Way};
+use crate::scenario::{Form, HEALING_CODE, Kind, Planned, Scenario, Way};
 
-/// An asset of a project, or what was sent as one.
+/// An asset of a project, or what was sent as one; or [`ALL`] of a project or portal.
 pub(crate) type Named = (String, String);
+
+/// Stands for all assets of a project or portal.
+pub(crate) const ALL: &str = "*";
 
 /// What is in the dead-letter queue.
 #[derive(Debug)]
@@ -32,8 +35,12 @@ impl Letter {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let errors = body["errors"].as_array();
         let codes = errors.into_iter().flatten().map(|error| {
-            let named = (text(&body["projectId"]), text(&error["assetId"]));
-            (named, text(&error["code"]))
+            let code = text(&error["code"]);
+            let named = match named(&message.body).into_iter().next() {
+                Some(all) if all.1 == ALL => all,
+                _ => (text(&body["projectId"]), text(&error["assetId"])),
+            };
+            (named, code)
         });
         Self {
             codes: codes.collect(),
@@ -78,9 +85,35 @@ pub(crate) struct Ledger {
     /// what a project has or had, or the service says nothing against, so that
     /// its absence there means that it was taken out
     pub(crate) assets: BTreeSet<Named>,
+    /// those that join a whole project, while no list that decides what its
+    /// request is for has shown them; what becomes of them is open
+    pub(crate) open: BTreeSet<Named>,
+    /// what [`ALL`] of each project or portal stands for; itself where that does
+    /// not exist
+    pub(crate) members: BTreeMap<String, Vec<Named>>,
+    /// the portal of each project that has one
+    pub(crate) portals: BTreeMap<String, String>,
 }
 
 impl Ledger {
+    /// Returns what is named, with the assets of whole projects and portals in
+    /// their place.
+    pub(crate) fn expanded(&self, named: Vec<Named>) -> Vec<Named> {
+        let named = named.into_iter().flat_map(|one| match &*one.1 {
+            ALL => self.members.get(&one.0).cloned().unwrap_or_default(),
+            _ => vec![one],
+        });
+        named.filter(|one| !self.open.contains(one)).collect()
+    }
+
+    /// Returns whether an asset is among those that are held somewhere, by its name
+    /// or with its whole project or portal.
+    fn is_among(&self, held: &BTreeSet<Named>, named: &Named) -> bool {
+        let has_all = |of: &String| held.contains(&(of.clone(), ALL.to_owned()));
+        let portal = self.portals.get(&named.0);
+        held.contains(named) || has_all(&named.0) || portal.is_some_and(has_all)
+    }
+
     /// Returns whether an asset is out of its project, or was before someone
     /// added it back, for all that `message` knows.
     fn is_gone(&self, projects: &Projects, named: &Named, message: &str) -> bool {
@@ -97,12 +130,18 @@ impl Ledger {
     /// Notes that a list of a project was asked for: it may lack what was added
     /// just before.
     pub(crate) fn note_list(&mut self, project: &str, at: Duration, settings: &Settings) {
-        let lacking = self
-            .added
-            .iter()
-            .filter(|((of, _), added)| of == project && at < **added + settings.added_not_listed);
+        let lacking = self.added.iter().filter(|((of, _), added)| {
+            of == project && (**added..**added + settings.added_not_listed).contains(&at)
+        });
         self.unlisted
             .extend(lacking.map(|(named, _)| named.clone()));
+    }
+
+    /// Notes what joined a whole project and was shown by a list that decides what
+    /// its request is for.
+    pub(crate) fn note_decided(&mut self, is_decided: impl Fn(&Named) -> bool) {
+        let decided = self.open.extract_if(.., |named| is_decided(named));
+        decided.for_each(|named| _ = self.unlisted.remove(&named));
     }
 
     /// Returns those that were left in their project because a list lacked them.
@@ -121,7 +160,7 @@ impl Ledger {
     pub(crate) fn check_settled(
         &self,
         of: &Planned,
-        assets: &[Named],
+        assets: Vec<Named>,
         message: &str,
         queue: &[Held],
         invariant: Invariant,
@@ -133,8 +172,8 @@ impl Ledger {
             .flat_map(|held| named(&held.body))
             .chain(self.letters.iter().flat_map(|letter| letter.named.clone()))
             .collect();
-        for asset in assets {
-            if !self.is_gone(&projects, asset, message) && !elsewhere.contains(asset) {
+        for asset in &self.expanded(assets) {
+            if !self.is_gone(&projects, asset, message) && !self.is_among(&elsewhere, asset) {
                 return Err(Broken::new(
                     invariant,
                     format!(
@@ -175,8 +214,10 @@ impl Ledger {
             .chain(self.pending.values().flatten().cloned())
             .collect();
         for request in requests {
-            for asset in assets_of(request) {
-                if !held.contains(&asset) && !self.is_gone(&projects, &asset, &request.message) {
+            for asset in self.expanded(assets_of(request)) {
+                if !self.is_among(&held, &asset)
+                    && !self.is_gone(&projects, &asset, &request.message)
+                {
                     return Err(Broken::new(
                         Invariant::NothingIsLost,
                         format!("asset {} of message {}", asset.1, request.message),
@@ -225,22 +266,29 @@ impl Ledger {
             .map(|(named, code)| (named, code.as_str()))
             .collect();
         // What SQS or Lambda gave up is whole in the dead-letter queue.
-        let kept: BTreeSet<&Named> = self
+        let kept: BTreeSet<Named> = self
             .letters
             .iter()
             .filter(|letter| letter.codes.is_empty())
-            .flat_map(|letter| &letter.named)
+            .flat_map(|letter| letter.named.clone())
             .collect();
         for request in requests {
-            let assets = assets_of(request);
-            if assets.iter().any(|asset| kept.contains(asset)) {
+            if request.form == Form::Portal && !request.project_is_missing {
+                // Its projects are requests of their own here.
                 continue;
             }
-            let kinds = request.assets.iter().map(|asset| Some(asset.kind));
-            for (named, kind) in assets.iter().zip(kinds.chain(std::iter::repeat(None))) {
+            let assets = self.expanded(assets_of(request));
+            if assets.iter().any(|asset| self.is_among(&kept, asset)) {
+                continue;
+            }
+            let kinds = request.assets.iter().map(|asset| (&asset.id, asset.kind));
+            let kinds: BTreeMap<&String, Kind> = kinds.collect();
+            for named in &assets {
+                let kind = kinds.get(&named.1).copied();
                 let code = codes.get(named).copied();
                 let is_gone = self.is_gone(&projects, named, &request.message);
                 let is_so = match kind {
+                    None if named.1 == ALL => code == Some("ResourceNotFoundException"),
                     None => code == Some("InvalidAssetId"),
                     Some(_) if request.project_is_missing => {
                         code == Some("ResourceNotFoundException")
@@ -321,6 +369,9 @@ pub(crate) fn assets_of(request: &Planned) -> Vec<Named> {
     if request.way == Way::Malformed {
         return Vec::new();
     }
+    if request.form != Form::Assets {
+        return vec![(request.project.clone(), ALL.to_owned())];
+    }
     let ids = request.assets.iter().map(|asset| &asset.id);
     ids.chain(&request.bad_ids)
         .map(|id| (request.project.clone(), id.clone()))
@@ -336,6 +387,14 @@ pub(crate) fn named(text: &str) -> Vec<Named> {
     found
 }
 
+/// Returns the project or portal that a request for the whole of one is about.
+fn whole(fields: &serde_json::Map<String, Value>) -> Option<&str> {
+    let forms = [("projectId", "allAssets"), ("portalId", "allProjects")];
+    let mut forms = forms.iter();
+    let is_all = |flag: &str| fields.get(flag) == Some(&Value::Bool(true));
+    forms.find_map(|(id, flag)| fields.get(*id)?.as_str().filter(|_| is_all(flag)))
+}
+
 fn collect(value: &Value, found: &mut Vec<Named>) {
     match value {
         Value::String(text) if text.starts_with('{') => found.extend(named(text)),
@@ -346,6 +405,8 @@ fn collect(value: &Value, found: &mut Vec<Named>) {
             {
                 let ids = ids.iter().filter_map(Value::as_str);
                 found.extend(ids.map(|id| (project.clone(), id.to_owned())));
+            } else if let Some(of) = whole(fields) {
+                found.push((of.to_owned(), ALL.to_owned()));
             } else {
                 fields.values().for_each(|field| collect(field, found));
             }

@@ -61,6 +61,8 @@ pub(crate) struct Storm {
 #[derive(Clone, Debug)]
 pub(crate) struct Planned {
     pub(crate) message: String,
+    pub(crate) form: Form,
+    /// the project, or the portal
     pub(crate) project: String,
     pub(crate) project_is_missing: bool,
     pub(crate) assets: Vec<Asset>,
@@ -80,6 +82,22 @@ pub(crate) struct Planned {
 pub(crate) struct Asset {
     pub(crate) id: String,
     pub(crate) kind: Kind,
+    /// when it is added to its project; before everything else where there is no
+    /// time
+    pub(crate) joins_at: Option<Duration>,
+}
+
+/// What a request is for.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Form {
+    /// assets that it names
+    Assets,
+    /// a whole project, with the assets that it has
+    Project,
+    /// a whole portal
+    Portal,
+    /// a whole project of this portal: nobody sends it but the function
+    ProjectOf(String),
 }
 
 /// What the service will say of an asset, once nothing else goes wrong.
@@ -130,7 +148,11 @@ impl Planned {
             .map(|asset| asset.id.as_str())
             .chain(self.bad_ids.iter().map(String::as_str))
             .collect();
-        let mut request = json!({"projectId": self.project, "assetIds": ids});
+        let mut request = match self.form {
+            Form::Assets => json!({"projectId": self.project, "assetIds": ids}),
+            Form::Portal => json!({"portalId": self.project, "allProjects": true}),
+            _ => json!({"projectId": self.project, "allAssets": true}),
+        };
         if let Some(token) = &self.token {
             request["clientToken"] = json!(token);
         }
@@ -171,6 +193,7 @@ impl Planned {
     /// tokens are its own, and no asset of it is ever tried apart from others.
     pub(crate) fn repeats_its_calls(&self) -> bool {
         self.token.is_some()
+            && self.form == Form::Assets
             && !self.is_shared
             && !self.project_is_missing
             && self.assets.iter().all(|asset| asset.kind == Kind::Good)
@@ -187,6 +210,12 @@ impl Scenario {
         // What stays for good holds up its FIFO group, as it must.
         if !is_fifo && !is_endless && dice.f64() < 0.2 {
             poison(&mut requests, calm_at, dice);
+        }
+        if dice.f64() < 0.5 {
+            requests.push(whole_project(Form::Project, dice));
+        }
+        if dice.f64() < 0.4 {
+            requests.extend(whole_portal(dice));
         }
         let (poison_name, poison) = poison_action(dice);
         let storms = if is_endless {
@@ -373,6 +402,7 @@ fn requests(dice: &mut Rng) -> Vec<Planned> {
             .map(|_| Asset {
                 id: id(dice),
                 kind: Kind::Good,
+                joins_at: None,
             })
             .collect();
         if dice.f64() < 0.4 {
@@ -406,6 +436,7 @@ fn requests(dice: &mut Rng) -> Vec<Planned> {
         }
         requests.push(Planned {
             message: id(dice),
+            form: Form::Assets,
             project,
             project_is_missing,
             bad_ids: (0..dice.usize(0..8).saturating_sub(5))
@@ -430,6 +461,77 @@ fn requests(dice: &mut Rng) -> Vec<Planned> {
         let twin = twin(&mut requests[place], dice);
         requests.extend(twin);
     }
+    requests
+}
+
+/// Draws a request for a whole project, with assets that join it around the time
+/// when the request comes.
+fn whole_project(form: Form, dice: &mut Rng) -> Planned {
+    let arrives_at = Duration::from_secs(dice.u64(600..1200));
+    let project_is_missing = form == Form::Project && dice.f64() < 0.15;
+    let size = [0, 1, 1, 5, 100, 101, 300][dice.usize(0..7)];
+    let mut assets = Vec::new();
+    for number in 0..if project_is_missing { 0 } else { size } {
+        let kind = match dice.u8(0..40) {
+            0 => Kind::Healing,
+            1 => Kind::Descendant,
+            _ => Kind::Good,
+        };
+        let joins_after = [0, 300_000, 600_000, 601_000, 602_000, 900_000][dice.usize(0..6)];
+        let joins_at = arrives_at + Duration::from_millis(joins_after + dice.u64(0..1000))
+            - Duration::from_secs(600);
+        let joins_late = number > 0 && kind == Kind::Good && dice.u8(0..10) == 0;
+        assets.push(Asset {
+            id: id(dice),
+            kind,
+            joins_at: joins_late.then_some(joins_at),
+        });
+    }
+    Planned {
+        message: id(dice),
+        form,
+        project: id(dice),
+        project_is_missing,
+        assets,
+        bad_ids: Vec::new(),
+        token: (dice.f64() < 0.3).then(|| id(dice)),
+        way: [
+            Way::Body,
+            Way::Body,
+            Way::Envelope,
+            Way::Rule,
+            Way::Topic,
+            Way::Direct,
+        ][dice.usize(0..6)],
+        group: ["a", "b"][dice.usize(0..2)].to_owned(),
+        arrives_at,
+        is_shared: false,
+        asks_again: false,
+    }
+}
+
+/// Draws a request for a whole portal, and the projects that it has.
+fn whole_portal(dice: &mut Rng) -> Vec<Planned> {
+    let mut portal = whole_project(Form::Portal, dice);
+    portal.assets.clear();
+    portal.project_is_missing = dice.f64() < 0.15;
+    let projects = if portal.project_is_missing {
+        0
+    } else {
+        dice.usize(0..5)
+    };
+    let of_portal = Form::ProjectOf(portal.project.clone());
+    let mut requests: Vec<Planned> = (0..projects)
+        .map(|_| whole_project(of_portal.clone(), dice))
+        .collect();
+    for project in &mut requests {
+        for asset in &mut project.assets {
+            let joins_at = asset.joins_at.map(|at| at + portal.arrives_at);
+            asset.joins_at = joins_at.map(|at| at.saturating_sub(project.arrives_at));
+        }
+        project.arrives_at = portal.arrives_at;
+    }
+    requests.push(portal);
     requests
 }
 

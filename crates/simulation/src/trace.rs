@@ -28,6 +28,8 @@ pub(crate) struct Trace {
     failed: BTreeMap<Named, BTreeMap<String, Duration>>,
     /// for each asset, when the last page that showed it was asked for
     shown: BTreeMap<Named, Duration>,
+    /// what a list of a project showed before the first disassociation for it
+    shown_first: BTreeSet<Named>,
     /// the messages that it sent
     sent: BTreeSet<String>,
 }
@@ -61,13 +63,29 @@ impl Trace {
             }
             _ => {
                 self.reads += 1;
-                let shown = named(call, &call.listed).into_iter();
-                self.shown.extend(shown.map(|named| (named, call.at)));
+                let shown = named(call, &call.listed);
+                if call.status == Some(200) && !self.is_called(call) {
+                    self.shown_first.extend(shown.iter().cloned());
+                }
+                let shown = shown.into_iter().map(|named| (named, call.at));
+                self.shown.extend(shown);
             }
         }
         let project = call.project.clone().unwrap_or_default();
         *self.requests.entry(project).or_default() += 1;
         self.is_answered |= matches!(call.status, Some(200 | 400 | 404));
+    }
+
+    /// Returns whether anything of a call's project was to be disassociated before.
+    fn is_called(&self, call: &Call) -> bool {
+        let mut assets = self.attempts.iter().flat_map(|(_, assets)| assets);
+        assets.any(|(project, _)| Some(project) == call.project.as_ref())
+    }
+
+    /// Returns whether a list showed the asset that decides what a request for its
+    /// whole project is for.
+    pub(crate) fn decides(&self, named: &Named) -> bool {
+        self.shown_first.contains(named)
     }
 
     /// Returns how often a disassociation was attempted, throttled ones left out.

@@ -7,16 +7,16 @@ use std::time::Duration;
 use fastrand::Rng;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
-use simulator::{Operation, Simulator};
+use simulator::{Message, Operation, Simulator};
 use sitewise_disassociator::aws::retry::ASSET_ROUNDS;
 use tokio::time::{Instant, sleep_until};
 
 use crate::Tally;
 use crate::history::{Broken, History, Invariant};
-use crate::ledger::{Ledger, Letter, Named, assets_of, named};
+use crate::ledger::{ALL, Ledger, Letter, Named, assets_of, named};
 use crate::queue::{Delivery, Queue, dead_letter_queue, work_queue};
 use crate::sandbox::{Ended, Sandbox, process_of};
-use crate::scenario::{HEALING_CODE, Kind, Planned, Scenario, Way};
+use crate::scenario::{Form, HEALING_CODE, Kind, Planned, Scenario, Way};
 use crate::trace::Trace;
 
 /// How long after the last fault everything must have drained.
@@ -55,6 +55,10 @@ pub(crate) struct World<'a> {
     costs: Vec<Cost>,
     /// how often each message has failed since nothing else goes wrong
     failed_in_calm: BTreeMap<String, u32>,
+    /// what joins whole projects, and when, the last first
+    joins: Vec<(Duration, Named)>,
+    /// for each message that the function sent, the invocations that led to it
+    depths: BTreeMap<String, u32>,
 }
 
 /// What the calls with some of a request's assets in them have cost.
@@ -93,9 +97,13 @@ impl<'a> World<'a> {
         let simulator = Simulator::new(scenario.settings.clone());
         let mut requests = scenario.requests.clone();
         requests.sort_by_key(|request| request.arrives_at);
-        let mut healing = Vec::new();
+        let (mut healing, mut joins) = (Vec::new(), Vec::new());
         for request in &requests {
             for asset in &request.assets {
+                if let Some(at) = asset.joins_at {
+                    joins.push((at, (request.project.clone(), asset.id.clone())));
+                    continue;
+                }
                 match asset.kind {
                     Kind::Good | Kind::Healing | Kind::Poison if !request.project_is_missing => {
                         simulator.add_project(&request.project, [&asset.id]);
@@ -114,10 +122,16 @@ impl<'a> World<'a> {
                     healing.push(asset.id.clone());
                 }
             }
-            if !request.project_is_missing {
-                simulator.add_project(&request.project, Vec::<String>::new());
+            let nothing = Vec::<String>::new();
+            match &request.form {
+                _ if request.project_is_missing => {}
+                Form::Portal => simulator.add_portal(&request.project, nothing),
+                Form::ProjectOf(portal) => simulator.add_portal(portal, [&request.project]),
+                Form::Assets | Form::Project => simulator.add_project(&request.project, nothing),
             }
         }
+        joins.sort();
+        joins.reverse();
         for storm in &scenario.storms {
             history.note(format_args!("storm: {}: {:?}", storm.name, storm.fault));
             simulator.fault(storm.fault.clone());
@@ -132,9 +146,31 @@ impl<'a> World<'a> {
             simulator.fault(simulator::Fault::on(Operation::Disassociate).action(action));
         }
         let mut owners: BTreeMap<Named, Vec<usize>> = BTreeMap::new();
+        let (mut members, mut portals) = (BTreeMap::new(), BTreeMap::new());
         for (place, request) in requests.iter().enumerate() {
             for named in assets_of(request) {
                 owners.entry(named).or_default().push(place);
+            }
+            let container = match &request.form {
+                Form::Assets => continue,
+                Form::Project | Form::Portal => &request.project,
+                Form::ProjectOf(portal) => {
+                    portals.insert(request.project.clone(), portal.clone());
+                    portal
+                }
+            };
+            let ids = request.assets.iter().map(|asset| asset.id.clone());
+            let assets = ids.map(|id| (request.project.clone(), id));
+            let mut assets: Vec<Named> = assets.collect();
+            for named in &assets {
+                owners.entry(named.clone()).or_default().push(place);
+            }
+            if request.project_is_missing {
+                assets = assets_of(request);
+            }
+            for of in BTreeSet::from([container, &request.project]) {
+                let known: &mut Vec<Named> = members.entry(of.clone()).or_default();
+                known.extend(assets.iter().cloned());
             }
         }
         let sandboxes = (0..scenario.sandboxes)
@@ -155,6 +191,9 @@ impl<'a> World<'a> {
                 unlisted: BTreeSet::new(),
                 asked_again: BTreeMap::new(),
                 pending: BTreeMap::new(),
+                open: joins.iter().map(|(_, named)| named.clone()).collect(),
+                members,
+                portals,
                 assets: requests
                     .iter()
                     .filter(|request| !request.project_is_missing)
@@ -171,6 +210,8 @@ impl<'a> World<'a> {
             requests,
             waiting: Vec::new(),
             failed_in_calm: BTreeMap::new(),
+            joins,
+            depths: BTreeMap::new(),
             is_calm: false,
             invocations: 0,
         }
@@ -246,9 +287,10 @@ impl<'a> World<'a> {
                 return;
             }
             self.history.note(format_args!(
-                "arrives: message {} ({:?}), {} asset(s) of project {}{}",
+                "arrives: message {} ({:?}, {:?}), {} asset(s) of {}{}",
                 request.message,
                 request.way,
+                request.form,
                 request.assets.len() + request.bad_ids.len(),
                 request.project,
                 if request.token.is_some() {
@@ -269,6 +311,10 @@ impl<'a> World<'a> {
                         .asked_again
                         .insert(named, request.message.clone());
                 }
+            }
+            if matches!(request.form, Form::ProjectOf(_)) {
+                self.arrived += 1;
+                continue;
             }
             if request.way.is_queued() {
                 self.queue.put(
@@ -392,9 +438,18 @@ impl<'a> World<'a> {
                     job.dies_after,
                 )
             });
-            join_all(runs).await
+            let joins = &mut self.joins;
+            let joining = join(&self.simulator, joins, self.history, &mut self.ledger.added);
+            tokio::select! {
+                biased;
+                () = joining => Vec::new(),
+                ended = join_all(runs) => ended,
+            }
         };
         let traces = self.take_calls()?;
+        for trace in &traces {
+            self.ledger.note_decided(|named| trace.decides(named));
+        }
         self.check_costs(&jobs, &traces)?;
         self.take_messages(&traces)?;
         for (job, ended) in jobs.into_iter().zip(ended) {
@@ -497,9 +552,25 @@ impl<'a> World<'a> {
                     format!("part {} without the dead letter of its message", part.id),
                 ));
             }
+            self.check_depth(&part)?;
             self.queue.put(part.id, part.body, part.group_id);
         }
         self.ledger.letters.extend(letters);
+        Ok(())
+    }
+
+    /// Checks that a chain of messages has at most four invocations.
+    fn check_depth(&mut self, part: &Message) -> Result<(), Broken> {
+        let body: Value = serde_json::from_str(&part.body).unwrap_or_default();
+        let of = body["sitewiseDisassociatorPart"]["of"].as_str();
+        let depth = of.and_then(|of| self.depths.get(of)).unwrap_or(&1) + 1;
+        if depth > 4 {
+            return Err(Broken::new(
+                Invariant::AmplificationIsBounded,
+                format!("part {} makes a chain of {depth} invocations", part.id),
+            ));
+        }
+        self.depths.insert(part.id.clone(), depth);
         Ok(())
     }
 
@@ -552,7 +623,7 @@ impl<'a> World<'a> {
             if let Some(of) = of {
                 self.ledger.check_settled(
                     of,
-                    &named(&record.body),
+                    named(&record.body),
                     &record.id,
                     self.queue.messages(),
                     Invariant::TheAnswerIsTrue,
@@ -670,6 +741,9 @@ impl<'a> World<'a> {
                 failure["deadLettered"] == json!(true) || failure["queued"] == json!(true);
             if !is_kept {
                 let ids = failure["assetIds"].as_array().into_iter().flatten();
+                if ids.clone().count() == 0 {
+                    returned.insert(ALL.to_owned());
+                }
                 returned.extend(ids.filter_map(Value::as_str).map(ToOwned::to_owned));
             }
         }
@@ -683,9 +757,11 @@ impl<'a> World<'a> {
             .into_iter()
             .filter(|(_, id)| !returned.contains(id))
             .collect();
+        let kept = self.ledger.expanded(kept).into_iter();
+        let kept = kept.filter(|(_, id)| !returned.contains(id)).collect();
         self.ledger.check_settled(
             request,
-            &kept,
+            kept,
             &request.message,
             self.queue.messages(),
             Invariant::TheAnswerIsTrue,
@@ -751,8 +827,12 @@ impl<'a> World<'a> {
         let is_shared = |named: &Named| self.owners.get(named).is_some_and(|of| of.len() > 1);
         let missing = self.requests.iter().filter(|one| one.project_is_missing);
         let in_flight = self.scenario.call_concurrency as u64;
-        for trace in traces {
-            let reads = trace.refusals * self.read_bound();
+        for (process, trace) in traces.iter().enumerate() {
+            let mut jobs = jobs.iter().filter(|job| job.sandbox == process);
+            let named = jobs.next().map(|job| named(&job.event)).unwrap_or_default();
+            let whole = named.iter().filter(|named| named.1 == ALL).count() as u64;
+            // A whole project is listed before its calls, and again after them.
+            let reads = (trace.refusals + 2 * whole) * self.read_bound();
             holds(trace.reads, reads, "reads")?;
             let extra = trace.extra_calls(is_shared) as u64;
             holds(extra, 2, "calls for a part of a batch in an outage")?;
@@ -777,9 +857,14 @@ impl<'a> World<'a> {
         let mut sum = 0;
         for job in jobs {
             let mut counts: BTreeMap<usize, u64> = BTreeMap::new();
-            let owners = named(&job.event).into_iter();
-            for place in owners.filter_map(|named| self.owners.get(&named)).flatten() {
-                *counts.entry(*place).or_default() += 1;
+            for named in named(&job.event) {
+                for place in self.owners.get(&named).into_iter().flatten() {
+                    let assets = match &*named.1 {
+                        ALL => self.requests[*place].assets.len() as u64,
+                        _ => 1,
+                    };
+                    *counts.entry(*place).or_default() += assets;
+                }
             }
             for (place, assets) in counts {
                 let bound = self.bound_of(&self.requests[place], assets);
@@ -823,6 +908,24 @@ impl<'a> World<'a> {
         let pages = assets.sum::<usize>().div_ceil(250) as u64;
         ATTEMPTS * (2 * pages).max(2)
     }
+}
+
+/// Adds assets to whole projects when they are to join, and then waits for ever.
+async fn join(
+    simulator: &Simulator,
+    joins: &mut Vec<(Duration, Named)>,
+    history: &mut History,
+    added: &mut BTreeMap<Named, Duration>,
+) {
+    while let Some((at, named)) = joins.last().cloned() {
+        let left = at.saturating_sub(history.elapsed());
+        sleep_until(Instant::now() + left).await;
+        history.note(format_args!("asset {} joins project {}", named.1, named.0));
+        simulator.add_project(&named.0, [&named.1]);
+        added.insert(named, history.elapsed());
+        joins.pop();
+    }
+    std::future::pending::<()>().await;
 }
 
 fn returns_something(report: &Value) -> bool {

@@ -3,6 +3,7 @@
 mod faults;
 mod membership;
 mod model;
+mod portals;
 mod program;
 mod requests;
 mod settings;

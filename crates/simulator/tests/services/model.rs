@@ -4,11 +4,13 @@
 use serde_json::Value;
 use simulator::{ASSET_LIMIT, Absent, Settings, TOKEN_LENGTH, Throttle};
 
-use crate::support::{Harness, Trouble, asset, assets, project};
+use crate::support::{Harness, Trouble, asset, assets, portal, project};
 
 const DISASSOCIATE: &str = "BatchDisassociateProjectAssets";
 const LIST: &str = "ListProjectAssets";
 const DESCRIBE: &str = "DescribeProject";
+const LIST_PROJECTS: &str = "ListProjects";
+const DESCRIBE_PORTAL: &str = "DescribePortal";
 
 fn model() -> Value {
     serde_json::from_str(include_str!("../model/iotsitewise.json")).expect("JSON")
@@ -213,7 +215,9 @@ async fn the_throttle_of_a_fault_is_the_models() {
     let (name, status) = answered(harness.disassociate([1]).await.expect_err("throttled"));
     assert_eq!(modelled_status(DISASSOCIATE, &name), Some(status));
     assert_eq!(modelled_status(LIST, &name), Some(status));
-    assert_eq!(modelled_status(DESCRIBE, &name), Some(status));
+    for read in [DESCRIBE, LIST_PROJECTS, DESCRIBE_PORTAL] {
+        assert_eq!(modelled_status(read, &name), Some(status));
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -277,11 +281,106 @@ async fn refusals_of_a_description_are_the_models() {
     }
 }
 
+/// Asserts that a text is as long as its shape in the model wants.
+fn assert_length(response: &Value, member: &str, value: &str) {
+    let limits = shape(
+        response["members"][member]["shape"]
+            .as_str()
+            .expect("a name"),
+    );
+    let most = limits["max"]
+        .as_u64()
+        .map_or(usize::MAX, |_| limit(&limits, "max"));
+    assert!(
+        (limit(&limits, "min")..=most).contains(&value.len()),
+        "{member}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_of_projects_has_what_the_model_requires() {
+    let harness = Harness::with_projects(1..=2);
+    let page = harness.list_projects(Some(1), None).await.expect("a page");
+    let [found] = page.project_summaries() else {
+        panic!("{page:?}");
+    };
+    let response = shape("ListProjectsResponse");
+    assert_eq!(
+        response["required"],
+        serde_json::json!(["projectSummaries"])
+    );
+    assert_length(&response, "nextToken", page.next_token().expect("a token"));
+    let summary = shape("ProjectSummary");
+    assert_eq!(summary["required"], serde_json::json!(["id", "name"]));
+    assert_length(&summary, "id", found.id());
+    assert_length(&summary, "name", found.name());
+    for date in [found.creation_date(), found.last_update_date()] {
+        assert!(date.is_some_and(|date| date.secs() > 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_description_of_a_portal_has_what_the_model_requires() {
+    let harness = Harness::with_projects([]);
+    let found = harness.describe_portal().await.expect("a portal");
+    let response = shape("DescribePortalResponse");
+    for member in response["required"].as_array().expect("a list") {
+        let member = member.as_str().expect("a name");
+        let value = match member {
+            "portalId" => found.portal_id(),
+            "portalArn" => found.portal_arn(),
+            "portalName" => found.portal_name(),
+            "portalClientId" => found.portal_client_id(),
+            "portalStartUrl" => found.portal_start_url(),
+            "portalContactEmail" => found.portal_contact_email(),
+            "portalStatus" => {
+                let state = found.portal_status().expect("a status").state();
+                let states = shape("PortalState")["enum"].clone();
+                let states = states.as_array().expect("a list");
+                assert!(states.contains(&state.as_str().into()), "{state}");
+                continue;
+            }
+            "portalCreationDate" => {
+                // The SDK puts 1970 in the place of a date that is missing.
+                assert!(found.portal_creation_date().secs() > 0);
+                continue;
+            }
+            "portalLastUpdateDate" => {
+                assert!(found.portal_last_update_date().secs() > 0);
+                continue;
+            }
+            other => panic!("{other}"),
+        };
+        assert_length(&response, member, value);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn refusals_of_requests_for_portals_are_the_models() {
+    let harness = Harness::new(Settings::default());
+    let missing = Trouble::of(&harness.describe_portal().await.expect_err("no portal"));
+    let call = harness.sitewise.describe_portal().portal_id("no-id");
+    let no_id = Trouble::of(&call.send().await.expect_err("no id"));
+    let list = harness.sitewise.list_projects().portal_id("no-id");
+    let no_list = Trouble::of(&list.send().await.expect_err("no id"));
+    for (operation, trouble, expected) in [
+        (DESCRIBE_PORTAL, missing, "ResourceNotFoundException"),
+        (DESCRIBE_PORTAL, no_id, "InvalidRequestException"),
+        (LIST_PROJECTS, no_list, "InvalidRequestException"),
+    ] {
+        let (name, status) = answered(trouble);
+        assert_eq!(name, expected);
+        assert_eq!(modelled_status(operation, &name), Some(status));
+    }
+}
+
 /// The model has no 404 for a list; the simulator gives one unless it is set to
 /// another answer, because AWS does not say what a missing project's list gets.
 #[test]
 fn the_404_of_a_list_is_outside_the_model() {
-    assert_eq!(modelled_status(LIST, "ResourceNotFoundException"), None);
+    for list in [LIST, LIST_PROJECTS] {
+        assert_eq!(modelled_status(list, "ResourceNotFoundException"), None);
+    }
     assert_eq!(
         modelled_status(DISASSOCIATE, "ResourceNotFoundException"),
         Some(404)
@@ -290,17 +389,20 @@ fn the_404_of_a_list_is_outside_the_model() {
 
 #[tokio::test(start_paused = true)]
 async fn the_operations_are_where_the_model_has_them() {
-    let harness = Harness::with_assets([1]);
+    let harness = Harness::with_projects([1]).and_assets([1]);
     harness.disassociate([1]).await.expect("a 200");
     harness.list(None, None).await.expect("a page");
     harness.describe().await.expect("a project");
+    harness.list_projects(None, None).await.expect("a page");
+    harness.describe_portal().await.expect("a portal");
     let calls = harness.simulator.calls();
-    let names = [DISASSOCIATE, LIST, DESCRIBE];
+    let names = [DISASSOCIATE, LIST, DESCRIBE, LIST_PROJECTS, DESCRIBE_PORTAL];
     assert_eq!(calls.len(), names.len());
     for (call, name) in calls.iter().zip(names) {
         let operation = operation(name);
         let uri = operation["http"]["requestUri"].as_str().expect("a text");
-        assert_eq!(call.path, uri.replace("{projectId}", &project(1)));
+        let uri = uri.replace("{projectId}", &project(1));
+        assert_eq!(call.path, uri.replace("{portalId}", &portal(2)));
         assert_eq!(operation["http"]["method"], call.method);
         assert_eq!(operation["http"]["responseCode"], 200);
         assert_eq!(call.status, Some(200));

@@ -10,12 +10,14 @@ use aws_sdk_iotsitewise::config::interceptors::BeforeSerializationInterceptorCon
 use aws_sdk_iotsitewise::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_iotsitewise::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_iotsitewise::operation::batch_disassociate_project_assets::BatchDisassociateProjectAssetsError;
+use aws_sdk_iotsitewise::operation::describe_portal::{DescribePortalError, DescribePortalOutput};
 use aws_sdk_iotsitewise::operation::describe_project::{
     DescribeProjectError, DescribeProjectOutput,
 };
 use aws_sdk_iotsitewise::operation::list_project_assets::{
     ListProjectAssetsError, ListProjectAssetsOutput,
 };
+use aws_sdk_iotsitewise::operation::list_projects::{ListProjectsError, ListProjectsOutput};
 use aws_sdk_sqs::config::{Credentials, SharedCredentialsProvider};
 use aws_sdk_sqs::types::SendMessageBatchRequestEntry;
 use aws_smithy_runtime_api::box_error::BoxError;
@@ -28,6 +30,16 @@ use simulator::{Call, Fault, Settings, Simulator};
 /// A project id by number.
 pub(crate) fn project(number: usize) -> String {
     format!("aaaaaaaa-0000-4000-8000-{number:012x}")
+}
+
+/// A portal id by number.
+pub(crate) fn portal(number: usize) -> String {
+    format!("cccccccc-0000-4000-8000-{number:012x}")
+}
+
+/// Project ids by number.
+pub(crate) fn projects(numbers: impl IntoIterator<Item = usize>) -> Vec<String> {
+    numbers.into_iter().map(project).collect()
 }
 
 /// An asset id by number.
@@ -170,6 +182,13 @@ impl Harness {
         self
     }
 
+    /// With portal 2, that has these projects.
+    pub(crate) fn with_projects(numbers: impl IntoIterator<Item = usize>) -> Self {
+        let harness = Self::new(Settings::default());
+        harness.simulator.add_portal(&portal(2), projects(numbers));
+        harness
+    }
+
     /// The same with a fault, as `Fault` reads it.
     pub(crate) fn and_fault(self, spec: &str) -> Self {
         self.simulator
@@ -281,6 +300,32 @@ impl Harness {
         self.sitewise
             .describe_project()
             .project_id(project(1))
+            .send()
+            .await
+    }
+
+    /// Lists portal 2.
+    pub(crate) async fn list_projects(
+        &self,
+        size: Option<i32>,
+        next: Option<&str>,
+    ) -> Result<ListProjectsOutput, SdkError<ListProjectsError, HttpResponse>> {
+        self.sitewise
+            .list_projects()
+            .portal_id(portal(2))
+            .set_max_results(size)
+            .set_next_token(next.map(ToOwned::to_owned))
+            .send()
+            .await
+    }
+
+    /// Describes portal 2.
+    pub(crate) async fn describe_portal(
+        &self,
+    ) -> Result<DescribePortalOutput, SdkError<DescribePortalError, HttpResponse>> {
+        self.sitewise
+            .describe_portal()
+            .portal_id(portal(2))
             .send()
             .await
     }
