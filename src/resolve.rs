@@ -5,7 +5,6 @@
 //! into parts, and what a dry run reports. It makes no call, only reads.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 
 use futures_util::future::join_all;
 use tokio::time::Instant;
@@ -24,7 +23,7 @@ use crate::settle::{Item, ItemOutcomes};
 pub struct Resolution<'a> {
     /// The assets that are to be disassociated now.
     pub assets: Cow<'a, [AssetId]>,
-    /// What became of everything else so far.
+    /// What became of everything else so far, bad ids aside.
     pub outcomes: ItemOutcomes,
     /// What a dry run found.
     pub dry_run: Option<DryRun>,
@@ -90,11 +89,7 @@ impl Resolver<'_> {
             Scope::Assets(named) if request.dry_run => self.dry_run_of_assets(named).await,
             Scope::Project(project) if request.dry_run => self.dry_run_of_project(*project).await,
             Scope::Portal(portal) if request.dry_run => self.dry_run_of_portal(*portal).await,
-            Scope::Assets(named) => {
-                let mut resolution = self.cut(Cow::Borrowed(&named.valid), request);
-                resolution.outcomes.extend(invalid_ids(named));
-                resolution
-            }
+            Scope::Assets(named) => self.cut(Cow::Borrowed(&named.valid), request),
             Scope::Project(project) => self.project(*project, request).await,
             Scope::Portal(portal) => self.portal(*portal).await,
         }
@@ -188,7 +183,6 @@ impl Resolver<'_> {
 
     async fn dry_run_of_assets(&self, named: &NamedAssets) -> Resolution<'static> {
         let list = self.session.list_assets(named.project, self.stop, || {});
-        let mut outcomes = invalid_ids(named);
         let would_disassociate = match list.await.complete() {
             Ok(listed) => {
                 let assets = named.valid.iter();
@@ -197,13 +191,13 @@ impl Resolver<'_> {
             Err(error) if error.is_not_found() => {
                 let assets = named.valid.iter().copied().map(Item::Asset);
                 let outcome = Outcome::Rejected(error.failure);
-                outcomes.extend(assets.map(|asset| (asset, outcome.clone())));
-                return dry_run(0, 0, outcomes);
+                let outcomes = assets.map(|asset| (asset, outcome.clone()));
+                return dry_run(0, 0, outcomes.collect());
             }
             Err(error) => return Resolution::whole(error.into_outcome()),
         };
         let absent = named.valid.len() - would_disassociate;
-        dry_run(would_disassociate, absent, outcomes)
+        dry_run(would_disassociate, absent, Vec::new())
     }
 
     async fn dry_run_of_project(&self, project: ProjectId) -> Resolution<'static> {
@@ -280,19 +274,4 @@ pub fn unread(error: &ReadError) -> Outcome {
             Outcome::Unfinished(Failure::new(code::INTERNAL_ERROR, message))
         }
     }
-}
-
-/// Rejects the bad ids of a request. Those of one kind share one failure: a
-/// message may carry some 175,000 of them.
-pub fn invalid_ids(assets: &NamedAssets) -> ItemOutcomes {
-    let mut failures: HashMap<&str, Failure> = HashMap::new();
-    let invalid = assets.invalid.iter().map(|invalid| {
-        let expected = invalid.expected();
-        let failure = failures
-            .entry(expected)
-            .or_insert_with(|| Failure::new(code::INVALID_ASSET_ID, expected));
-        let item = Item::InvalidId(invalid.clone());
-        (item, Outcome::Rejected(failure.clone()))
-    });
-    invalid.collect()
 }

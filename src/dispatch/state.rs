@@ -11,7 +11,7 @@ use crate::input::id::{AssetId, ProjectId};
 use crate::outcome::{Failure, Outcome, code};
 use crate::plan::Batch;
 use crate::session::too_late;
-use crate::telemetry::{log_absent, log_disassociated};
+use crate::telemetry::log_assets;
 
 /// Into how many parts a refused set is split. With four, one asset at fault
 /// among a hundred is found with 24 requests at most; with two it takes up to 27.
@@ -107,10 +107,7 @@ impl<'a> State<'a> {
         let are_listed = batch.is_whole_project()
             || project.is_some_and(|project| assets.iter().all(|one| project.listed.contains(one)));
         let message_ids = batch.message_ids(assets).into_iter();
-        match outcome {
-            Outcome::Absent => log_absent(batch.project, assets, are_listed, message_ids),
-            _ => log_disassociated(batch.project, assets, are_listed, message_ids),
-        }
+        log_assets(outcome, batch.project, assets, are_listed, message_ids);
     }
 
     fn project(&mut self, attempt: &Attempt) -> &mut Project {

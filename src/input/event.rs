@@ -160,6 +160,10 @@ impl<'a> Message<'a> {
         let record = Object::read_leniently(raw);
         let body = record.get("body");
         let text = match (record.check(&OTHER_FIELDS), body.text()) {
+            _ if json::kind(raw) != "an object" => Err(format!(
+                "record: expected a JSON object, found {}",
+                json::kind(raw)
+            )),
             (Err(problem), _) => Err(format!("record: {problem}")),
             (_, Err(problem)) => Err(format!("body: {problem}")),
             (_, Ok(body)) if body.is_empty() => {

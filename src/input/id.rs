@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use serde::Serialize;
 use thiserror::Error;
 use uuid::Uuid;
 
@@ -12,15 +13,15 @@ use uuid::Uuid;
 const CLIENT_TOKEN_LENGTH: RangeInclusive<usize> = 36..=64;
 
 /// The identifier of a SiteWise Monitor project.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 pub struct ProjectId(Uuid);
 
 /// The identifier of a SiteWise Monitor portal.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 pub struct PortalId(Uuid);
 
 /// The identifier of a SiteWise asset.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 pub struct AssetId(Uuid);
 
 /// The UUID of zeros, which the pattern excludes.

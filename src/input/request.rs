@@ -154,29 +154,37 @@ impl Problems {
         let all_assets = self.flag(object, "allAssets");
         let all_projects = self.flag(object, "allProjects");
         let portal = object.get("portalId");
-        let names_assets = object.get("assetIds").is_present();
-        let names_project = object.get("projectId").is_present();
-        if all_projects || (portal.is_present() && !names_project && !names_assets) {
+        let project = object.get("projectId");
+        let assets = object.get("assetIds");
+        let names_assets = assets.is_present();
+        if all_projects || (portal.is_present() && !project.is_present() && !names_assets) {
             if !all_projects {
                 self.add(
                     "allProjects",
                     "expected true beside portalId without projectId",
                 );
             }
-            if names_project || names_assets || all_assets {
+            if project.is_present() || names_assets || all_assets {
                 let problem = "expected no projectId, assetIds or allAssets beside it";
                 self.add("allProjects", problem);
             }
+            if project.is_present() {
+                self.check("projectId", project.parse::<ProjectId>());
+            }
+            if names_assets {
+                self.check("assetIds", asset_texts(assets));
+            }
             return self.check("portalId", portal.parse()).map(Scope::Portal);
         }
-        let project = self.check("projectId", object.get("projectId").parse());
+        let project = self.check("projectId", project.parse());
         if all_assets {
             if names_assets {
                 self.add("allAssets", "expected no assetIds beside it");
+                self.check("assetIds", asset_texts(assets));
             }
             return project.map(Scope::Project);
         }
-        let texts = self.check("assetIds", asset_texts(object.get("assetIds")));
+        let texts = self.check("assetIds", asset_texts(assets));
         Some(Scope::Assets(NamedAssets::new(project?, texts?)))
     }
 }
@@ -363,7 +371,16 @@ mod tests {
             ),
             (
                 r#""projectId":P,"assetIds":null,"allAssets":true"#,
-                "allAssets: expected no assetIds beside it",
+                "allAssets: expected no assetIds beside it; \
+                 assetIds: expected an array of strings, found null",
+            ),
+            (
+                r#""portalId":7,"projectId":"..","assetIds":[],"allProjects":true"#,
+                "allProjects: expected no projectId, assetIds or allAssets beside it; \
+                 projectId: expected a lowercase UUID such as \
+                 1f2e3d4c-5b6a-4798-8796-a5b4c3d2e1f0, found \"..\"; \
+                 assetIds: expected at least one asset id, found none; \
+                 portalId: expected a string, found a number",
             ),
             (
                 r#""portalId":P,"projectId":P,"allProjects":true"#,

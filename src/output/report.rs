@@ -24,15 +24,15 @@ const RESPONSE_LIMIT: usize = 6_000_000;
 #[serde(rename_all = "camelCase")]
 pub struct Report {
     request_id: String,
+    status: Status,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    dry_run: bool,
     /// The project or portal, and how much of it is done.
     #[serde(flatten)]
     results: Value,
     /// How many more projects there are, where the response has no room for them.
     #[serde(skip_serializing_if = "Option::is_none")]
     omitted: Option<usize>,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    dry_run: bool,
-    status: Status,
     /// Calls made, without the SDK's retries.
     calls: usize,
     failures: Vec<ReportedFailure>,

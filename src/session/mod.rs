@@ -71,6 +71,7 @@ impl<'a> Session<'a> {
         rate_limiter: &'a Mutex<RateLimiter>,
         concurrency: usize,
     ) -> Self {
+        let concurrency = concurrency.max(1);
         Self {
             sitewise,
             rate_limiter,

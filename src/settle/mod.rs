@@ -6,11 +6,13 @@
 mod fifo;
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 
 use crate::input::event::{Keeper, Message};
 use crate::input::id::{AssetId, InvalidId, ProjectId};
 use crate::input::received::{ReadError, Received};
-use crate::outcome::{DryRun, Failure, Outcome};
+use crate::input::request::Request;
+use crate::outcome::{DryRun, Failure, Outcome, code};
 use crate::telemetry;
 
 use fifo::hold_back_groups;
@@ -180,35 +182,45 @@ pub fn settle_all<'a>(
     settlements
 }
 
+/// Rejects the bad ids of a request. Those of one kind share one failure: a
+/// message may carry some 175,000 of them.
+fn invalid_ids(request: Option<&Request>) -> impl Iterator<Item = (Item, Outcome)> {
+    let mut failures: HashMap<&str, Failure> = HashMap::new();
+    let named = request.and_then(Request::named).into_iter();
+    named.flat_map(|named| &named.invalid).map(move |invalid| {
+        let expected = invalid.expected();
+        let failure = failures
+            .entry(expected)
+            .or_insert_with(|| Failure::new(code::INVALID_ASSET_ID, expected));
+        let item = Item::InvalidId(invalid.clone());
+        (item, Outcome::Rejected(failure.clone()))
+    })
+}
+
 /// Decides where everything of a message goes that is not done. `outcomes` are
-/// those of its items, or of the message as a whole.
+/// those of its items without bad ids, or of the message as a whole.
 pub fn settle(
     received: Received<'_>,
     outcomes: impl IntoIterator<Item = (Item, Outcome)>,
     queues: Queues,
 ) -> Settlement<'_> {
-    let mut settlement = Settlement {
-        disassociated: 0,
-        absent: 0,
-        unresolved: Vec::new(),
-        dry_run: None,
-        received,
-    };
-    for (item, outcome) in outcomes {
+    let (mut disassociated, mut absent, mut unresolved) = (0, 0, Vec::new());
+    let invalid = invalid_ids(received.request.as_ref().ok());
+    for (item, outcome) in invalid.chain(outcomes) {
         let (failure, retryable) = match outcome {
             Outcome::Disassociated => {
-                settlement.disassociated += 1;
+                disassociated += 1;
                 continue;
             }
             Outcome::Absent => {
-                settlement.absent += 1;
+                absent += 1;
                 continue;
             }
             Outcome::Rejected(failure) => (Some(failure), false),
             Outcome::Unfinished(failure) => (Some(failure), true),
             Outcome::Deferred => (None, true),
         };
-        settlement.unresolved.push(Unresolved {
+        unresolved.push(Unresolved {
             item,
             failure,
             retryable,
@@ -216,6 +228,13 @@ pub fn settle(
             is_stored: false,
         });
     }
+    let mut settlement = Settlement {
+        received,
+        disassociated,
+        absent,
+        unresolved,
+        dry_run: None,
+    };
     if settlement.received.is_dry_run() {
         for one in settlement
             .unresolved
@@ -253,9 +272,8 @@ pub fn settle(
 mod tests {
     use super::*;
     use crate::input::event::{Origin, read};
-    use crate::input::request::Request;
     use crate::outcome::Outcome::{Absent, Deferred, Disassociated, Rejected, Unfinished};
-    use crate::resolve::{invalid_ids, unread};
+    use crate::resolve::unread;
     use Destination::{DeadLetterQueue, Source, WorkQueue};
     use Queues::{Both, DeadLetters};
     use proptest::prelude::*;
@@ -311,7 +329,7 @@ mod tests {
         let named = request.named().expect("named assets");
         let assets = named.valid.iter().copied().map(Item::Asset);
         let outcomes = assets.zip(outcomes.iter().cloned());
-        invalid_ids(named).into_iter().chain(outcomes).collect()
+        outcomes.collect()
     }
 
     fn settled(

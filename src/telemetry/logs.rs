@@ -28,7 +28,7 @@ use super::metrics::Metrics;
 use crate::input::id::{AssetId, ProjectId};
 use crate::input::received::Received;
 use crate::input::request::Scope;
-use crate::outcome::{DryRun, Failure};
+use crate::outcome::{DryRun, Failure, Outcome};
 use crate::settle::Settlement;
 
 /// Most message ids in an audit line. With 100 assets it is 200 KB long; CloudWatch
@@ -84,11 +84,13 @@ fn subscriber(config: TelemetryConfig, write: fn(&[u8])) -> impl Subscriber + Se
 }
 
 /// Makes the span of an invocation. The lines within it have its fields.
+/// `trace_header` is X-Ray's.
 pub fn invocation_span(
     function_request_id: &str,
-    xray_trace_id: Option<&str>,
+    trace_header: Option<&str>,
     cold_start: bool,
 ) -> Span {
+    let xray_trace_id = trace_header.and_then(trace_id);
     tracing::error_span!(
         target: INVOCATION,
         "invocation",
@@ -97,6 +99,15 @@ pub fn invocation_span(
         cold_start,
         correlation_id = Empty,
     )
+}
+
+/// Returns the id of the trace in a tracing header ("Tracing header", AWS X-Ray
+/// Developer Guide). The rest of the header may be a caller's text.
+fn trace_id(header: &str) -> Option<&str> {
+    let mut fields = header.split(';');
+    let root = fields.find_map(|field| field.trim().strip_prefix("Root="))?;
+    let is_id = |byte: u8| byte.is_ascii_hexdigit() || byte == b'-';
+    (root.len() == 35 && root.bytes().all(is_id)).then_some(root)
 }
 
 /// Makes the id of the event's only message the invocation's `correlation_id`.
@@ -141,56 +152,37 @@ pub fn log_results(settlements: &[Settlement<'_>], metrics: &Metrics, namespace:
     }
 }
 
-/// Logs which assets an accepted call has disassociated: those that it named and
-/// the response did not. `listed` is whether a list read in this invocation had
-/// them before the call.
-pub fn log_disassociated<'a>(
-    project: ProjectId,
-    assets: &[AssetId],
+/// Logs assets that became absent, or that an accepted call has disassociated: those
+/// that it named and the response did not. `listed` is whether a list read in this
+/// invocation had them before.
+pub fn log_assets<'a>(
+    outcome: &Outcome,
+    project_id: ProjectId,
+    asset_ids: &[AssetId],
     listed: bool,
     message_ids: impl Iterator<Item = &'a str>,
 ) {
-    // Nothing is made where the level is off.
-    tracing::info!(
-        members = &audit(project, assets, listed, message_ids)[..],
-        "assets disassociated"
-    );
-}
-
-/// Logs which assets were absent; see [`log_disassociated`].
-pub fn log_absent<'a>(
-    project: ProjectId,
-    assets: &[AssetId],
-    listed: bool,
-    message_ids: impl Iterator<Item = &'a str>,
-) {
-    tracing::info!(
-        members = &audit(project, assets, listed, message_ids)[..],
-        "assets absent"
-    );
-}
-
-fn audit<'a>(
-    project: ProjectId,
-    assets: &[AssetId],
-    listed: bool,
-    message_ids: impl Iterator<Item = &'a str>,
-) -> Vec<u8> {
     #[derive(Serialize)]
-    struct Audit {
-        project_id: Uuid,
-        asset_ids: Vec<Uuid>,
+    struct Audit<'a> {
+        project_id: ProjectId,
+        asset_ids: &'a [AssetId],
         listed: bool,
         message_ids: Vec<Uuid>,
     }
-    let asset_ids = assets.iter().map(|id| Uuid::from_bytes(*id.as_bytes()));
     let message_ids = message_ids.filter_map(|id| id.parse().ok());
-    object(&Audit {
-        project_id: Uuid::from_bytes(*project.as_bytes()),
-        asset_ids: asset_ids.collect(),
-        listed,
-        message_ids: message_ids.take(MOST_MESSAGE_IDS).collect(),
-    })
+    let members = || {
+        object(&Audit {
+            project_id,
+            asset_ids,
+            listed,
+            message_ids: message_ids.take(MOST_MESSAGE_IDS).collect(),
+        })
+    };
+    // Nothing is made where the level is off.
+    match outcome {
+        Outcome::Absent => tracing::info!(members = &members()[..], "assets absent"),
+        _ => tracing::info!(members = &members()[..], "assets disassociated"),
+    }
 }
 
 /// Logs the result of a dry run, which nothing else tells where it came over SQS.
@@ -429,16 +421,31 @@ mod tests {
                 "message_ids": [MESSAGE],
             })
         };
-        let disassociated = line(|| log_disassociated(project(), &[asset()], true, messages()));
+        let disassociated = line(|| {
+            log_assets(
+                &Outcome::Disassociated,
+                project(),
+                &[asset()],
+                true,
+                messages(),
+            );
+        });
         assert_eq!(disassociated, audit("assets disassociated", true));
-        let absent = line(|| log_absent(project(), &[asset()], false, messages()));
+        let absent =
+            line(|| log_assets(&Outcome::Absent, project(), &[asset()], false, messages()));
         assert_eq!(absent, audit("assets absent", false));
     }
 
     #[test]
     fn the_longest_audit_line_is_a_line_for_cloudwatch() {
         let written = written(LevelFilter::INFO, || {
-            log_disassociated(project(), &[asset(); 100], false, iter::repeat(MESSAGE));
+            log_assets(
+                &Outcome::Disassociated,
+                project(),
+                &[asset(); 100],
+                false,
+                iter::repeat(MESSAGE),
+            );
         });
         assert!(written.len() < 256 * 1024, "{}", written.len());
         assert!(serde_json::from_str::<Value>(&written).is_ok());
@@ -448,9 +455,31 @@ mod tests {
     fn an_audit_line_that_is_not_logged_costs_nothing() {
         let written = written(LevelFilter::WARN, || {
             let messages = iter::from_fn(|| unreachable!("the ids are not asked for"));
-            log_disassociated(project(), &[asset()], true, messages);
+            log_assets(
+                &Outcome::Disassociated,
+                project(),
+                &[asset()],
+                true,
+                messages,
+            );
         });
         assert_eq!(written, "");
+    }
+
+    #[test]
+    fn of_a_tracing_header_only_the_traces_id_is_logged() {
+        let id = "1-5759e988-bd862e3fe1be46a994272793";
+        for (header, expected) in [
+            (
+                format!("Root={id};Parent=53995c3f42cd8ad8;Sampled=1"),
+                Some(id),
+            ),
+            (format!("Sampled=0; Root={id};Sender=a text"), Some(id)),
+            (format!("Parent={id}"), None),
+            ("Root=a text that has thirty-five letters".to_owned(), None),
+        ] {
+            assert_eq!(trace_id(&header), expected, "{header}");
+        }
     }
 
     #[test]

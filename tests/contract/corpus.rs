@@ -15,7 +15,7 @@ use sitewise_disassociator::handler::Invocation;
 use tokio::time::Instant;
 
 use crate::support::{
-    Harness, REQUEST_ID, asset, asset_ids, failed, project, record, records, request,
+    Harness, REQUEST_ID, asset, asset_ids, assets, failed, project, record, records, request,
 };
 
 /// A bad message.
@@ -129,6 +129,19 @@ fn long_messages() -> Vec<Bad> {
             as_payload: "partial".to_owned(),
         },
     ]
+}
+
+/// A message that is processed whole, although it looks unusual.
+#[derive(Deserialize)]
+struct Unusual {
+    reason: String,
+    body: String,
+    /// the response to it as a payload of its own, in short
+    as_payload: String,
+}
+
+fn unusual() -> Vec<Unusual> {
+    serde_json::from_str(include_str!("corpus/unusual.json")).expect("cases")
 }
 
 fn corpus() -> Vec<Bad> {
@@ -301,8 +314,10 @@ async fn handle(harness: &Harness, event: &str) -> Result<Value, String> {
 
 #[test]
 fn the_corpus_has_each_reason_once() {
-    let reasons: Vec<String> = corpus().into_iter().map(|bad| bad.reason).collect();
-    assert!(reasons.len() > 190, "{}", reasons.len());
+    let bad = corpus().into_iter().map(|bad| bad.reason);
+    let unusual = unusual().into_iter().map(|unusual| unusual.reason);
+    let reasons: Vec<String> = bad.chain(unusual).collect();
+    assert!(reasons.len() > 280, "{}", reasons.len());
     let distinct: BTreeSet<&String> = reasons.iter().collect();
     assert_eq!(reasons.len(), distinct.len());
 }
@@ -407,6 +422,34 @@ async fn a_bad_payload_is_refused_or_reported() {
             }
             _ => {}
         }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unusual_message_is_done_like_its_neighbours() {
+    for Unusual {
+        reason,
+        body,
+        as_payload,
+    } in unusual()
+    {
+        let harness = Harness::with_assets(0..=GOOD);
+        let event = records([
+            record("m-1", &request(1, &[asset(0)])),
+            record("unusual", &json!(body)),
+            record("m-2", &request(1, &assets(1..GOOD))),
+        ]);
+        assert_eq!(harness.answer(&event).await, failed([]), "{reason}");
+        assert_eq!(harness.remaining(), [0; 0], "{reason}");
+        assert_eq!(harness.letters().len(), 0, "{reason}");
+        assert_eq!(harness.parts().len(), 0, "{reason}");
+        harness.assert_nothing_invalid_was_sent();
+
+        let harness = Harness::with_assets([GOOD]);
+        let answer = handle(&harness, &body).await;
+        assert_eq!(in_short(&answer), as_payload, "{reason}");
+        let remaining = harness.remaining();
+        assert_eq!(remaining.is_empty(), as_payload == "succeeded", "{reason}");
     }
 }
 

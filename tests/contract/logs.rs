@@ -7,7 +7,7 @@ use std::process::Command;
 use std::thread;
 
 use serde_json::{Value, json};
-use simulator::{Action, Fault, Settings, Simulator};
+use simulator::{Absent, Action, Fault, Settings, Simulator};
 
 const PROJECT: &str = "aaaaaaaa-0000-4000-8000-000000000001";
 const ASSET: &str = "bbbbbbbb-0000-4000-8000-000000000001";
@@ -53,11 +53,9 @@ fn read_request(stream: &TcpStream) {
     reader.read_exact(&mut body).expect("a body");
 }
 
-/// Starts the function's binary for one invocation, and returns its log.
-async fn log(payload: &Value, client_context: &'static str, filter: (&str, &str)) -> String {
+/// A service that refuses every request with a sender's text.
+fn refusing() -> Simulator {
     let simulator = Simulator::new(Settings::default());
-    simulator.add_project(PROJECT, [ASSET]);
-    simulator.create_queue("dead-letters");
     for fault in [Fault::sitewise(), Fault::sqs()] {
         simulator.fault(fault.action(Action::Refuse {
             status: 400,
@@ -65,6 +63,18 @@ async fn log(payload: &Value, client_context: &'static str, filter: (&str, &str)
             message: SENDERS_TEXT.to_owned(),
         }));
     }
+    simulator
+}
+
+/// Starts the function's binary for one invocation, and returns its log.
+async fn log(
+    simulator: &Simulator,
+    payload: &Value,
+    client_context: &'static str,
+    filter: (&str, &str),
+) -> String {
+    simulator.add_project(PROJECT, [ASSET]);
+    simulator.create_queue("dead-letters");
     let server = simulator.serve(([127, 0, 0, 1], 0).into()).await;
     let server = server.expect("a free port");
     let url = server.url();
@@ -124,7 +134,7 @@ async fn no_line_has_what_a_sender_wrote() {
             record(1, request.to_string()),
             record(2, SENDERS_TEXT.to_owned()),
         ]});
-        let log = log(&payload, "", filter).await;
+        let log = log(&refusing(), &payload, "", filter).await;
         assert!(!log.contains("canary"), "{filter:?}: {log}");
         // The services' messages have that text too.
         let failures: Vec<Value> = lines(&log)
@@ -142,12 +152,128 @@ async fn no_line_has_what_a_sender_wrote() {
     }
 }
 
+const MESSAGE: &str = "cccccccc-0000-4000-8000-000000000001";
+const OTHER_ASSET: &str = "bbbbbbbb-0000-4000-8000-000000000002";
+
+/// The audit lines of an event of one record: message, assets, whether listed.
+async fn audit(simulator: &Simulator, request: &Value, level: &str) -> Vec<(String, Value, Value)> {
+    let record = json!({"eventSource": "aws:sqs", "messageId": MESSAGE,
+                        "body": request.to_string()});
+    let payload = json!({"Records": [record]});
+    let log = log(simulator, &payload, "", ("AWS_LAMBDA_LOG_LEVEL", level)).await;
+    let lines = lines(&log).into_iter();
+    let lines = lines.filter(|line| line["asset_ids"].is_array());
+    lines
+        .map(|line| {
+            assert_eq!(line["level"], "INFO");
+            assert_eq!(line["project_id"], PROJECT);
+            assert_eq!(line["message_ids"], json!([MESSAGE]));
+            assert_eq!(line["function_request_id"], REQUEST_ID);
+            let message = line["message"].as_str().expect("a text").to_owned();
+            (message, line["asset_ids"].clone(), line["listed"].clone())
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn a_line_for_each_accepted_call_names_its_assets_and_whether_they_were_listed() {
+    let named = json!({"projectId": PROJECT, "assetIds": [ASSET]});
+    let whole = json!({"projectId": PROJECT, "allAssets": true});
+    for (request, listed) in [(named, false), (whole, true)] {
+        for (level, is_logged) in [("INFO", true), ("WARN", false)] {
+            let simulator = Simulator::new(Settings::default());
+            let lines = audit(&simulator, &request, level).await;
+            let line = (
+                "assets disassociated".to_owned(),
+                json!([ASSET]),
+                json!(listed),
+            );
+            let expected = if is_logged { vec![line] } else { vec![] };
+            assert_eq!(lines, expected, "{request} {level}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn absent_assets_have_a_line_and_others_are_listed_after_a_read() {
+    let simulator = Simulator::new(Settings {
+        asset_not_in_project: Absent::NotFound,
+        unknown_asset: Absent::NotFound,
+        ..Settings::default()
+    });
+    let request = json!({"projectId": PROJECT, "assetIds": [ASSET, OTHER_ASSET]});
+    let lines = audit(&simulator, &request, "INFO").await;
+    assert_eq!(
+        lines,
+        [
+            (
+                "assets absent".to_owned(),
+                json!([OTHER_ASSET]),
+                json!(false)
+            ),
+            (
+                "assets disassociated".to_owned(),
+                json!([ASSET]),
+                json!(true)
+            ),
+        ]
+    );
+}
+
+#[tokio::test]
+async fn an_asset_that_fails_inside_a_200_is_in_no_line() {
+    let simulator = Simulator::new(Settings::default());
+    let fault = format!("disassociate:asset={OTHER_ASSET}:asset-error=INTERNAL");
+    simulator.fault(fault.parse().expect("a fault"));
+    simulator.add_project(PROJECT, [OTHER_ASSET]);
+    let request = json!({"projectId": PROJECT, "assetIds": [ASSET, OTHER_ASSET]});
+    let lines = audit(&simulator, &request, "INFO").await;
+    let expected = (
+        "assets disassociated".to_owned(),
+        json!([ASSET]),
+        json!(false),
+    );
+    assert_eq!(lines, [expected]);
+}
+
+#[tokio::test]
+async fn over_sqs_the_counts_of_a_dry_run_are_in_the_log() {
+    let simulator = Simulator::new(Settings::default());
+    let request = json!({"projectId": PROJECT, "dryRun": true,
+                         "assetIds": [ASSET, OTHER_ASSET, "bad"]});
+    let record = json!({"eventSource": "aws:sqs", "messageId": MESSAGE,
+                        "body": request.to_string()});
+    let payload = json!({"Records": [record]});
+    let log = log(&simulator, &payload, "", ("AWS_LAMBDA_LOG_LEVEL", "INFO")).await;
+    let lines = lines(&log);
+    let line = lines.iter().find(|line| line["message"] == "dry run");
+    let line = line.expect("a line");
+    let names = [
+        "project_id",
+        "message_id",
+        "requested",
+        "would_disassociate",
+        "absent",
+        "rejected",
+    ];
+    let found = names.map(|name| &line[name]);
+    let expected = [
+        json!(PROJECT),
+        json!(MESSAGE),
+        json!(3),
+        json!(1),
+        json!(1),
+        json!(1),
+    ];
+    assert_eq!(found, expected.each_ref());
+}
+
 /// The Lambda runtime stops at a client context that it cannot read.
 #[tokio::test]
 async fn a_malformed_client_context_is_not_quoted() {
     const CONTEXT: &str = r#"{"client": "canary", "custom": {}, "env": {}}"#;
     for filter in EVERYTHING {
-        let log = log(&json!({}), CONTEXT, filter).await;
+        let log = log(&refusing(), &json!({}), CONTEXT, filter).await;
         assert!(!log.contains("canary"), "{filter:?}: {log}");
         let lines = lines(&log);
         let last = lines.last().expect("a line");

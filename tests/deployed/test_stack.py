@@ -667,9 +667,9 @@ class StackForAPortal(Deployed):
     """A portal of 25 projects, with an asset each."""
 
     parameters = {"PortalArns": f"arn:aws:iotsitewise:{REGION}:{ACCOUNT}:portal/{portal(1)}"}
-    projects = [project(number) for number in range(1, 26)]
+    its_projects = [project(number) for number in range(1, 26)]
     simulator_arguments = [
-        *("--portal", f"{portal(1)}={','.join(projects)}"),
+        *("--portal", f"{portal(1)}={','.join(its_projects)}"),
         *(f"--project={project(number)}={asset(number)}" for number in range(1, 26)),
     ]
     request = {"portalId": portal(1), "allProjects": True}
@@ -678,7 +678,7 @@ class StackForAPortal(Deployed):
         """Returns how many assets the portal's projects have."""
         report = json.loads(http_text("POST", self.function, {**self.request, "dryRun": True}))
         self.assertEqual(report["status"], "succeeded", report)
-        self.assertEqual([found["projectId"] for found in report["projects"]], self.projects)
+        self.assertEqual([found["projectId"] for found in report["projects"]], self.its_projects)
         return sum(found["assets"] for found in report["projects"])
 
     def test_a_portal_is_emptied_to_the_end(self):
@@ -695,7 +695,7 @@ class StackForAPortal(Deployed):
         self.assert_counts(work=0, dead_letters=0)
         self.assertEqual(self.dry_run(), 0)
         parts = [json.loads(record["body"]) for records, _ in self.mapping.invocations[1:] for record in records]
-        self.assertEqual(sorted(part["projectId"] for part in parts), self.projects)
+        self.assertEqual(sorted(part["projectId"] for part in parts), self.its_projects)
         for part in parts:
             self.assertEqual(part["sitewiseDisassociatorPart"]["of"], message_ids[0])
 

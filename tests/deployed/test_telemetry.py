@@ -377,6 +377,7 @@ class Telemetry(emulator.EmulatedFunction):
     def test_the_documented_queries_fit_the_log_lines(self):
         self.cold_start()
         self.fault(f"disassociate:project={project(2)}:status=403:type=AccessDeniedException")
+        self.seed(request(1, [asset(1)]))
         good, bad = sqs_record(1, request(1, [asset(1)])), sqs_record(2, "no request")
         lines = self.lines_of(sqs_event(good, bad))
         lines += self.lines_of(sqs_event(sqs_record(1, request(2, [asset(1)]))))

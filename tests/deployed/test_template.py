@@ -26,6 +26,7 @@ from runtime_api import ENVIRONMENT
 emulator.install_requirements()
 
 import yaml  # noqa: E402
+from samcli.cli.types import CfnParameterOverridesType  # noqa: E402
 from samtranslator.translator.arn_generator import ArnGenerator  # noqa: E402
 from samtranslator.translator.transform import transform  # noqa: E402
 
@@ -274,6 +275,17 @@ def period_of(alarm):
     return period
 
 
+def value_of(alarm, **metrics):
+    """Returns the value of an alarm's expression, which reads like Python; None is
+    a metric without data."""
+    [expression] = [query["Expression"] for query in alarm["Metrics"] if "Expression" in query]
+    functions = {
+        "IF": lambda condition, then, otherwise: then if condition else otherwise,
+        "FILL": lambda value, otherwise: otherwise if value is None else value,
+    }
+    return eval(expression, functions | metrics)
+
+
 def metrics_of_widget(widget):
     """Yields the widget's metrics; `.` repeats a part of the row above, `...` all."""
     above = []
@@ -315,6 +327,13 @@ def metrics_of_log(lines):
                 dimensions = frozenset((name, line[name]) for name in names)
                 metrics.add(Metric(directive["Namespace"], metric["Name"], dimensions))
     return metrics
+
+
+def other_value(parameter):
+    """Returns a value that the parameter accepts and that is not its default."""
+    if "AllowedValues" in parameter:
+        return next(value for value in parameter["AllowedValues"] if value != parameter["Default"])
+    return parameter["Default"] + 1 if parameter["Type"] == "Number" else "Other"
 
 
 def strings(value):
@@ -390,6 +409,18 @@ class Parameters(unittest.TestCase):
             {row[1]: row[2] or "" for row in rows},
             {name: str(parameter["Default"]) for name, parameter in PARAMETERS.items()},
         )
+
+    def test_samconfig_suggests_overrides_that_sam_and_the_template_accept(self):
+        text = (ROOT / "samconfig.toml").read_text()
+        uncommented = re.sub(r'^# (?=parameter_overrides|tags|    "|\])', "", text, flags=re.M)
+        deploy = tomllib.loads(uncommented)["default"]["deploy"]["parameters"]
+        suggested = tuple(deploy["parameter_overrides"])
+        overrides = CfnParameterOverridesType().convert(suggested, None, None)
+        self.assertEqual(len(overrides), len(suggested))
+        self.assertLessEqual(overrides.keys(), PARAMETERS.keys())
+        for name, value in overrides.items():
+            self.assertRegex(value, PARAMETERS[name].get("AllowedPattern", "."))
+        self.assertTrue(deploy["tags"])
 
     def test_patterns_accept_valid_values_only(self):
         for name, good, bad in [
@@ -489,36 +520,22 @@ class Function(unittest.TestCase):
         ]
         self.assertEqual(set(statement["Resource"]), {arn, self.stack.fn_getatt("WorkQueue.Arn")})
 
-    def test_the_mapping_invokes_the_function_that_has_the_parameters(self):
-        self.assertEqual(self.mapping["FunctionName"], self.stack.fn_ref("Function"))
-        for kind in ("Version", "Alias"):
-            self.assertEqual(self.stack.of_type(f"AWS::Lambda::{kind}"), {})
-        for parameter, value, path in [
-            ("Architecture", "x86_64", ("Architectures", 0)),
-            ("CallConcurrency", "3", ("Environment", "Variables", "CALL_CONCURRENCY")),
-            ("FanOutAssets", "300", ("Environment", "Variables", "FAN_OUT_ASSETS")),
-            ("LogLevel", "ERROR", ("LoggingConfig", "ApplicationLogLevel")),
-            ("MemorySize", "512", ("MemorySize",)),
-            (
-                "MetricsNamespace",
-                "Plant",
-                ("Environment", "Variables", "POWERTOOLS_METRICS_NAMESPACE"),
-            ),
-        ]:
-            with self.subTest(parameter):
-                stack = Stack(**{parameter: value})
-                [mapping] = stack.of_type("AWS::Lambda::EventSourceMapping").values()
-                found = stack.properties(mapping["FunctionName"])
-                for key in path:
-                    found = found[key]
-                self.assertEqual(found, value)
+    def test_each_parameter_of_the_function_changes_what_the_mapping_invokes(self):
+        source = json.dumps(TEMPLATE["Resources"]["Function"])
+        names = re.findall(r'{"Ref": "(\w+)"}', source)
+        names = [name for name in names if name in PARAMETERS]
+        self.assertGreaterEqual(len(names), 9)
+        before = self.invoked(self.stack)
+        for name in names:
+            with self.subTest(name):
+                stack = Stack(**{name: other_value(PARAMETERS[name])})
+                self.assertNotEqual(self.invoked(stack), before)
 
-    def test_parameters_of_the_mapping_change_the_mapping(self):
-        stack = Stack(BatchSize="7", BatchWindow="9", FunctionConcurrency="11")
+    def invoked(self, stack):
+        """Returns the mapping and the resource that it invokes. An alias would not
+        change: SAM derives the name of its version from the template's text."""
         [mapping] = stack.of_type("AWS::Lambda::EventSourceMapping").values()
-        self.assertEqual(mapping["BatchSize"], "7")
-        self.assertEqual(mapping["MaximumBatchingWindowInSeconds"], "9")
-        self.assertEqual(mapping["ScalingConfig"], {"MaximumConcurrency": "11"})
+        return mapping, stack.resources[mapping["FunctionName"]]
 
     def test_dead_letters_and_logs_survive_the_stack(self):
         kept = {
@@ -848,6 +865,8 @@ class Observability(unittest.TestCase):
                 period = period_of(alarm)
                 most = 7 * day if period >= 3600 else day
                 self.assertLessEqual(period * alarm["EvaluationPeriods"], most)
+        expire = self.alarms["DeadLettersExpireAlarm"]
+        self.assertEqual(period_of(expire) * expire["EvaluationPeriods"], 7 * day)
 
     def test_a_mapping_that_does_not_invoke_is_noticed_in_a_quarter_of_an_hour(self):
         alarm = self.alarms["MappingAlarm"]
@@ -856,12 +875,24 @@ class Observability(unittest.TestCase):
             {metric.name for metric in metrics_of_alarm(alarm)},
             {"ApproximateNumberOfMessagesVisible", "Invocations"},
         )
+        for waiting, invocations, is_breaching in [
+            (3, None, True),
+            (3, 0, True),
+            (3, 1, False),
+            (0, None, False),
+        ]:
+            value = value_of(alarm, waiting=waiting, invocations=invocations)
+            self.assertEqual(value > alarm["Threshold"], is_breaching, (waiting, invocations))
 
     def test_unfinished_requests_are_watched_like_unfinished_assets(self):
+        alarm = self.alarms["UnfinishedAlarm"]
         self.assertEqual(
-            {metric.name for metric in metrics_of_alarm(self.alarms["UnfinishedAlarm"])},
+            {metric.name for metric in metrics_of_alarm(alarm)},
             {"AssetsUnfinished", "RequestsUnfinished"},
         )
+        for assets, requests in [(0, 1), (1, 0), (0, 0)]:
+            value = value_of(alarm, assets=assets, requests=requests)
+            self.assertEqual(value > alarm["Threshold"], bool(assets or requests))
 
     def test_the_rules_alarms_come_and_go_with_the_rule(self):
         without = Stack().of_type("AWS::CloudWatch::Alarm")
@@ -880,6 +911,18 @@ class Observability(unittest.TestCase):
     def test_the_documentation_lists_each_alarm(self):
         text = (ROOT / "docs" / "operations.md").read_text()
         self.assertEqual(set(re.findall(r"^\| `(\w+Alarm)` \|", text, re.M)), set(self.alarms))
+
+    def test_the_documented_cost_counts_the_alarms_and_their_metrics(self):
+        text = (ROOT / "docs" / "configuration.md").read_text()
+        (alarms, metrics), (with_rule, metrics_with_rule) = (
+            (len(each), sum(len(list(metrics_of_alarm(alarm))) for alarm in each.values()))
+            for each in (Stack().of_type("AWS::CloudWatch::Alarm"), self.alarms)
+        )
+        self.assertIn(
+            f"{metrics} metrics in {alarms} alarms, 0.10 each; with a rule {metrics_with_rule} in "
+            f"{with_rule} | {metrics / 10:.2f} ({metrics_with_rule / 10:.2f}) |",
+            text,
+        )
 
     def test_alarms_fit_the_times_that_they_speak_of(self):
         timeout = self.stack.properties("Function")["Timeout"]
@@ -980,7 +1023,7 @@ class OwnLog(emulator.EmulatedFunction):
         variables = self.stack.properties("Function")["Environment"]["Variables"]
         self.start_function(AWS_ENDPOINT_URL=self.simulator, **variables)
 
-    def test_each_metric_is_used_and_each_used_metric_emitted(self):
+    def test_each_metric_is_used_and_documented_and_each_used_metric_emitted(self):
         self.seed(sample("sqs"))
         self.assertEqual(self.invoke(sample("sqs")), {"batchItemFailures": []})
         # Messages that stay have an age.
@@ -993,6 +1036,11 @@ class OwnLog(emulator.EmulatedFunction):
         }
         self.assertEqual(used - emitted, set(), "not emitted")
         self.assertEqual(emitted - used, set(), "used by no alarm or widget")
+        text = (ROOT / "docs" / "operations.md").read_text()
+        [table] = re.findall(r"^\| metric \| unit .*\n\|.*\n((?:\|.*\n)+)", text, re.M)
+        cells = [row.split(" | ")[0] for row in table.splitlines()]
+        documented = [name for cell in cells for name in re.findall(r"`(\w+)`", cell)]
+        self.assertEqual(sorted(documented), sorted(metric.name for metric in emitted))
 
     def test_log_queries_fit_the_log_lines(self):
         # Its projects do not exist.
