@@ -1,4 +1,4 @@
-//! One event, worked off by the real handler with the real AWS SDK over HTTP,
+//! One event, processed by the real handler with the real AWS SDK over HTTP,
 //! against a simulated SiteWise Monitor and SQS: nothing of AWS is needed.
 //!
 //! Every project and asset that the event names is there before; what happens
@@ -52,7 +52,7 @@ struct Arguments {
     #[arg(long, value_name = "SECONDS", default_value_t = 60.0)]
     time_left: f64,
 
-    /// The largest request that is worked off at once
+    /// The largest request that is processed at once
     #[arg(long, value_name = "ASSETS", default_value_t = 1000)]
     fan_out: usize,
 
@@ -97,7 +97,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let start = Instant::now();
     let started_at = simulator.calls().len();
-    let answer = function
+    let response = function
         .handle(
             &payload,
             Invocation {
@@ -115,10 +115,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
     show_projects(&simulator);
     show_queue(&simulator, "Dead letters", DEAD_LETTERS)?;
     show_queue(&simulator, "Work queue", WORK)?;
-    match answer {
-        Ok(answer) => {
-            println!("\nThe answer, as Lambda returns it");
-            println!("{}", serde_json::to_string_pretty(&answer)?);
+    match response {
+        Ok(response) => {
+            println!("\nThe response, as Lambda returns it");
+            println!("{}", serde_json::to_string_pretty(&response)?);
         }
         Err(error) => {
             println!("\nThe error, as Lambda returns it");
@@ -164,12 +164,12 @@ fn show_event(payload: &RawValue) {
             return;
         }
     };
-    let answered = match event {
+    let response = match event {
         Event::Queue(_) => "a partial batch response",
         Event::Reported(_) => "a report",
     };
     println!(
-        "  {} message(s), to be answered with {answered}",
+        "  {} message(s); the response is {response}",
         event.messages().len()
     );
     for message in event.messages() {
@@ -245,7 +245,7 @@ fn show_calls(calls: &[Call], took: Duration) {
         };
         let status = match call.status {
             Some(status) => status.to_string(),
-            None => "no answer".to_owned(),
+            None => "no response".to_owned(),
         };
         println!(
             "  +{:>5} ms  {what} → {status}",

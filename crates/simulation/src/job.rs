@@ -38,7 +38,7 @@ pub struct Job {
     /// calls a second that the service lets through, and calls at once after a
     /// pause
     pub rate: f64,
-    /// functions at a time: `MaximumConcurrency`
+    /// functions at a time: `FunctionConcurrency`
     pub functions: usize,
     /// most messages of an invocation: `BatchSize`
     pub batch_size: usize,
