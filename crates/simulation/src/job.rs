@@ -7,7 +7,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use futures_util::future::join_all;
 use serde_json::json;
-use simulator::{Operation, Settings, Simulator, Throttle};
+use simulator::{Settings, Simulator, Throttle};
 use tokio::time::{Instant, sleep};
 
 use crate::queue::{Queue, QueueSettings, work_queue};
@@ -16,6 +16,9 @@ use crate::world::sqs_event;
 
 /// Most assets of a message that a person sends: what SQS's 1 MiB holds.
 const MESSAGE_ASSETS: usize = 25_000;
+
+/// Projects of a portal (SiteWise quotas).
+const PORTAL_PROJECTS: usize = 100;
 
 /// Most assets in a call.
 const BATCH: usize = 100;
@@ -35,6 +38,9 @@ pub struct Job {
     pub projects: usize,
     /// assets of each project
     pub assets: usize,
+    /// whether one message names each portal of a hundred projects, instead of each
+    /// project's assets
+    pub by_portal: bool,
     /// calls a second that the service lets through, and calls at once after a
     /// pause
     pub rate: f64,
@@ -56,6 +62,7 @@ impl Default for Job {
         Self {
             projects: 10_000,
             assets: 1,
+            by_portal: false,
             rate: 10.0,
             functions: 5,
             batch_size: 25,
@@ -71,13 +78,14 @@ impl Default for Job {
 pub struct Took {
     /// the time until the projects were empty and the queue too
     pub time: Duration,
-    /// the least time in which the service lets so many calls through
+    /// the least time in which the service lets so many calls, and lists of whole
+    /// projects and portals, through
     pub minimum: Duration,
     /// invocations of the function
     pub invocations: usize,
-    /// calls, the throttled ones included
+    /// calls and reads, the throttled ones included
     pub calls: usize,
-    /// calls that were throttled
+    /// those that were throttled
     pub throttled: usize,
     /// the most deliveries of one message
     pub most_receives: u32,
@@ -154,6 +162,16 @@ impl Job {
                 .map(|asset| format!("bbbbbbbb-0000-4000-8000-{asset:012x}"))
                 .collect();
             simulator.add_project(&project, &ids);
+            if self.by_portal {
+                let portal = number / PORTAL_PROJECTS;
+                let id = format!("dddddddd-0000-4000-8000-{portal:012x}");
+                simulator.add_portal(&id, [&project]);
+                if number % PORTAL_PROJECTS == 0 {
+                    let body = json!({"portalId": id, "allProjects": true}).to_string();
+                    queue.put(format!("m-{number}"), body, None);
+                }
+                continue;
+            }
             for (part, ids) in ids.chunks(MESSAGE_ASSETS).enumerate() {
                 let body = json!({"projectId": project, "assetIds": ids}).to_string();
                 queue.put(format!("m-{number}-{part}"), body, None);
@@ -173,8 +191,12 @@ impl Job {
         let functions = (0..self.functions).map(|number| self.function(number, &shared));
         let ends = join_all(functions).await;
         let shared = shared.into_inner();
-        let batches = self.projects * self.assets.div_ceil(BATCH);
-        let waits = (batches as f64 - self.rate).max(0.0) / self.rate;
+        let mut requests = self.projects * self.assets.div_ceil(BATCH);
+        if self.by_portal {
+            // Each portal and each project is listed once.
+            requests += self.projects.div_ceil(PORTAL_PROJECTS) + self.projects;
+        }
+        let waits = (requests as f64 - self.rate).max(0.0) / self.rate;
         Took {
             time: ends.into_iter().max().unwrap_or_default(),
             minimum: Duration::from_secs_f64(waits),
@@ -244,7 +266,7 @@ impl Shared {
             self.queue.put(part.id, part.body, None);
         }
         for call in self.simulator.calls() {
-            if call.operation == Operation::Disassociate {
+            if call.is_sitewise() {
                 self.calls += 1;
                 self.throttled += usize::from(call.status == Some(429));
             }

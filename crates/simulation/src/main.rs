@@ -27,6 +27,9 @@ struct Options {
     /// Assets of each project of a job.
     #[arg(long, default_value_t = Job::default().assets)]
     assets: usize,
+    /// Each message of a job names a portal of a hundred projects.
+    #[arg(long)]
+    portals: bool,
     /// Calls a second that the service lets through, for each job.
     #[arg(long, value_delimiter = ',', default_value = "2,10,30")]
     rate: Vec<f64>,
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
             let job = Job {
                 projects,
                 assets: options.assets,
+                by_portal: options.portals,
                 rate: *rate,
                 functions: options.functions,
                 batch_size: options.batch_size,
