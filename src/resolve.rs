@@ -6,7 +6,6 @@
 
 use std::borrow::Cow;
 
-use futures_util::future::join_all;
 use tokio::time::Instant;
 
 use crate::aws::sitewise::ProjectSummary;
@@ -77,7 +76,8 @@ pub struct Resolver<'a> {
 impl Resolver<'_> {
     /// Resolves each message.
     pub async fn resolve<'a>(&self, received: &'a [Received<'_>]) -> Vec<Resolution<'a>> {
-        join_all(received.iter().map(|one| self.resolve_one(one))).await
+        let resolutions = received.iter().map(|one| self.resolve_one(one));
+        self.session.run_all(resolutions).await
     }
 
     async fn resolve_one<'a>(&self, received: &'a Received<'_>) -> Resolution<'a> {
@@ -221,7 +221,8 @@ impl Resolver<'_> {
             let is_cut_off = list.is_cut_off;
             (list.complete(), is_cut_off)
         });
-        for (project, (list, is_cut_off)) in projects.iter().zip(join_all(lists).await) {
+        let lists = self.session.run_all(lists).await;
+        for (project, (list, is_cut_off)) in projects.iter().zip(lists) {
             let ProjectSummary { id, name } = project.clone();
             let assets = match list {
                 Ok(listed) => Ok(listed.len()),

@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use simulator::{MissingList, Operation, Settings};
 
 use crate::support::{
-    Harness, WORK, asset, asset_ids, assets, counts, failed, project, record, records, rule_event,
+    Harness, WORK, asset, asset_ids, assets, counts, failed, failed_numbers, project, record,
+    records, rule_event,
 };
 
 const TOKEN: &str = "decommission-2026-11-23-press-line-1";
@@ -263,4 +264,22 @@ async fn whole_projects_share_no_call_with_named_assets() {
     let mut sizes = harness.call_sizes();
     sizes.sort_unstable();
     assert_eq!(sizes, [1, 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_time_is_short_some_of_many_empty_projects_are_done() {
+    let mut harness = Harness::new(Settings {
+        latency: Duration::from_secs(1),
+        ..Settings::default()
+    });
+    harness.time_left = Duration::from_secs(20);
+    let event = records((0..100).map(|number| {
+        harness
+            .simulator
+            .add_project(&project(number), [] as [&str; 0]);
+        let body = json!({"projectId": project(number), "allAssets": true});
+        record(&format!("m-{number}"), &body)
+    }));
+    let left = failed_numbers(&harness.answer(&event).await).len();
+    assert!(left <= 84, "{left} of 100 are left");
 }
