@@ -283,3 +283,16 @@ async fn where_time_is_short_some_of_many_empty_projects_are_done() {
     let left = failed_numbers(&harness.answer(&event).await).len();
     assert!(left <= 84, "{left} of 100 are left");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_missing_project_is_rejected_also_where_the_time_for_lists_ends() {
+    let mut harness = Harness::new(Settings::default());
+    harness.time_left = Duration::from_secs(10);
+    harness.fault("describe:latency=3700ms");
+    let report = harness.answer(&rule_event(&whole_project())).await;
+    assert_eq!(report["status"], "failed");
+    let failure = &report["failures"][0];
+    assert_eq!(failure["code"], "ResourceNotFoundException");
+    assert_eq!(failure["deadLettered"], true);
+    assert_eq!(harness.parts().len(), 0);
+}
