@@ -171,7 +171,9 @@ impl Function {
             stop: stops.requests,
             ..resolver
         };
-        let lists = resolutions.iter_mut().map(|one| resolver.list_again(one));
+        let removed = resolve::removed(&received, &resolutions);
+        let lists = resolutions.iter_mut();
+        let lists = lists.map(|one| resolver.list_again(one, &removed));
         session.run_all(lists).await;
         disassociate(&session, &received, &mut resolutions, stops.requests).await;
         let resolved = resolutions.into_iter();

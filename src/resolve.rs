@@ -5,6 +5,7 @@
 //! into parts, and what a dry run reports. It makes no call, only reads.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 
 use tokio::time::Instant;
 
@@ -155,14 +156,19 @@ impl Resolver<'_> {
 
     /// Lists a project again after its calls, and leaves in `resolution` the assets
     /// that are listed and that no call of this invocation has taken out or failed
-    /// for.
-    pub async fn list_again(&self, resolution: &mut Resolution<'_>) {
+    /// for. `removed` are those taken out for any message.
+    pub async fn list_again(
+        &self,
+        resolution: &mut Resolution<'_>,
+        removed: &HashSet<(ProjectId, AssetId)>,
+    ) {
         let Some(project) = resolution.listed_again.take() else {
             return;
         };
         let list = self.session.list_assets(project, self.stop, || {}).await;
         match list.complete() {
             Ok(mut listed) => {
+                listed.retain(|asset| !removed.contains(&(project, *asset)));
                 resolution.outcomes.retain(|(item, outcome)| match item {
                     Item::Asset(asset) if *outcome == Outcome::Absent => !listed.contains(asset),
                     Item::Asset(asset) => {
@@ -262,6 +268,23 @@ fn dry_run(
         }),
         ..Resolution::default()
     }
+}
+
+/// Returns the assets that calls for any message have taken out of their projects.
+pub fn removed(
+    received: &[Received<'_>],
+    resolutions: &[Resolution<'_>],
+) -> HashSet<(ProjectId, AssetId)> {
+    let messages = received.iter().zip(resolutions);
+    let removed = messages.filter_map(|(received, resolution)| {
+        let project = received.request.as_ref().ok()?.project()?;
+        let outcomes = resolution.outcomes.iter();
+        Some(outcomes.filter_map(move |(item, outcome)| match item {
+            Item::Asset(asset) if *outcome == Outcome::Disassociated => Some((project, *asset)),
+            _ => None,
+        }))
+    });
+    removed.flatten().collect()
 }
 
 /// Returns what becomes of a message that has no request.

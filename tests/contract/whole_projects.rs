@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use simulator::{MissingList, Operation, Settings};
+use simulator::{MissingList, Names, Operation, Settings};
 
 use crate::support::{
-    Harness, WORK, asset, asset_ids, assets, counts, failed, failed_numbers, project, record,
-    records, rule_event,
+    Harness, WORK, asset, asset_ids, assets, complaining, complaints, counts, failed,
+    failed_numbers, project, record, records, rule_event,
 };
 
 const TOKEN: &str = "decommission-2026-11-23-press-line-1";
@@ -295,4 +295,30 @@ async fn a_missing_project_is_rejected_also_where_the_time_for_lists_ends() {
     assert_eq!(failure["code"], "ResourceNotFoundException");
     assert_eq!(failure["deadLettered"], true);
     assert_eq!(harness.parts().len(), 0);
+}
+
+/// The asset is added between the whole project's list and the named asset's call,
+/// and stays listed for long.
+#[tokio::test(start_paused = true)]
+async fn what_another_message_took_out_is_not_asked_for_again_whatever_the_list_says() {
+    let named = json!({"projectId": project(1), "assetIds": assets([900])});
+    for absent in complaints() {
+        let harness = Harness::new(Settings {
+            removed_stay_listed: Duration::from_secs(60),
+            added_not_listed: Duration::from_secs(1),
+            ..complaining(&absent, Names::Resource)
+        });
+        harness.simulator.add_project(&project(1), assets(0..300));
+        harness.answer(&named).await;
+        harness.simulator.add_project(&project(1), assets([900]));
+        harness.fault(&format!("disassociate:asset={}:latency=2000ms", asset(299)));
+        let event = records([record("m-1", &whole_project()), record("m-2", &named)]);
+        let before = harness.calls().len();
+        assert_eq!(harness.answer(&event).await, failed([]));
+        let calls = harness.calls();
+        let asked = calls[before..].iter();
+        let asked = asked.filter(|call| call.assets.contains(&asset(900)));
+        assert_eq!(asked.count(), 1, "{absent:?}");
+        assert_eq!(harness.letters().len(), 0, "{absent:?}");
+    }
 }
