@@ -9,7 +9,6 @@ use std::time::SystemTime;
 
 use aws_config::SdkConfig;
 use futures_util::FutureExt as _;
-use futures_util::future::join_all;
 use serde_json::value::RawValue;
 use thiserror::Error;
 use tokio::time::Instant;
@@ -172,7 +171,10 @@ impl Function {
             stop: stops.requests,
             ..resolver
         };
-        join_all(resolutions.iter_mut().map(|one| resolver.list_again(one))).await;
+        let removed = resolve::removed(&received, &resolutions);
+        let lists = resolutions.iter_mut();
+        let lists = lists.map(|one| resolver.list_again(one, &removed));
+        session.run_all(lists).await;
         disassociate(&session, &received, &mut resolutions, stops.requests).await;
         let resolved = resolutions.into_iter();
         let resolved = resolved.map(|one| (one.outcomes, one.dry_run)).collect();

@@ -5,8 +5,8 @@
 //! into parts, and what a dry run reports. It makes no call, only reads.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 
-use futures_util::future::join_all;
 use tokio::time::Instant;
 
 use crate::aws::sitewise::ProjectSummary;
@@ -77,7 +77,8 @@ pub struct Resolver<'a> {
 impl Resolver<'_> {
     /// Resolves each message.
     pub async fn resolve<'a>(&self, received: &'a [Received<'_>]) -> Vec<Resolution<'a>> {
-        join_all(received.iter().map(|one| self.resolve_one(one))).await
+        let resolutions = received.iter().map(|one| self.resolve_one(one));
+        self.session.run_all(resolutions).await
     }
 
     async fn resolve_one<'a>(&self, received: &'a Received<'_>) -> Resolution<'a> {
@@ -155,14 +156,19 @@ impl Resolver<'_> {
 
     /// Lists a project again after its calls, and leaves in `resolution` the assets
     /// that are listed and that no call of this invocation has taken out or failed
-    /// for.
-    pub async fn list_again(&self, resolution: &mut Resolution<'_>) {
+    /// for. `removed` are those taken out for any message.
+    pub async fn list_again(
+        &self,
+        resolution: &mut Resolution<'_>,
+        removed: &HashSet<(ProjectId, AssetId)>,
+    ) {
         let Some(project) = resolution.listed_again.take() else {
             return;
         };
         let list = self.session.list_assets(project, self.stop, || {}).await;
         match list.complete() {
             Ok(mut listed) => {
+                listed.retain(|asset| !removed.contains(&(project, *asset)));
                 resolution.outcomes.retain(|(item, outcome)| match item {
                     Item::Asset(asset) if *outcome == Outcome::Absent => !listed.contains(asset),
                     Item::Asset(asset) => {
@@ -221,7 +227,8 @@ impl Resolver<'_> {
             let is_cut_off = list.is_cut_off;
             (list.complete(), is_cut_off)
         });
-        for (project, (list, is_cut_off)) in projects.iter().zip(join_all(lists).await) {
+        let lists = self.session.run_all(lists).await;
+        for (project, (list, is_cut_off)) in projects.iter().zip(lists) {
             let ProjectSummary { id, name } = project.clone();
             let assets = match list {
                 Ok(listed) => Ok(listed.len()),
@@ -261,6 +268,23 @@ fn dry_run(
         }),
         ..Resolution::default()
     }
+}
+
+/// Returns the assets that calls for any message have taken out of their projects.
+pub fn removed(
+    received: &[Received<'_>],
+    resolutions: &[Resolution<'_>],
+) -> HashSet<(ProjectId, AssetId)> {
+    let messages = received.iter().zip(resolutions);
+    let removed = messages.filter_map(|(received, resolution)| {
+        let project = received.request.as_ref().ok()?.project()?;
+        let outcomes = resolution.outcomes.iter();
+        Some(outcomes.filter_map(move |(item, outcome)| match item {
+            Item::Asset(asset) if *outcome == Outcome::Disassociated => Some((project, *asset)),
+            _ => None,
+        }))
+    });
+    removed.flatten().collect()
 }
 
 /// Returns what becomes of a message that has no request.

@@ -80,7 +80,8 @@ impl Session<'_> {
         };
         let result = self.read_pages(&mut list, page, on_first_page, describe, stop);
         list.result = result.await;
-        list.is_cut_off = list.result.is_err() && is_too_late(Instant::now(), stop);
+        let is_unread = matches!(&list.result, Err(error) if !error.is_not_found());
+        list.is_cut_off = is_unread && is_too_late(Instant::now(), stop);
         list
     }
 

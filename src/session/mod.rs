@@ -12,7 +12,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures_util::FutureExt as _;
+use futures_util::{FutureExt as _, StreamExt as _, stream};
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
@@ -86,6 +86,19 @@ impl<'a> Session<'a> {
     /// Returns how many requests may be in flight.
     pub fn concurrency(&self) -> usize {
         self.concurrency
+    }
+
+    /// Runs futures that make requests, and returns their results in order. As many
+    /// run at a time as requests may be in flight: of several requests each, some
+    /// futures end before the others begin, so that a stop leaves some of them done.
+    pub async fn run_all<F: Future>(&self, futures: impl Iterator<Item = F>) -> Vec<F::Output> {
+        let numbered = futures
+            .enumerate()
+            .map(|(number, future)| future.map(move |result| (number, result)));
+        let running = stream::iter(numbered).buffer_unordered(self.concurrency);
+        let mut results: Vec<(usize, F::Output)> = running.collect().await;
+        results.sort_unstable_by_key(|(number, _)| *number);
+        results.into_iter().map(|(_, result)| result).collect()
     }
 
     /// Returns how many requests were made.

@@ -1,5 +1,7 @@
 //! Section 7, dry runs: nothing is changed, and what would be is reported.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use simulator::{MissingList, Operation, Settings};
 
@@ -180,4 +182,19 @@ async fn a_dry_run_between_other_messages_changes_nothing_of_theirs() {
     assert!(!calls[0].assets.contains(&asset(1)));
     let reads = harness.reads();
     assert_eq!(reads[0].operation, Operation::ListProjectAssets);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_portals_dry_run_that_runs_out_of_time_has_read_some_projects_to_the_end() {
+    let mut harness = Harness::new(Settings {
+        latency: Duration::from_secs(1),
+        ..Settings::default()
+    });
+    harness.time_left = Duration::from_secs(20);
+    let projects: Vec<String> = (1..=100).map(project).collect();
+    harness.simulator.add_portal(PORTAL, &projects);
+    let report = harness.answer(&whole_portal()).await;
+    let projects = report["projects"].as_array().expect("a list");
+    let read = projects.iter().filter(|one| one["assets"] == 0).count();
+    assert!(read >= 16, "{read} of 100 lists and descriptions");
 }

@@ -5,10 +5,11 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use simulator::{MissingList, Operation, Settings};
+use simulator::{MissingList, Names, Operation, Settings};
 
 use crate::support::{
-    Harness, WORK, asset, asset_ids, assets, counts, failed, project, record, records, rule_event,
+    Harness, WORK, asset, asset_ids, assets, complaining, complaints, counts, failed,
+    failed_numbers, project, record, records, rule_event,
 };
 
 const TOKEN: &str = "decommission-2026-11-23-press-line-1";
@@ -263,4 +264,61 @@ async fn whole_projects_share_no_call_with_named_assets() {
     let mut sizes = harness.call_sizes();
     sizes.sort_unstable();
     assert_eq!(sizes, [1, 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_time_is_short_some_of_many_empty_projects_are_done() {
+    let mut harness = Harness::new(Settings {
+        latency: Duration::from_secs(1),
+        ..Settings::default()
+    });
+    harness.time_left = Duration::from_secs(20);
+    let event = records((0..100).map(|number| {
+        harness
+            .simulator
+            .add_project(&project(number), [] as [&str; 0]);
+        let body = json!({"projectId": project(number), "allAssets": true});
+        record(&format!("m-{number}"), &body)
+    }));
+    let left = failed_numbers(&harness.answer(&event).await).len();
+    assert!(left <= 84, "{left} of 100 are left");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_missing_project_is_rejected_also_where_the_time_for_lists_ends() {
+    let mut harness = Harness::new(Settings::default());
+    harness.time_left = Duration::from_secs(10);
+    harness.fault("describe:latency=3700ms");
+    let report = harness.answer(&rule_event(&whole_project())).await;
+    assert_eq!(report["status"], "failed");
+    let failure = &report["failures"][0];
+    assert_eq!(failure["code"], "ResourceNotFoundException");
+    assert_eq!(failure["deadLettered"], true);
+    assert_eq!(harness.parts().len(), 0);
+}
+
+/// The asset is added between the whole project's list and the named asset's call,
+/// and stays listed for long.
+#[tokio::test(start_paused = true)]
+async fn what_another_message_took_out_is_not_asked_for_again_whatever_the_list_says() {
+    let named = json!({"projectId": project(1), "assetIds": assets([900])});
+    for absent in complaints() {
+        let harness = Harness::new(Settings {
+            removed_stay_listed: Duration::from_secs(60),
+            added_not_listed: Duration::from_secs(1),
+            ..complaining(&absent, Names::Resource)
+        });
+        harness.simulator.add_project(&project(1), assets(0..300));
+        harness.answer(&named).await;
+        harness.simulator.add_project(&project(1), assets([900]));
+        harness.fault(&format!("disassociate:asset={}:latency=2000ms", asset(299)));
+        let event = records([record("m-1", &whole_project()), record("m-2", &named)]);
+        let before = harness.calls().len();
+        assert_eq!(harness.answer(&event).await, failed([]));
+        let calls = harness.calls();
+        let asked = calls[before..].iter();
+        let asked = asked.filter(|call| call.assets.contains(&asset(900)));
+        assert_eq!(asked.count(), 1, "{absent:?}");
+        assert_eq!(harness.letters().len(), 0, "{absent:?}");
+    }
 }
