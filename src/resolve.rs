@@ -270,14 +270,20 @@ fn dry_run(
     }
 }
 
-/// Returns the assets that calls for any message have taken out of their projects.
+/// Returns the assets that calls for any message have taken out of the projects that
+/// are listed again.
 pub fn removed(
     received: &[Received<'_>],
     resolutions: &[Resolution<'_>],
 ) -> HashSet<(ProjectId, AssetId)> {
+    let listed_again = resolutions.iter().filter_map(|one| one.listed_again);
+    let listed_again: HashSet<ProjectId> = listed_again.collect();
     let messages = received.iter().zip(resolutions);
     let removed = messages.filter_map(|(received, resolution)| {
         let project = received.request.as_ref().ok()?.project()?;
+        if !listed_again.contains(&project) {
+            return None;
+        }
         let outcomes = resolution.outcomes.iter();
         Some(outcomes.filter_map(move |(item, outcome)| match item {
             Item::Asset(asset) if *outcome == Outcome::Disassociated => Some((project, *asset)),
