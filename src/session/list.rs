@@ -52,7 +52,12 @@ impl Session<'_> {
             self.sitewise.list_projects(portal, token.as_deref()).await
         };
         let describe = || self.sitewise.describe_portal(portal);
-        self.list(page, || {}, describe, stop).await
+        let mut list = self.list(page, || {}, describe, stop).await;
+        // One that is renamed between two reads has two names.
+        let mut last = None;
+        list.entries
+            .retain(|project| last.replace(project.id) != Some(project.id));
+        list
     }
 
     /// Lists whatever `page` returns the pages of.

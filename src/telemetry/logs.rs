@@ -187,15 +187,16 @@ pub fn log_assets<'a>(
 
 /// Logs the result of a dry run, which nothing else tells where it came over SQS.
 fn log_dry_run(settlement: &Settlement<'_>) {
-    let (would_disassociate, absent) = match &settlement.dry_run {
+    let (would_disassociate, absent, unread_projects) = match &settlement.dry_run {
         None => return,
         Some(DryRun::Assets {
             would_disassociate,
             absent,
-        }) => (*would_disassociate, *absent),
+        }) => (*would_disassociate, *absent, None),
         Some(DryRun::Projects(projects)) => {
-            let assets = projects.iter().flat_map(|project| &project.assets);
-            (assets.sum(), 0)
+            let read = projects.iter().flat_map(|project| &project.assets);
+            let unread = projects.len() - read.clone().count();
+            (read.sum(), 0, Some(unread))
         }
     };
     let unresolved = settlement.unresolved.iter();
@@ -215,6 +216,7 @@ fn log_dry_run(settlement: &Settlement<'_>) {
         would_disassociate,
         absent,
         rejected,
+        unread_projects,
         "dry run"
     );
 }

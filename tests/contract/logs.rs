@@ -237,6 +237,23 @@ async fn an_asset_that_fails_inside_a_200_is_in_no_line() {
 }
 
 #[tokio::test]
+async fn the_dry_run_of_a_portal_logs_how_many_projects_it_did_not_read() {
+    let simulator = Simulator::new(Settings::default());
+    let portal = "dddddddd-0000-4000-8000-000000000001";
+    let other = "aaaaaaaa-0000-4000-8000-000000000002";
+    simulator.add_portal(portal, [PROJECT, other]);
+    let fault = format!("list:project={other}:status=403");
+    simulator.fault(fault.parse().expect("a fault"));
+    let payload = json!({"portalId": portal, "allProjects": true, "dryRun": true});
+    let log = log(&simulator, &payload, "", ("AWS_LAMBDA_LOG_LEVEL", "INFO")).await;
+    let lines = lines(&log);
+    let line = lines.iter().find(|line| line["message"] == "dry run");
+    let line = line.expect("a line");
+    assert_eq!(line["would_disassociate"], 1);
+    assert_eq!(line["unread_projects"], 1);
+}
+
+#[tokio::test]
 async fn over_sqs_the_counts_of_a_dry_run_are_in_the_log() {
     let simulator = Simulator::new(Settings::default());
     let request = json!({"projectId": PROJECT, "dryRun": true,

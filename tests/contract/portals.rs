@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
-use simulator::{MissingList, Operation, Settings};
+use simulator::{Action, Fault, MissingList, Operation, Settings};
 
 use crate::support::{Harness, WORK, asset, failed, project, record, records, rule_event};
 
@@ -200,4 +200,30 @@ async fn a_portals_project_with_many_assets_is_cut_once_more_and_no_further() {
     }
     assert_eq!(deliveries, 2, "the project, its parts");
     assert_eq!(harness.remaining(), [0; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_project_that_is_renamed_between_two_reads_of_the_list_becomes_one_part() {
+    let harness = with_projects(1);
+    let pages = [
+        ("old", Some("2")),
+        ("old", None),
+        ("new", Some("2")),
+        ("new", None),
+    ];
+    for (name, next) in pages {
+        let summary = json!({"id": project(1), "name": name});
+        let body = json!({"projectSummaries": [summary], "nextToken": next}).to_string();
+        let page = Action::Reply {
+            status: 200,
+            error_type: None,
+            headers: Vec::new(),
+            body,
+        };
+        let fault = Fault::on(Operation::ListProjects).first(1).action(page);
+        harness.simulator.fault(fault);
+    }
+    let report = harness.answer(&whole_portal()).await;
+    assert_eq!(report["projects"], json!({"listed": 1, "queued": 1}));
+    assert_eq!(harness.parts().len(), 1);
 }
