@@ -9,6 +9,10 @@ use thiserror::Error;
 use super::id::{AssetId, ClientToken, InvalidId, PortalId, ProjectId, excerpt};
 use super::json::{self, Field, LISTED, Object, Text};
 
+/// Longest `projectId` of a malformed request, in bytes, that its report repeats: a
+/// longer one would leave no room for the report.
+const PROJECT_LIMIT: usize = 1024;
+
 /// A valid request.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Request {
@@ -80,7 +84,9 @@ impl Request {
                 dry_run,
             }),
             _ => Err(InvalidRequest {
-                project: object.get("projectId").text().ok().map(Cow::into_owned),
+                project: (object.get("projectId").text().ok())
+                    .filter(|project| project.len() <= PROJECT_LIMIT)
+                    .map(Cow::into_owned),
                 problems: problems.0.join("; "),
             }),
         }
@@ -238,7 +244,7 @@ fn wrong_elements(array: &RawValue) -> Option<String> {
 #[derive(Debug, Error)]
 #[error("{problems}")]
 pub struct InvalidRequest {
-    /// The project id, if the request gives one that is at least a string.
+    /// The project id, if the request gives one that is at least a short string.
     pub project: Option<String>,
     /// Everything that is wrong with it.
     pub problems: String,
