@@ -236,9 +236,11 @@ async fn disassociate(
         Some((index, resolution.plan_input(received)?))
     });
     let (indices, inputs): (Vec<usize>, Vec<PlanInput<'_>>) = inputs.unzip();
-    let batches = plan(&inputs);
-    let outcomes = dispatch(session, &batches, stop).await;
-    let outcomes = scatter(&inputs, &batches, &outcomes);
+    let outcomes = {
+        let batches = plan(&inputs);
+        let outcomes = dispatch(session, &batches, stop).await;
+        scatter(&inputs, &batches, &outcomes)
+    };
     for (index, outcomes) in indices.into_iter().zip(outcomes) {
         resolutions[index].conclude(outcomes);
     }
