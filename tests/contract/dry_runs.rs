@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use simulator::{MissingList, Operation, Settings};
+use simulator::{Operation, Settings};
 
 use crate::support::{
-    Harness, asset, assets, failed, project, record, records, request, rule_event,
+    Harness, MISSING, asset, assets, failed, project, record, records, request, rule_event,
 };
 
 const PORTAL: &str = "cccccccc-0000-4000-8000-000000000007";
@@ -119,11 +119,7 @@ async fn a_dry_run_whose_read_fails_is_reported_with_its_code_and_redelivered() 
 
 #[tokio::test(start_paused = true)]
 async fn the_dry_run_of_a_missing_project_or_portal_says_so_and_writes_no_dead_letter() {
-    for missing_list in [
-        MissingList::NotFound,
-        MissingList::Invalid,
-        MissingList::Empty,
-    ] {
+    for missing_list in MISSING {
         let harness = Harness::new(Settings {
             missing_list,
             ..Settings::default()

@@ -5,19 +5,12 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::json;
-use simulator::{Absent, Action, Fault, MissingList, Names, Operation, Settings};
+use simulator::{Absent, Action, Fault, Names, Operation, Settings};
 
 use crate::support::{
-    Harness, REFUSALS, asset, assets, complaining, complaints, counts, failed, project, record,
-    records, request,
+    Harness, MISSING, REFUSALS, asset, assets, complaining, complaints, counts, failed, project,
+    record, records, request,
 };
-
-/// What the list of a missing project may answer.
-const MISSING: [MissingList; 3] = [
-    MissingList::NotFound,
-    MissingList::Invalid,
-    MissingList::Empty,
-];
 
 const LATENCY: Duration = Duration::from_millis(50);
 

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
-use simulator::{Action, Fault, MissingList, Operation, Settings};
+use simulator::{Action, Fault, Operation, Settings};
 
-use crate::support::{Harness, WORK, asset, failed, project, record, records, rule_event};
+use crate::support::{Harness, MISSING, WORK, asset, failed, project, record, records, rule_event};
 
 const PORTAL: &str = "cccccccc-0000-4000-8000-000000000007";
 
@@ -111,11 +111,7 @@ async fn without_a_work_queue_a_portal_is_rejected_and_the_variable_named() {
 
 #[tokio::test(start_paused = true)]
 async fn a_portal_that_does_not_exist_is_rejected() {
-    for missing_list in [
-        MissingList::NotFound,
-        MissingList::Invalid,
-        MissingList::Empty,
-    ] {
+    for missing_list in MISSING {
         let harness = Harness::new(Settings {
             missing_list,
             ..Settings::default()

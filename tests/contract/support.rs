@@ -8,7 +8,9 @@ use aws_sdk_sqs::config::{Credentials, SharedCredentialsProvider};
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
-use simulator::{Absent, Action, Call, Fault, Message, Names, Operation, Settings, Simulator};
+use simulator::{
+    Absent, Action, Call, Fault, Message, MissingList, Names, Operation, Settings, Simulator,
+};
 use sitewise_disassociator::aws::sitewise::SiteWise;
 use sitewise_disassociator::config::FunctionConfig;
 use sitewise_disassociator::handler::{Function, Invocation};
@@ -32,6 +34,13 @@ pub(crate) fn asset(number: usize) -> String {
 pub(crate) const REFUSALS: [(u16, &str); 2] = [
     (404, "ResourceNotFoundException"),
     (400, "InvalidRequestException"),
+];
+
+/// What the list of a missing project or portal may answer.
+pub(crate) const MISSING: [MissingList; 3] = [
+    MissingList::NotFound,
+    MissingList::Invalid,
+    MissingList::Empty,
 ];
 
 /// Asset ids by number.

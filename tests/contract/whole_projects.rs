@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use simulator::{MissingList, Names, Operation, Settings};
+use simulator::{Names, Operation, Settings};
 
 use crate::support::{
-    Harness, WORK, asset, asset_ids, assets, complaining, complaints, counts, failed,
+    Harness, MISSING, WORK, asset, asset_ids, assets, complaining, complaints, counts, failed,
     failed_numbers, project, record, records, rule_event,
 };
 
@@ -61,11 +61,7 @@ async fn an_empty_project_is_done() {
 
 #[tokio::test(start_paused = true)]
 async fn a_missing_project_is_rejected_and_its_dead_letter_is_the_request() {
-    for missing_list in [
-        MissingList::NotFound,
-        MissingList::Invalid,
-        MissingList::Empty,
-    ] {
+    for missing_list in MISSING {
         let harness = Harness::new(Settings {
             missing_list,
             ..Settings::default()
